@@ -1,0 +1,1 @@
+//! One binary for all behaviours: a file a behaviour, each named in the sentence it proves.
