@@ -1,1 +1,3 @@
 //! One binary for all behaviours: a file a behaviour, each named in the sentence it proves.
+
+mod propagation_vectors;
