@@ -3,3 +3,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod propagation;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
+
+#[cfg(feature = "telemetry")]
+pub use telemetry::{
+    Protocol, Settings, Telemetry, TelemetryBuilder, TelemetryError, TraceIdGenerator,
+};
