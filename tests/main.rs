@@ -1,5 +1,6 @@
 //! One binary for all behaviours: a file a behaviour.
-#![allow(unreachable_pub)] // modules of a test binary are reachable by nobody else
+// Nobody else reaches the modules of a test binary, and a failed unwrap is a failed test.
+#![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod cancelled_requests;
 mod completed_requests;
