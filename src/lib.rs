@@ -2,4 +2,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod attribute;
+#[cfg(feature = "console")]
+pub mod console;
 pub mod propagation;
