@@ -209,3 +209,159 @@ fn find<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
         .find(|attribute| attribute.key.as_str() == key)
         .map(|attribute| &attribute.value)
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::KeyValue;
+
+    use super::super::tests::{With, draw, request, span};
+    use super::*;
+
+    #[test]
+    fn an_error_is_said_once_where_it_happened() {
+        let (message, kind) = (
+            "the origin answered 404 Not Found",
+            "image_proxy::DownloadError",
+        );
+        let spans = vec![
+            span(2, 1, "queue", 8, 11),
+            span(3, 1, "downloading_image", 30, 3_400)
+                .with(SOURCE_ORIGIN, "http://127.0.0.1:8081")
+                .with_error(message, kind),
+            request(1, "/{options}/{*source}", 404, 0, 3_600).with_error(message, kind),
+        ];
+        assert_eq!(
+            draw(80, spans),
+            "\
+GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  queue             +8.00 µs 3.00 µs │▏                                        │
+  downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
+    http://127.0.0.1:8081
+    error: the origin answered 404 Not Found (image_proxy::DownloadError)
+
+"
+        );
+    }
+
+    #[test]
+    fn a_long_error_flows_over_a_few_lines() {
+        let message = format!(
+            "error sending request\n  caused by: {}",
+            "no route to host ".repeat(30)
+        );
+        let spans = vec![
+            request(1, "/{options}/{*source}", 502, 0, 3_600)
+                .with_error(&message, "hyper_util::client::legacy::Error")
+                .with_error("", "_OTHER"),
+        ];
+        assert_eq!(
+            draw(80, spans),
+            "\
+GET /{options}/{*source} 502 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  error: error sending request caused by: no route to host no route to host no
+  route to host no route to host no route to host no route to host no route to
+  host no route to host no route to host no route to host no route to host no
+  route to h… (hyper_util::client::legacy::Error)
+  error: unknown
+
+"
+        );
+    }
+
+    #[test]
+    fn failures_without_an_exception_are_told_by_status_and_type() {
+        let mut by_type = request(1, "/a", 0, 0, 3_600).with(ERROR_TYPE, "timeout");
+        by_type.status = Status::error("");
+        let mut by_code = request(2, "/b", 503, 0, 3_600).with(ERROR_TYPE, "503");
+        by_code.status = Status::error("");
+        let mut described = span(3, 0, "reload", 0, 3_600);
+        described.status = Status::error("no such file");
+        assert_eq!(
+            draw(80, vec![by_type, by_code, described]),
+            "\
+GET /a failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
+  error: timeout
+
+GET /b 503 3.60 ms                              4bf92f3577b34da6a3ce929d0e0e4736
+
+reload failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
+  error: no such file
+
+"
+        );
+    }
+
+    #[test]
+    fn a_retried_stage_shows_three_errors_and_counts_the_rest() {
+        let stage = (0..9).fold(span(2, 1, "queue", 0, 9), |stage, i| {
+            stage.with_error(&format!("try {i}"), "Busy")
+        });
+        assert_eq!(
+            draw(80, vec![stage, request(1, "/", 503, 0, 9)]),
+            "\
+GET / 503 9.00 µs                               4bf92f3577b34da6a3ce929d0e0e4736
+  queue                +0 ns 9.00 µs │█████████████████████████████████████████│
+    error: try 0 (Busy)
+    error: try 1 (Busy)
+    error: try 2 (Busy)
+    and 6 more errors
+
+"
+        );
+    }
+
+    #[test]
+    fn cancelled_requests_and_stages_say_so() {
+        let spans = vec![
+            span(2, 1, "queue", 8, 11),
+            span(3, 1, "downloading_image", 30, 1_203_400)
+                .with(SOURCE_URL, "http://127.0.0.1:8081/slow/rocket.jpg")
+                .with(STAGE_CANCELLED, true),
+            request(1, "/{options}/{*source}", 0, 0, 1_203_600)
+                .with(REQUEST_CANCELLED, "downloading_image"),
+            request(9, "/{options}/{*source}", 200, 0, 1_203_600)
+                .with(REQUEST_CANCELLED, "response_body"),
+        ];
+        assert_eq!(
+            draw(80, spans),
+            "\
+GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
+  cancelled during downloading_image
+  queue             +8.00 µs 3.00 µs │▏                                        │
+  downloading_image +30.0 µs  1.20 s │█████████████████████████████████████████│
+    http://127.0.0.1:8081/slow/rocket.jpg
+    cancelled
+
+GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
+  cancelled during response_body, after status 200
+
+"
+        );
+    }
+
+    #[test]
+    fn roots_that_are_not_requests() {
+        let client = span(2, 1, "GET", 10, 20)
+            .with("http.request.method", "GET")
+            .with("http.response.status_code", 304);
+        let reload = span(1, 0, "reload configuration", 0, 20).with("file", "thumbs.toml");
+        let mut unrouted = request(3, "", 404, 0, 9)
+            .with("url.path", "/favicon.ico")
+            .with("tenant", "x".repeat(50));
+        unrouted.attributes[0] = KeyValue::new("http.request.method", "_OTHER");
+        let unrouted = unrouted.with("http.request.method_original", "BREW");
+        assert_eq!(
+            draw(80, vec![client, reload, unrouted]),
+            "\
+reload configuration 20.0 µs                    4bf92f3577b34da6a3ce929d0e0e4736
+  file=thumbs.toml
+  GET               +10.0 µs 10.0 µs │                    ▐████████████████████│
+    http.request.method=GET · http.response.status_code=304
+
+BREW /favicon.ico 404 9.00 µs                   4bf92f3577b34da6a3ce929d0e0e4736
+  tenant=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+
+"
+        );
+    }
+}

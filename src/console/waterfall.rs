@@ -22,7 +22,6 @@ const MAGENTA: &str = "35";
 const CYAN: &str = "36";
 
 const INDENT: usize = 2;
-const SEPARATOR: &str = " · ";
 /// Columns of `+38.2 ms` and `38.2 ms`, so that bars of different blocks line up.
 const OFFSET: usize = 8;
 const DURATION: usize = 7;
@@ -31,7 +30,8 @@ const STAGE_NAME: usize = "downloading_image".len();
 /// A title that cannot have as many columns beside the trace id leaves that to the next line.
 const MIN_TITLE: usize = 16;
 
-#[derive(Debug)]
+/// How blocks are drawn.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Waterfall {
     columns: usize,
     pub(super) color: bool,
@@ -45,45 +45,38 @@ impl Waterfall {
         }
     }
 
-    pub(super) fn draw(&self, block: &Block) -> String {
-        let mut out = String::new();
-        let mut shown_errors = HashSet::new();
-        for (_, stage) in &block.stages {
-            shown_errors.extend(describe::errors(stage).0);
-        }
+    pub(super) fn draw(self, block: &Block) -> String {
+        let mut drawing = Drawing {
+            waterfall: self,
+            text: String::new(),
+        };
         match &block.heading {
             Heading::Request(root) => {
-                self.request_line(&mut out, root);
-                self.facts(&mut out, root, INDENT);
-                if root.parent_span_id != SpanId::INVALID {
-                    let text = format!("continued from upstream span {}", root.parent_span_id);
-                    self.lines(
-                        &mut out,
-                        DIM,
-                        INDENT,
-                        fill(text.split(' '), " ", self.columns - INDENT),
-                    );
-                }
-                self.troubles(&mut out, root, INDENT, &shown_errors);
+                let of_stages = block
+                    .stages
+                    .iter()
+                    .flat_map(|(_, stage)| describe::errors(stage).0);
+                drawing.request(root, &of_stages.collect());
             }
-            Heading::Late => {
-                self.head_line(&mut out, "ended after the request", &[], block.trace_id)
-            }
-            Heading::Unfinished => {
-                self.head_line(&mut out, "request not ended", &[], block.trace_id)
-            }
+            Heading::Late => drawing.head("ended after the request", &[], block.trace_id),
+            Heading::Unfinished => drawing.head("request not ended", &[], block.trace_id),
         }
         let layout = Layout::new(block, self.columns);
         for (depth, stage) in &block.stages {
-            let indent = self.stage_line(&mut out, stage, *depth, &layout);
-            self.facts(&mut out, stage, indent + INDENT);
-            self.troubles(&mut out, stage, indent + INDENT, &HashSet::new());
+            drawing.stage(stage, *depth, &layout);
         }
-        out.push('\n');
-        out
+        drawing.text.push('\n');
+        drawing.text
     }
+}
 
-    fn request_line(&self, out: &mut String, root: &SpanData) {
+struct Drawing {
+    waterfall: Waterfall,
+    text: String,
+}
+
+impl Drawing {
+    fn request(&mut self, root: &SpanData, errors_of_stages: &HashSet<describe::Error>) {
         let (style, status) = match describe::outcome(root) {
             Outcome::Status(code) => (status_style(code), code.to_string()),
             Outcome::Cancelled => (YELLOW, "cancelled".to_owned()),
@@ -91,62 +84,49 @@ impl Waterfall {
             Outcome::Ended => (PLAIN, String::new()),
         };
         let time = duration(elapsed(root.start_time, root.end_time));
-        let title = describe::title(root);
-        self.head_line(
-            out,
-            &title,
-            &[(style, status), (PLAIN, time)],
-            root.span_context.trace_id(),
-        );
+        let texts = [(style, status), (PLAIN, time)];
+        self.head(&describe::title(root), &texts, root.span_context.trace_id());
+        self.facts(root, INDENT);
+        if root.parent_span_id != SpanId::INVALID {
+            let text = format!("continued from upstream span {}", root.parent_span_id);
+            self.words(DIM, INDENT, &text);
+        }
+        self.troubles(root, INDENT, errors_of_stages);
     }
 
     /// A title, texts that are never cut, and the trace id, on one line if they fit.
-    fn head_line(
-        &self,
-        out: &mut String,
-        title: &str,
-        texts: &[(&str, String)],
-        trace_id: TraceId,
-    ) {
-        let texts: Vec<_> = texts.iter().filter(|(_, text)| !text.is_empty()).collect();
-        let fixed: usize = texts.iter().map(|(_, text)| 1 + width(text)).sum();
+    fn head(&mut self, title: &str, texts: &[(&str, String)], trace_id: TraceId) {
+        let columns = self.waterfall.columns;
         let trace_id = trace_id.to_string();
-        let beside_the_id = (self.columns - trace_id.len() - INDENT).saturating_sub(fixed);
+        let texts = || texts.iter().filter(|(_, text)| !text.is_empty());
+        let fixed: usize = texts().map(|(_, text)| 1 + width(text)).sum();
+        let beside_the_id = columns.saturating_sub(fixed + INDENT + trace_id.len());
         let on_one_line = beside_the_id >= MIN_TITLE.min(width(title));
         let title = cut(
             title,
             if on_one_line {
                 beside_the_id
             } else {
-                self.columns - fixed
+                columns - fixed
             },
         );
 
-        self.paint(out, BOLD, &title);
-        for (style, text) in texts {
-            out.push(' ');
-            self.paint(out, style, text);
+        self.paint(BOLD, &title);
+        for (style, text) in texts() {
+            self.text.push(' ');
+            self.paint(style, text);
         }
-        let gap = match on_one_line {
-            true => self.columns - trace_id.len() - fixed - width(&title),
-            false => {
-                out.push('\n');
-                INDENT
-            }
-        };
-        out.extend(std::iter::repeat_n(' ', gap));
-        self.paint(out, DIM, &trace_id);
-        out.push('\n');
+        if on_one_line {
+            self.spaces(columns - width(&title) - fixed - trace_id.len());
+        } else {
+            self.text.push('\n');
+            self.spaces(INDENT);
+        }
+        self.paint(DIM, &trace_id);
+        self.text.push('\n');
     }
 
-    /// Name, start, duration and bar; returns the column of the name.
-    fn stage_line(
-        &self,
-        out: &mut String,
-        stage: &SpanData,
-        depth: usize,
-        layout: &Layout,
-    ) -> usize {
+    fn stage(&mut self, stage: &SpanData, depth: usize, layout: &Layout) {
         let style = match stage.name.as_ref() {
             _ if !describe::errors(stage).0.is_empty() => RED,
             "queue" => YELLOW,
@@ -160,89 +140,81 @@ impl Waterfall {
         let name = cut(&printable(&stage.name), layout.name - nested);
         let start = elapsed(layout.start, stage.start_time);
         let time = elapsed(stage.start_time, stage.end_time);
-        let indent = INDENT + nested;
-        out.push_str(&format!(
-            "{:indent$}{} ",
-            "",
-            pad(&name, layout.name - nested)
-        ));
+
+        self.spaces(INDENT + nested);
+        self.text.push_str(&pad(&name, layout.name - nested));
         self.paint(
-            out,
             DIM,
-            &format!("{:>OFFSET$}", format!("+{}", duration(start))),
+            &format!(" {:>OFFSET$} ", format!("+{}", duration(start))),
         );
-        out.push_str(&format!(" {:>DURATION$} ", duration(time)));
-        self.paint(out, DIM, "│");
-        self.paint(
-            out,
-            style,
-            &bar(start, start + time, layout.total, layout.bar),
-        );
-        self.paint(out, DIM, "│");
-        out.push('\n');
-        indent
+        self.text
+            .push_str(&format!("{:>DURATION$} ", duration(time)));
+        self.paint(DIM, "│");
+        self.paint(style, &bar(start, start + time, layout.total, layout.bar));
+        self.paint(DIM, "│");
+        self.text.push('\n');
+
+        let below = INDENT + nested + INDENT;
+        self.facts(stage, below);
+        self.troubles(stage, below, &HashSet::new());
     }
 
-    fn facts(&self, out: &mut String, span: &SpanData, indent: usize) {
-        let facts = describe::facts(span);
-        self.lines(
-            out,
+    fn facts(&mut self, span: &SpanData, indent: usize) {
+        self.pieces(
             DIM,
             indent,
-            fill(
-                facts.iter().map(String::as_str),
-                SEPARATOR,
-                self.columns - indent,
-            ),
+            describe::facts(span).iter().map(String::as_str),
+            " · ",
         );
     }
 
     /// Says in words that a span was cancelled or failed, leaving out errors that are shown elsewhere.
-    fn troubles(
-        &self,
-        out: &mut String,
-        span: &SpanData,
-        indent: usize,
-        shown: &HashSet<describe::Error>,
-    ) {
-        let columns = self.columns - indent;
-        let fill_words = |text: &str| fill(text.split(' '), " ", columns);
+    fn troubles(&mut self, span: &SpanData, indent: usize, shown: &HashSet<describe::Error>) {
         if let Some(text) = describe::cancelled(span) {
-            self.lines(out, YELLOW, indent, fill_words(&text));
+            self.words(YELLOW, indent, &text);
         }
+        let columns = self.waterfall.columns - indent;
         let (errors, more) = describe::errors(span);
         for (message, error_type) in errors.iter().filter(|error| !shown.contains(error)) {
             let mut text = format!("error: {}", cut(message, 3 * columns));
             if let Some(error_type) = error_type {
                 text.push_str(&format!(" ({})", cut(error_type, columns - INDENT)));
             }
-            self.lines(out, RED, indent, fill_words(&text));
+            self.words(RED, indent, &text);
         }
         if more > 0 {
-            self.lines(out, RED, indent, [format!("and {more} more errors")]);
+            self.words(RED, indent, &format!("and {more} more errors"));
         }
     }
 
-    fn lines(
-        &self,
-        out: &mut String,
+    fn words(&mut self, style: &str, indent: usize, text: &str) {
+        self.pieces(style, indent, text.split(' '), " ");
+    }
+
+    fn pieces<'a>(
+        &mut self,
         style: &str,
         indent: usize,
-        lines: impl IntoIterator<Item = String>,
+        pieces: impl Iterator<Item = &'a str>,
+        separator: &str,
     ) {
-        for line in lines {
-            out.extend(std::iter::repeat_n(' ', indent));
-            self.paint(out, style, &line);
-            out.push('\n');
+        for line in fill(pieces, separator, self.waterfall.columns - indent) {
+            self.spaces(indent);
+            self.paint(style, &line);
+            self.text.push('\n');
         }
     }
 
-    fn paint(&self, out: &mut String, style: &str, text: &str) {
-        if self.color && !style.is_empty() {
-            out.push_str(&format!("\x1b[{style}m{text}\x1b[0m"));
+    fn paint(&mut self, style: &str, text: &str) {
+        if self.waterfall.color && !style.is_empty() {
+            self.text.push_str(&format!("\x1b[{style}m{text}\x1b[0m"));
         } else {
-            out.push_str(text);
+            self.text.push_str(text);
         }
+    }
+
+    fn spaces(&mut self, count: usize) {
+        self.text.extend(std::iter::repeat_n(' ', count));
     }
 }
 
@@ -320,4 +292,37 @@ fn status_style(code: i64) -> &'static str {
 /// A clock that was set back gives nothing rather than an error.
 fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_drawn_in_eighths() {
+        for (start, end, shown) in [
+            (0, 32, "████"),
+            (0, 0, "▏   "),
+            (0, 3, "▍   "),
+            (0, 13, "█▋  "),
+            (8, 16, " █  "),
+            (7, 9, "▕▏  "),
+            (10, 24, " ██ "),
+            (12, 24, " ▐█ "),
+            (10, 12, " ▎  "),
+            (12, 15, " ▐  "),
+            (30, 32, "   ▕"),
+            (32, 32, "   ▕"),
+            // A stage of a request whose clock was set back.
+            (40, 50, "   ▕"),
+        ] {
+            let [start_at, end_at] = [start, end].map(Duration::from_millis);
+            let drawn = bar(start_at, end_at, Duration::from_millis(32), 4);
+            assert_eq!(drawn, shown, "{start}..{end}");
+        }
+        assert_eq!(
+            bar(Duration::ZERO, Duration::ZERO, Duration::ZERO, 4),
+            "▏   "
+        );
+    }
 }
