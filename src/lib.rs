@@ -5,4 +5,15 @@
 pub mod attribute;
 #[cfg(feature = "console")]
 pub mod console;
+pub mod in_progress;
+mod metrics;
 pub mod propagation;
+mod redact;
+pub mod request;
+pub mod trace;
+
+pub use self::{
+    in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    request::{ErrorKind, RequestTrace, Stage},
+    trace::{ImageTraceLayer, Trust},
+};

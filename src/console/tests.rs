@@ -264,11 +264,11 @@ fn fifty_stages_are_fifty_lines_in_order() {
     assert_eq!(lines.len(), 52);
     assert_eq!(
         lines[1],
-        "  tile                 +0 ns 20.0 µs │▊                                        │"
+        "  tile                 +0 ns 20.0 µs │▉                                        │"
     );
     assert_eq!(
         lines[50],
-        "  tile               +980 µs 20.0 µs │                                        ▐│"
+        "  tile               +980 µs 20.0 µs │                                        █│"
     );
 }
 
