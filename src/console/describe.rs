@@ -63,15 +63,19 @@ pub(super) fn outcome(span: &SpanData) -> Outcome {
 pub(super) fn title(span: &SpanData) -> String {
     let method =
         text(span, "http.request.method_original").or_else(|| text(span, "http.request.method"));
-    match (method, route_or_path(span)) {
+    match (method, text(span, "http.route").or_else(|| path(span))) {
         (Some(method), Some(target)) => format!("{method} {target}"),
         (Some(method), None) => method,
         (None, _) => printable(&span.name),
     }
 }
 
-fn route_or_path(span: &SpanData) -> Option<String> {
-    text(span, "http.route").or_else(|| text(span, "url.path"))
+fn path(span: &SpanData) -> Option<String> {
+    let path = text(span, "url.path")?;
+    Some(match text(span, "url.query") {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    })
 }
 
 /// That a request or stage was cancelled, with the phase the request had come to.
@@ -94,9 +98,9 @@ pub(super) fn facts(span: &SpanData) -> Vec<String> {
     let is_request = span.span_kind == SpanKind::Server;
     let mut facts = Vec::new();
     if is_request {
-        facts.extend(
-            text(span, "url.path").filter(|path| Some(path) != route_or_path(span).as_ref()),
-        );
+        // Without a route the path is in the title.
+        let route = text(span, "http.route");
+        facts.extend(path(span).filter(|path| route.is_some_and(|route| route != *path)));
         facts.extend(size(span, "http.response.body.size"));
     }
     facts.extend(text(span, PROCESSING_OPTIONS));
@@ -347,6 +351,7 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
         let reload = span(1, 0, "reload configuration", 0, 20).with("file", "thumbs.toml");
         let mut unrouted = request(3, "", 404, 0, 9)
             .with("url.path", "/favicon.ico")
+            .with("url.query", "v=2")
             .with("tenant", "x".repeat(50));
         unrouted.attributes[0] = KeyValue::new("http.request.method", "_OTHER");
         let unrouted = unrouted.with("http.request.method_original", "BREW");
@@ -358,7 +363,7 @@ reload configuration 20.0 µs                    4bf92f3577b34da6a3ce929d0e0e473
   GET               +10.0 µs 10.0 µs │                    ▐████████████████████│
     http.request.method=GET · http.response.status_code=304
 
-BREW /favicon.ico 404 9.00 µs                   4bf92f3577b34da6a3ce929d0e0e4736
+BREW /favicon.ico?v=2 404 9.00 µs               4bf92f3577b34da6a3ce929d0e0e4736
   tenant=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
 
 "

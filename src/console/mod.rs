@@ -1,7 +1,23 @@
 //! Each trace of this process as a waterfall on the terminal, for when there is no collector to look at.
 //!
 //! ```text
+//! GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
+//!   /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+//!   continued from upstream span 00f067aa0ba902b7
+//!   queue             +12.0 µs 1.20 ms │█                                        │
+//!   downloading_image +1.24 ms 21.2 ms │ ██████████████████                      │
+//!     jpeg 138 kB · http://127.0.0.1:8081/images/rocket.jpg
+//!   processing_image  +22.5 ms 18.9 ms │                   ████████████████▎     │
+//!     rs:fit:300:300 · 1000x872 jpeg -> 300x261 webp 23.4 kB
+//!     decode          +22.6 ms 9.00 ms │                   ███████▉              │
+//!     watermark       +31.7 ms 1.30 ms │                           █▏            │
+//!       watermark.opacity=0.5
+//!   streaming_image   +41.5 ms 6.70 ms │                                   ██████│
 //! ```
+//!
+//! The first line is the request: method, route, status, total time and trace id. Below it is what came in and went
+//! out, then its stages on one time axis, each with its start after that of the request, its duration, its bar and
+//! what is known of it. Errors are told in words below the stage they happened in.
 //!
 //! [`ConsoleExporter`] is a [`SpanExporter`], so it goes into a tracer provider like any other:
 //!

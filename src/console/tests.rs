@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
@@ -163,6 +163,32 @@ GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
     watermark       +31.7 ms 1.30 ms │                           █▏            │
       watermark.opacity=0.5
   streaming_image   +41.5 ms 6.70 ms │                                   ██████│
+
+"
+    );
+}
+
+#[test]
+fn a_request_of_an_untrusted_upstream() {
+    let mut root = request(1, "/resize", 200, 0, 9)
+        .with("url.path", "/resize")
+        .with("url.query", "w=300&source=cat.jpg");
+    let upstream = SpanContext::new(
+        TraceId::from(0xabc),
+        SpanId::from(0xd),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::default(),
+    );
+    root.links.links = vec![Link::new(upstream, Vec::new(), 0); 5];
+    assert_eq!(
+        draw(80, vec![root]),
+        "\
+GET /resize 200 9.00 µs                         4bf92f3577b34da6a3ce929d0e0e4736
+  /resize?w=300&source=cat.jpg
+  linked to trace 00000000000000000000000000000abc
+  linked to trace 00000000000000000000000000000abc
+  linked to trace 00000000000000000000000000000abc
 
 "
     );

@@ -29,6 +29,8 @@ const DURATION: usize = 7;
 const STAGE_NAME: usize = "downloading_image".len();
 /// A title that cannot have as many columns beside the trace id leaves that to the next line.
 const MIN_TITLE: usize = 16;
+/// Links shown of a request; an untrusted upstream makes one.
+const MAX_LINKS: usize = 3;
 
 /// How blocks are drawn.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +91,10 @@ impl Drawing {
         self.facts(root, INDENT);
         if root.parent_span_id != SpanId::INVALID {
             let text = format!("continued from upstream span {}", root.parent_span_id);
+            self.words(DIM, INDENT, &text);
+        }
+        for link in root.links.iter().take(MAX_LINKS) {
+            let text = format!("linked to trace {}", link.span_context.trace_id());
             self.words(DIM, INDENT, &text);
         }
         self.troubles(root, INDENT, errors_of_stages);
