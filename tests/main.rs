@@ -4,6 +4,8 @@
 
 mod cancelled_requests;
 mod completed_requests;
+#[cfg(feature = "console")]
+mod console_waterfall;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
