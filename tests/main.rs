@@ -9,6 +9,7 @@ mod console_waterfall;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+mod propagation_vectors;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
