@@ -12,6 +12,7 @@ mod current_context;
 mod failed_requests;
 mod filter_and_trust;
 mod propagation_vectors;
+mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
