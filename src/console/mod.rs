@@ -77,25 +77,17 @@ struct State {
 }
 
 impl ConsoleExporter {
-    /// Prints to standard output, in colour when that is a terminal that knows colour and `NO_COLOR` is not set.
+    /// Prints to standard output, in colour when that is a terminal that knows colour. `NO_COLOR` switches colour
+    /// off, `CLICOLOR_FORCE` on; an empty variable counts as unset.
     pub fn stdout() -> Self {
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let color = io::stdout().is_terminal() && !is_set("NO_COLOR") && !dumb;
-        Self::new(io::stdout()).with_color(color)
+        Self::new(io::stdout()).with_color(wants_color(io::stdout().is_terminal(), var))
     }
 
     /// Prints to `writer` without colour, in as many columns as `COLUMNS` says, 80 without it. Each batch is one
     /// `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
-        let columns = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|columns| columns.parse().ok());
-        let columns = columns
-            .filter(|&columns| columns > 0)
-            .unwrap_or(DEFAULT_WIDTH);
         Self {
-            waterfall: Waterfall::new(columns, false),
+            waterfall: Waterfall::new(columns(var), false),
             state: Mutex::new(State {
                 assembly: Assembly::default(),
                 writer: Some(Box::new(writer)),
@@ -145,6 +137,23 @@ impl ConsoleExporter {
         // A writer of the caller's that panicked leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String>) -> bool {
+    let knows_color = is_terminal && var("TERM").is_none_or(|term| term != "dumb");
+    var("NO_COLOR").is_none() && (knows_color || var("CLICOLOR_FORCE").is_some())
+}
+
+fn columns(var: impl Fn(&str) -> Option<String>) -> usize {
+    // 0 stands for a terminal of unknown size.
+    let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
+    columns
+        .filter(|&columns| columns > 0)
+        .unwrap_or(DEFAULT_WIDTH)
 }
 
 impl SpanExporter for ConsoleExporter {

@@ -391,3 +391,37 @@ fn colours_are_only_added() {
         .collect();
     assert_eq!(without, plain);
 }
+
+#[test]
+fn colour_and_width_follow_the_environment() {
+    for (is_terminal, set, color) in [
+        (true, None, true),
+        (false, None, false),
+        (true, Some(("TERM", "xterm")), true),
+        (true, Some(("TERM", "dumb")), false),
+        (true, Some(("NO_COLOR", "1")), false),
+        (false, Some(("CLICOLOR_FORCE", "1")), true),
+    ] {
+        let var = |name: &str| {
+            set.filter(|(set, _)| *set == name)
+                .map(|(_, value)| value.to_owned())
+        };
+        assert_eq!(
+            wants_color(is_terminal, var),
+            color,
+            "{is_terminal} {set:?}"
+        );
+    }
+    assert!(
+        !wants_color(true, |name| (name != "TERM").then(|| "1".to_owned())),
+        "NO_COLOR wins"
+    );
+    for (value, width) in [
+        (None, 80),
+        (Some("132"), 132),
+        (Some("0"), 80),
+        (Some("wide"), 80),
+    ] {
+        assert_eq!(columns(|_| value.map(str::to_owned)), width, "{value:?}");
+    }
+}
