@@ -262,15 +262,20 @@ mod tests {
     fn what_is_held_can_be_drained() {
         let mut assembly = Assembly::default();
         assembly.add(vec![
-            in_trace(7, span(2, 1, "a", 5, 6)),
             in_trace(8, span(4, 3, "b", 2, 3)),
             in_trace(8, span(5, 4, "c", 2, 3)),
             in_trace(8, span(7, 6, "d", 3, 4)),
         ]);
-        assert_eq!(
-            told(&assembly.drain()),
-            ["unfinished: 4 >5 7", "unfinished: 2"]
+        let others = 10..20_u64;
+        assembly.add(
+            others
+                .clone()
+                .map(|id| in_trace(id.into(), span(id, 1, "a", id, id)))
+                .collect(),
         );
+        let mut expected = vec!["unfinished: 4 >5 7".to_owned()];
+        expected.extend(others.map(|id| format!("unfinished: {id}")));
+        assert_eq!(told(&assembly.drain()), expected, "oldest first");
         assert!(assembly.drain().is_empty());
         assert_eq!((assembly.held_count, assembly.held.len()), (0, 0));
     }

@@ -222,6 +222,20 @@ GET /resize/{options}/{*sou… 200 48.2 ms
 }
 
 #[test]
+fn a_short_title_leaves_room_for_the_trace_id() {
+    for (route, first_line) in [
+        (
+            "/",
+            "GET / 200 9.00 µs         4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        ("/long/{route}", "GET /long/{route} 200 9.00 µs"),
+    ] {
+        let page = draw(58, vec![request(1, route, 200, 0, 9)]);
+        assert_eq!(page.lines().next(), Some(first_line));
+    }
+}
+
+#[test]
 fn a_wide_terminal() {
     assert_eq!(
         draw(120, resize()),
