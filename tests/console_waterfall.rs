@@ -1,4 +1,5 @@
-//! A service without a collector shows its requests on the terminal, and goes on when nobody can read them.
+//! A service without a collector shows its requests on the terminal, and goes on when nobody can
+//! read them.
 
 use std::convert::Infallible;
 use std::io::{self, Write};
