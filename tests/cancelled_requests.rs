@@ -251,7 +251,10 @@ async fn ten_thousand_at_random_moments() {
                 tokio::task::yield_now().await;
                 trace
                     .queue()
-                    .run(async { Ok::<_, Infallible>(tokio::task::yield_now().await) })
+                    .run(async {
+                        tokio::task::yield_now().await;
+                        Ok::<_, Infallible>(())
+                    })
                     .await?;
                 let _image = images.image();
                 let download = trace.download("https://cdn.example/cat.jpg");

@@ -6,9 +6,12 @@ mod cancelled_requests;
 mod completed_requests;
 #[cfg(feature = "console")]
 mod console_waterfall;
+#[cfg(feature = "telemetry")]
+mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+mod propagation_vectors;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
