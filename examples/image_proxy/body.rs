@@ -1,0 +1,49 @@
+//! The response body: the picture in chunks, so that a slow client is seen to be slow.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+/// What goes to the connection at once, in bytes.
+const CHUNK: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct PictureBody {
+    rest: Bytes,
+}
+
+impl PictureBody {
+    pub(crate) fn new(picture: impl Into<Bytes>) -> Self {
+        Self {
+            rest: picture.into(),
+        }
+    }
+}
+
+impl Body for PictureBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = CHUNK.min(self.rest.len());
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Exact, so the response says its `Content-Length`.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
