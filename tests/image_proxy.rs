@@ -1,4 +1,5 @@
 //! The image service of `examples/image_proxy`, on real pictures and over real TCP.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../examples/image_proxy/app.rs"]
 mod app;
@@ -27,6 +28,7 @@ mod downloads;
 mod paths;
 mod pictures;
 mod queueing;
+mod traces;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -37,8 +39,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
 
 use app::App;
 use source::{SourceLimits, Sources};
@@ -51,7 +56,9 @@ const NEVER: Duration = Duration::from_secs(3600);
 struct Service {
     address: SocketAddr,
     origin: SocketAddr,
-    workers: Workers,
+    app: App,
+    router: Router,
+    spans: InMemorySpanExporter,
 }
 
 #[derive(Debug)]
@@ -87,19 +94,31 @@ impl Service {
     }
 
     async fn with(origin: SocketAddr, limits: Limits) -> Self {
-        let workers = Workers::new(limits.workers, limits.queue);
+        let spans = InMemorySpanExporter::default();
+        let provider = SdkTracerProvider::builder()
+            .with_simple_exporter(spans.clone())
+            .build();
+        let trace = ImageTraceLayer::builder()
+            .tracer_provider(provider)
+            .propagators(TraceContextPropagator::new())
+            .build();
+        let (count, in_progress) = RequestsInProgressLayer::pair();
         let app = App {
             sources: Sources::new(SourceLimits {
                 allowed: vec![format!("http://{origin}").parse().unwrap()],
                 time: limits.time,
                 bytes: limits.bytes,
             }),
-            workers: workers.clone(),
+            workers: Workers::new(limits.workers, limits.queue),
+            in_progress,
         };
+        let router = app.clone().router(trace, count);
         Self {
-            address: serve(app.router()).await,
+            address: serve(router.clone()).await,
             origin,
-            workers,
+            app,
+            router,
+            spans,
         }
     }
 
@@ -108,6 +127,18 @@ impl Service {
         let origin = self.origin;
         self.get(&format!("/resize/{options}/plain/http://{origin}{source}"))
             .await
+    }
+
+    /// How many workers can be had without waiting.
+    async fn idle_workers(&self) -> usize {
+        let mut taken = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                Ok(worker) = self.app.workers.acquire() => taken.push(worker),
+                () = std::future::ready(()) => return taken.len(),
+            }
+        }
     }
 
     async fn get(&self, path: &str) -> Answer {

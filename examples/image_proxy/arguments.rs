@@ -6,7 +6,7 @@ pub(crate) const USAGE: &str = "\
 Usage: image_proxy [--port N] [--allow-origin URL]... [--demo]
 
   --port N            port on 127.0.0.1 (default 8080; 0: any free one)
-  --allow-origin URL  one more origin to take pictures from, as in http://127.0.0.1:9000
+  --allow-origin URL  one more origin of pictures, as in http://127.0.0.1:9000
   --demo              send requests to itself, show their traces and exit
   --help              this text
 

@@ -1,4 +1,4 @@
-//! The response body: the picture in chunks, so that a slow client is seen to be slow.
+//! The response body: the picture in chunks, and the stage that shows how long its client takes for them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tower_image_trace::Stage;
 
 /// What goes to the connection at once, in bytes.
 const CHUNK: usize = 16 * 1024;
@@ -13,12 +14,15 @@ const CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct PictureBody {
     rest: Bytes,
+    /// Ends with the last chunk, or with the body when the client leaves before.
+    stage: Option<Stage>,
 }
 
 impl PictureBody {
-    pub(crate) fn new(picture: impl Into<Bytes>) -> Self {
+    pub(crate) fn new(picture: impl Into<Bytes>, stage: Stage) -> Self {
         Self {
             rest: picture.into(),
+            stage: Some(stage),
         }
     }
 }
@@ -35,7 +39,11 @@ impl Body for PictureBody {
             return Poll::Ready(None);
         }
         let length = CHUNK.min(self.rest.len());
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
+        let chunk = self.rest.split_to(length);
+        if self.rest.is_empty() {
+            self.stage = None;
+        }
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -12,8 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-
-use super::workers::Workers;
+use tower_image_trace::RequestsInProgress;
 
 /// The demo's workers, few enough for a burst to queue on every machine.
 pub(crate) const WORKERS: usize = 2;
@@ -24,7 +23,11 @@ const UPSTREAM: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Runs the script; fails with the first answer that is not as expected.
-pub(crate) async fn run(service: SocketAddr, origin: SocketAddr, workers: &Workers) -> Outcome {
+pub(crate) async fn run(
+    service: SocketAddr,
+    origin: SocketAddr,
+    in_progress: &RequestsInProgress,
+) -> Outcome {
     let client = DemoClient {
         client: Client::builder(TokioExecutor::new()).build_http(),
         service,
@@ -63,13 +66,13 @@ pub(crate) async fn run(service: SocketAddr, origin: SocketAddr, workers: &Worke
     if let Ok(answer) = timeout(Duration::from_millis(500), slow).await {
         return Err(format!("the slow source answered {}", answer?.status).into());
     }
-    let freed = async {
-        while workers.idle() < WORKERS {
+    let noticed = async {
+        while in_progress.requests() + in_progress.images() > 0 {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    let freed = timeout(Duration::from_secs(5), freed).await;
-    freed.map_err(|_| "the worker of the client that left is still busy")?;
+    let noticed = timeout(Duration::from_secs(5), noticed).await;
+    noticed.map_err(|_| "the service did not notice that its client left")?;
 
     println!("A request that continues the trace of {UPSTREAM}");
     let traced = client.get("rs:force:200:200/f:png", "rocket.jpg", Some(UPSTREAM));

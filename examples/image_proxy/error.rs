@@ -27,13 +27,13 @@ impl Error {
             Error::Path(_) => StatusCode::BAD_REQUEST,
             Error::QueueFull(_) => StatusCode::SERVICE_UNAVAILABLE,
             Error::Source(error) => match error {
-                SourceError::Url(_) => StatusCode::BAD_REQUEST,
+                SourceError::Url => StatusCode::BAD_REQUEST,
                 SourceError::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
                 SourceError::Missing(_) => StatusCode::NOT_FOUND,
                 SourceError::TooLarge(_) => StatusCode::UNPROCESSABLE_ENTITY,
                 SourceError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
                 SourceError::Status(_)
-                | SourceError::ForeignRedirect(_)
+                | SourceError::Redirect(_)
                 | SourceError::TooManyRedirects
                 | SourceError::Unreachable(_)
                 | SourceError::BrokenOff(_) => StatusCode::BAD_GATEWAY,

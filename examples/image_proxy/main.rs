@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
 
 use app::App;
 use arguments::{Arguments, USAGE};
@@ -73,7 +74,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     } else {
         std::thread::available_parallelism().map_or(2, usize::from)
     };
+    let (count, in_progress) = RequestsInProgressLayer::pair();
     let app = App {
+        in_progress,
         sources: Sources::new(SourceLimits {
             allowed,
             time: Duration::from_secs(5),
@@ -83,14 +86,18 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     };
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app.clone().router()).with_graceful_shutdown(async {
+    let server = axum::serve(
+        listener,
+        app.clone().router(ImageTraceLayer::disabled(), count),
+    )
+    .with_graceful_shutdown(async {
         // An error means that `stop` was dropped, which is how it is used.
         let _ = stopped.await;
     });
     let server = tokio::spawn(server.into_future());
 
     let outcome = if arguments.demo {
-        demo::run(address, origin, &app.workers).await
+        demo::run(address, origin, &app.in_progress).await
     } else {
         print_curl_lines(address, origin);
         shutdown_signal().await.map_err(Into::into)

@@ -46,10 +46,9 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The short name, as in the `f` option.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Format::Jpeg => "jpg",
+            Format::Jpeg => "jpeg",
             Format::Png => "png",
             Format::WebP => "webp",
         }

@@ -50,16 +50,16 @@ impl FromStr for Origin {
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SourceError {
-    #[error("`{0}` is no http:// URL of a picture")]
-    Url(String),
+    #[error("only absolute http:// URLs are sources")]
+    Url,
     #[error("pictures from {0} are not allowed")]
     OriginNotAllowed(Origin),
     #[error("the source does not exist: its origin answered {0}")]
     Missing(StatusCode),
     #[error("the source's origin answered {0}")]
     Status(StatusCode),
-    #[error("the source redirects to `{0}`, which is no allowed source")]
-    ForeignRedirect(String),
+    #[error("the source's redirect is not followed: {0}")]
+    Redirect(#[source] Box<SourceError>),
     #[error("the source redirects more than {MAX_REDIRECTS} times")]
     TooManyRedirects,
     #[error("the source's origin cannot be reached")]
@@ -74,14 +74,11 @@ pub(crate) enum SourceError {
 
 /// A source that may be downloaded.
 #[derive(Debug)]
-pub(crate) struct Source {
-    uri: Uri,
-    pub(crate) origin: Origin,
-}
+pub(crate) struct Source(Uri);
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.uri.fmt(f)
+        self.0.fmt(f)
     }
 }
 
@@ -116,7 +113,7 @@ impl Sources {
         if !self.limits.allowed.contains(&origin) {
             return Err(SourceError::OriginNotAllowed(origin));
         }
-        Ok(Source { uri, origin })
+        Ok(Source(uri))
     }
 
     /// Downloads a source; `headers` go with each request, redirected ones too.
@@ -133,7 +130,7 @@ impl Sources {
     async fn follow(&self, mut source: Source, headers: HeaderMap) -> Result<Bytes, SourceError> {
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
-            *request.uri_mut() = source.uri.clone();
+            *request.uri_mut() = source.0.clone();
             *request.headers_mut() = headers.clone();
             let response = self.client.request(request).await;
             let response = response.map_err(SourceError::Unreachable)?;
@@ -142,8 +139,8 @@ impl Sources {
                 (StatusCode::OK, _) => return self.read(response).await,
                 (status, Some(location)) if status.is_redirection() => {
                     let location = String::from_utf8_lossy(location.as_bytes());
-                    let target = self.locate(&resolve(&source.uri, &location));
-                    source = target.map_err(|_| SourceError::ForeignRedirect(location.into()))?;
+                    let target = self.locate(&resolve(&source.0, &location));
+                    source = target.map_err(|error| SourceError::Redirect(error.into()))?;
                 }
                 (status @ (StatusCode::NOT_FOUND | StatusCode::GONE), _) => {
                     return Err(SourceError::Missing(status));
@@ -179,7 +176,7 @@ impl Sources {
 fn parse(url: &str) -> Result<(Uri, Origin), SourceError> {
     let uri: Option<Uri> = url.parse().ok();
     uri.and_then(|uri| Origin::of(&uri).map(|origin| (uri, origin)))
-        .ok_or_else(|| SourceError::Url(url.to_owned()))
+        .ok_or(SourceError::Url)
 }
 
 /// The URL a `Location` means (RFC 3986 §5.2; the server at its end takes care of `..`).

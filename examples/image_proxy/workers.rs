@@ -42,9 +42,4 @@ impl Workers {
             _place: place,
         })
     }
-
-    /// How many workers have nothing to do.
-    pub(crate) fn idle(&self) -> usize {
-        self.workers.available_permits()
-    }
 }

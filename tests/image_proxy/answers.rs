@@ -52,12 +52,12 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
         (
             "/resize/w:10/plain/https://127.0.0.1/cat.png".to_owned(),
             400,
-            "`https://127.0.0.1/cat.png` is no http:// URL of a picture\n",
+            "only absolute http:// URLs are sources\n",
         ),
         (
             "/resize/w:10/plain/http%3A%2F%2Forigin%2Fa%20b.png".to_owned(),
             400,
-            "`http://origin/a b.png` is no http:// URL of a picture\n",
+            "only absolute http:// URLs are sources\n",
         ),
         (
             "/resize/w:10/plain/http://169.254.169.254/latest".to_owned(),
@@ -123,7 +123,7 @@ async fn health_needs_no_worker() {
 #[tokio::test]
 async fn the_demo_gets_the_answers_it_expects() {
     let service = Service::start().await;
-    demo::run(service.address, service.origin, &service.workers)
+    demo::run(service.address, service.origin, &service.app.in_progress)
         .await
         .unwrap();
 }
@@ -132,7 +132,7 @@ async fn the_demo_gets_the_answers_it_expects() {
 async fn the_demo_fails_on_another_answer() {
     let service = Service::start().await;
     // The service as the origin has no pictures, and may not be asked.
-    let failed = demo::run(service.address, service.address, &service.workers).await;
+    let failed = demo::run(service.address, service.address, &service.app.in_progress).await;
     let sentence = failed.unwrap_err().to_string();
     assert!(
         sentence.ends_with("answered 403 Forbidden, expected 200 OK"),

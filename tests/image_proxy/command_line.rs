@@ -1,6 +1,6 @@
 //! The command line is strict.
 
-use super::arguments::Arguments;
+use super::arguments::{Arguments, USAGE};
 
 fn parse(line: &str) -> Result<Arguments, String> {
     Arguments::parse(line.split_whitespace().map(str::to_owned))
@@ -44,4 +44,19 @@ fn origins_are_taken_from_urls() {
         .map(ToString::to_string)
         .collect();
     assert_eq!(origins, ["http://origin:80", "http://[::1]:9000"]);
+}
+
+#[test]
+fn the_usage_names_every_argument_in_80_columns() {
+    for argument in [
+        "--port 1",
+        "--allow-origin http://origin",
+        "--demo",
+        "--help",
+    ] {
+        parse(argument).unwrap();
+        let (name, _) = argument.split_once(' ').unwrap_or((argument, ""));
+        assert!(USAGE.contains(&format!("\n  {name} ")), "{name}");
+    }
+    assert!(USAGE.lines().all(|line| line.chars().count() <= 80));
 }

@@ -104,19 +104,22 @@ async fn a_redirect_to_a_foreign_origin_is_refused_and_not_asked() {
         count.fetch_add(1, Ordering::SeqCst);
     });
     let foreign = serve(foreign).await;
-    for location in [
-        format!("http://{foreign}/cat.png"),
-        format!("//{foreign}/cat.png"),
-        "https://127.0.0.1/cat.png".to_owned(),
-        "file:///etc/passwd".to_owned(),
+    let not_allowed = format!("pictures from http://{foreign} are not allowed");
+    let no_url = "only absolute http:// URLs are sources";
+    for (location, reason) in [
+        (
+            format!("http://{foreign}/cat.png?sig=secret"),
+            &*not_allowed,
+        ),
+        (format!("//{foreign}/cat.png"), &*not_allowed),
+        ("https://127.0.0.1/cat.png".to_owned(), no_url),
+        ("file:///etc/passwd".to_owned(), no_url),
     ] {
-        let origin = origin_that_redirects(&location).await;
+        let origin = origin_that_redirects(location).await;
         let answer = service(origin).await.resize("w:9", "/cat.png").await;
         assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
-        assert_eq!(
-            answer.text(),
-            format!("the source redirects to `{location}`, which is no allowed source\n")
-        );
+        let sentence = format!("the source's redirect is not followed: {reason}\n");
+        assert_eq!(answer.text(), sentence);
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
@@ -126,7 +129,7 @@ async fn the_sample_origin_redirects_abroad() {
     let answer = Service::start().await.resize("w:9", "/elsewhere.png").await;
     assert_eq!(
         answer.text(),
-        "the source redirects to `http://example.com/cat.png`, which is no allowed source\n"
+        "the source's redirect is not followed: pictures from http://example.com:80 are not allowed\n"
     );
 }
 
@@ -203,7 +206,7 @@ async fn a_slow_source_times_out() {
         let answer = service.resize("w:9", "/slow.png").await;
         assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
         assert_eq!(answer.text(), "the source did not arrive within 0.05 s\n");
-        assert_eq!(service.workers.idle(), 2);
+        assert_eq!(service.idle_workers().await, 2);
     }
 }
 
