@@ -3,6 +3,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod attribute;
+#[cfg(feature = "console")]
+pub mod console;
 pub mod in_progress;
 mod metrics;
 pub mod propagation;

@@ -1,5 +1,4 @@
 //! The image service of `examples/image_proxy`, on real pictures and over real TCP.
-#![allow(clippy::unwrap_used)]
 
 #[path = "../examples/image_proxy/app.rs"]
 mod app;

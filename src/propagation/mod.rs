@@ -1,1 +1,92 @@
-//! The propagation formats.
+//! The seven propagation formats, usable on their own.
+//!
+//! ```
+//! use opentelemetry::Context;
+//! use opentelemetry::trace::TraceContextExt;
+//! use tower_image_trace::propagation::Propagators;
+//!
+//! let propagators: Propagators = "tracecontext,baggage,xray".parse()?;
+//! let mut headers = http::HeaderMap::new();
+//! headers.insert("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".parse()?);
+//!
+//! let cx = propagators.extract_headers(&Context::new(), &headers);
+//! assert!(cx.span().span_context().is_sampled());
+//!
+//! let mut outgoing = http::HeaderMap::new();
+//! propagators.inject_headers(&cx, &mut outgoing);
+//! assert_eq!(outgoing["x-amzn-trace-id"], "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736;Parent=00f067aa0ba902b7;Sampled=1");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | name | headers | follows |
+//! |---|---|---|
+//! | `tracecontext` | `traceparent`, `tracestate` | [W3C Trace Context level 2](https://www.w3.org/TR/trace-context-2/) |
+//! | `baggage` | `baggage` | [W3C Baggage](https://www.w3.org/TR/baggage/) |
+//! | `b3` | `b3` | [B3 propagation](https://github.com/openzipkin/b3-propagation), single header |
+//! | `b3multi` | `x-b3-traceid`, `x-b3-spanid`, `x-b3-sampled`, `x-b3-flags` | the same, one header a field |
+//! | `jaeger` | `uber-trace-id` | [Jaeger propagation format](https://www.jaegertracing.io/docs/1.21/client-libraries/#propagation-format) |
+//! | `xray` | `x-amzn-trace-id` | [AWS X-Ray tracing header](https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader) |
+//! | `ottrace` | `ot-tracer-traceid`, `ot-tracer-spanid`, `ot-tracer-sampled`, `ot-baggage-*` | the OpenTracing basic tracers |
+//!
+//! Where a format's document leaves room, the answer is that of the Go propagators which imgproxy uses.
+//!
+//! # A trace that a load balancer began
+//!
+//! An AWS load balancer sends `X-Amzn-Trace-Id: Root=1-…` without a `Parent`, and `Sampled=?` (or no
+//! `Sampled`) leaves the decision to the receiver. Neither is a parent, and both name a trace:
+//! [`continued_trace_id`] gives its id, and the new root span takes that id while the sampler
+//! decides. A valid parent from any other format comes first.
+
+mod b3;
+mod baggage;
+mod carrier;
+mod hex;
+mod jaeger;
+mod list;
+mod ottrace;
+mod percent;
+mod sampling;
+mod tracecontext;
+mod tracestate;
+mod xray;
+
+pub use b3::B3Propagator;
+pub use baggage::BaggagePropagator;
+pub use jaeger::JaegerPropagator;
+pub use list::{Propagator, PropagatorError, Propagators};
+pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+pub use ottrace::OtTracePropagator;
+pub use tracecontext::TraceContextPropagator;
+pub use xray::{XRayPropagator, continued_trace_id};
+
+/// The three methods of the API's trait, from a [`carrier::Format`].
+macro_rules! text_map_propagator {
+    ($propagator:ty) => {
+        impl opentelemetry::propagation::TextMapPropagator for $propagator {
+            fn inject_context(
+                &self,
+                cx: &opentelemetry::Context,
+                injector: &mut dyn opentelemetry::propagation::Injector,
+            ) {
+                $crate::propagation::carrier::Format::write(self, cx, injector);
+            }
+
+            fn extract_with_context(
+                &self,
+                cx: &opentelemetry::Context,
+                extractor: &dyn opentelemetry::propagation::Extractor,
+            ) -> opentelemetry::Context {
+                let mut cx = cx.clone();
+                $crate::propagation::carrier::Format::read(self, &mut cx, extractor);
+                cx
+            }
+
+            fn fields(&self) -> opentelemetry::propagation::text_map_propagator::FieldIter<'_> {
+                opentelemetry::propagation::text_map_propagator::FieldIter::new(
+                    $crate::propagation::carrier::Format::header_names(self),
+                )
+            }
+        }
+    };
+}
+use text_map_propagator;

@@ -1,0 +1,248 @@
+//! B3, in one header or in several.
+
+use std::sync::LazyLock;
+
+use http::header::HeaderName;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+
+use super::carrier::{Carrier, Format, Writer};
+use super::hex;
+use super::sampling::Sampling;
+
+const SINGLE: HeaderName = HeaderName::from_static("b3");
+const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+
+static SINGLE_FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["b3".to_owned()]);
+static MULTI_FIELDS: LazyLock<[String; 4]> =
+    LazyLock::new(|| [TRACE_ID, SPAN_ID, SAMPLED, FLAGS].map(|name| name.as_str().to_owned()));
+
+/// [B3](https://github.com/openzipkin/b3-propagation), in one header or in several.
+///
+/// Both kinds read both encodings: a valid `b3` header wins, an invalid one gives way to the
+/// `x-b3-*` headers. Each kind writes its own encoding only.
+///
+/// Debug (`d`, or `x-b3-flags: 1`) means sampled, and goes on to the next hop as debug. A parent
+/// without a sampling state is not sampled here and, passed on as it is, goes without one again.
+/// A sampling state without ids is no parent; alone, `d` marks the trace that starts here.
+#[derive(Clone, Copy, Debug)]
+pub struct B3Propagator {
+    multi: bool,
+}
+
+impl B3Propagator {
+    /// Writes the `b3` header.
+    pub const fn single() -> Self {
+        Self { multi: false }
+    }
+
+    /// Writes the `x-b3-*` headers.
+    pub const fn multi() -> Self {
+        Self { multi: true }
+    }
+}
+
+impl Format for B3Propagator {
+    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+        let single = carrier.first(&SINGLE).and_then(parse_single);
+        let found = match single {
+            Some(B3 {
+                parent: Some(_), ..
+            }) => single,
+            _ => parse_multi(carrier).or(single),
+        };
+        let Some(B3 { parent, state }) = found else {
+            return;
+        };
+        let Some((trace_id, span_id)) = parent else {
+            if state == State::Debug {
+                Sampling::Debug(TraceId::INVALID).store(cx);
+            }
+            return;
+        };
+        let (flags, sampling) = match state {
+            State::Deny => (TraceFlags::NOT_SAMPLED, Sampling::Decided),
+            State::Accept => (TraceFlags::SAMPLED, Sampling::Decided),
+            State::Debug => (TraceFlags::SAMPLED, Sampling::Debug(trace_id)),
+            State::Defer => (TraceFlags::NOT_SAMPLED, Sampling::Deferred(span_id)),
+        };
+        sampling.store(cx);
+        *cx = cx.with_remote_span_context(SpanContext::new(
+            trace_id,
+            span_id,
+            flags,
+            true,
+            TraceState::NONE,
+        ));
+    }
+
+    fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
+        let span = cx.span();
+        let span_context = span.span_context();
+        let state = match Sampling::of(cx) {
+            Sampling::Debug(_) => State::Debug,
+            Sampling::Deferred(_) => State::Defer,
+            Sampling::Decided if span_context.is_sampled() => State::Accept,
+            Sampling::Decided => State::Deny,
+        };
+        let ids = span_context
+            .is_valid()
+            .then(|| (span_context.trace_id(), span_context.span_id()));
+        if self.multi {
+            write_multi(ids, state, writer);
+        } else {
+            write_single(ids, state, writer);
+        }
+    }
+
+    fn header_names(&self) -> &[String] {
+        if self.multi {
+            &*MULTI_FIELDS
+        } else {
+            &*SINGLE_FIELDS
+        }
+    }
+}
+
+super::text_map_propagator!(B3Propagator);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Deny,
+    Accept,
+    Debug,
+    Defer,
+}
+
+#[derive(Clone, Copy)]
+struct B3 {
+    parent: Option<(TraceId, SpanId)>,
+    state: State,
+}
+
+/// `{trace id}-{span id}[-{state}[-{parent span id}]]`, or `{state}`.
+fn parse_single(header: &[u8]) -> Option<B3> {
+    let mut fields = header.splitn(5, |&byte| byte == b'-');
+    let first = fields.next()?;
+    let Some(span_id) = fields.next() else {
+        return Some(B3 {
+            parent: None,
+            state: parse_single_state(first)?,
+        });
+    };
+    let trace_id = hex::parse_64_or_128_bit_trace_id(first)?;
+    let span_id = hex::parse_span_id(span_id)?;
+    let state = match fields.next() {
+        None => State::Defer,
+        Some(state) => parse_single_state(state)?,
+    };
+    // Of no use to a receiver that has spans of its own, but it must be one.
+    if let Some(parent_span_id) = fields.next() {
+        hex::parse_span_id(parent_span_id)?;
+    }
+    fields.next().is_none().then_some(B3 {
+        parent: Some((trace_id, span_id)),
+        state,
+    })
+}
+
+fn parse_single_state(state: &[u8]) -> Option<State> {
+    match state {
+        b"0" => Some(State::Deny),
+        b"1" => Some(State::Accept),
+        b"d" => Some(State::Debug),
+        _ => None,
+    }
+}
+
+/// The `x-b3-*` headers. `None` when there are none of use.
+fn parse_multi<C: Carrier + ?Sized>(carrier: &C) -> Option<B3> {
+    let trace_id = carrier.first(&TRACE_ID);
+    let debug = carrier.first(&FLAGS) == Some(b"1");
+    if trace_id.is_none() && !debug {
+        return None;
+    }
+    let decision = match carrier.first(&SAMPLED) {
+        None => State::Defer,
+        Some(value) => match parse_bool(value)? {
+            true => State::Accept,
+            false => State::Deny,
+        },
+    };
+    // Debug implies accept, whatever the sampled header says.
+    let state = if debug { State::Debug } else { decision };
+    let parent = trace_id.and_then(|trace_id| {
+        let trace_id = hex::parse_64_or_128_bit_trace_id(trace_id)?;
+        let span_id = hex::parse_span_id(carrier.first(&SPAN_ID)?)?;
+        if let Some(parent_span_id) = carrier.first(&PARENT_SPAN_ID) {
+            hex::parse_span_id(parent_span_id)?;
+        }
+        Some((trace_id, span_id))
+    });
+    Some(B3 { parent, state })
+}
+
+/// `true` and `false` come from older tracers.
+pub(super) fn parse_bool(value: &[u8]) -> Option<bool> {
+    if value == b"1" || value.eq_ignore_ascii_case(b"true") {
+        Some(true)
+    } else if value == b"0" || value.eq_ignore_ascii_case(b"false") {
+        Some(false)
+    } else {
+        None
+    }
+}
+
+fn write_single<W: Writer + ?Sized>(ids: Option<(TraceId, SpanId)>, state: State, writer: &mut W) {
+    let mut value = String::with_capacity(51);
+    if let Some((trace_id, span_id)) = ids {
+        hex::push(&mut value, &trace_id.to_bytes());
+        value.push('-');
+        hex::push(&mut value, &span_id.to_bytes());
+        if state != State::Defer {
+            value.push('-');
+        }
+    }
+    value.push_str(match state {
+        State::Deny => "0",
+        State::Accept => "1",
+        State::Debug => "d",
+        State::Defer => "",
+    });
+    writer.set(&SINGLE, value);
+}
+
+fn write_multi<W: Writer + ?Sized>(ids: Option<(TraceId, SpanId)>, state: State, writer: &mut W) {
+    let hex = |bytes: &[u8]| {
+        let mut value = String::with_capacity(bytes.len() * 2);
+        hex::push(&mut value, bytes);
+        value
+    };
+    match ids {
+        Some((trace_id, span_id)) => {
+            writer.set(&TRACE_ID, hex(&trace_id.to_bytes()));
+            writer.set(&SPAN_ID, hex(&span_id.to_bytes()));
+        }
+        None => {
+            writer.remove(&TRACE_ID);
+            writer.remove(&SPAN_ID);
+        }
+    }
+    writer.remove(&PARENT_SPAN_ID);
+    let (sampled, flags) = match state {
+        State::Deny => (Some("0"), None),
+        State::Accept => (Some("1"), None),
+        State::Debug => (None, Some("1")),
+        State::Defer => (None, None),
+    };
+    for (name, value) in [(&SAMPLED, sampled), (&FLAGS, flags)] {
+        match value {
+            Some(value) => writer.set(name, value.to_owned()),
+            None => writer.remove(name),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! W3C Baggage: the `baggage` header.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use http::header::HeaderName;
+use opentelemetry::Context;
+use opentelemetry::baggage::{Baggage, BaggageExt};
+
+use super::carrier::{Carrier, Format, Writer};
+use super::percent;
+use super::tracestate::trim;
+
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["baggage".to_owned()]);
+
+/// §3.3.2: what every implementation must be able to carry, and this one carries at most.
+const MAX_MEMBERS: usize = 64;
+const MAX_BYTES: usize = 8192;
+
+/// The `baggage` header, as [W3C Baggage] has it.
+///
+/// All lines are one list. A member that is no valid `list-member`, or that does not fit the limits
+/// of 64 members and 8,192 bytes, is left out, and the others are kept; so is all baggage that was
+/// there before, except members of the same name. Values are percent-coded on the wire and plain in
+/// [`Baggage`]; properties are kept as they came, as
+/// [`BaggageMetadata`](opentelemetry::baggage::BaggageMetadata).
+///
+/// [W3C Baggage]: https://www.w3.org/TR/baggage/
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BaggagePropagator {
+    _private: (),
+}
+
+impl BaggagePropagator {
+    /// The one there is.
+    pub const fn new() -> Self {
+        Self { _private: () }
+    }
+}
+
+impl Format for BaggagePropagator {
+    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+        let mut received = Received::default();
+        let mut bytes_left = MAX_BYTES;
+        'lines: for line in carrier.lines(&BAGGAGE) {
+            for member in line.split(|&byte| byte == b',') {
+                // A comma a member: one byte more than the list has, which the first may exceed.
+                let length = trim(member).len();
+                if length > bytes_left {
+                    continue;
+                }
+                if let Some((key, value, properties)) = parse_member(member) {
+                    bytes_left = bytes_left.saturating_sub(length + 1);
+                    received.insert(cx, key, value.into_owned(), properties);
+                    if received.is_full() {
+                        break 'lines;
+                    }
+                }
+            }
+        }
+        received.store(cx);
+    }
+
+    fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
+        let baggage = cx.baggage();
+        if baggage.is_empty() {
+            return;
+        }
+        let mut members: Vec<_> = baggage.iter().collect();
+        // The map has no order; a header that varies from call to call helps nobody.
+        members.sort_unstable_by_key(|(key, _)| key.as_str());
+        let mut header = String::new();
+        for (key, (value, metadata)) in members {
+            let start = header.len();
+            if start > 0 {
+                header.push(',');
+            }
+            header.push_str(key.as_str());
+            header.push('=');
+            percent::push_encoded(&mut header, value.as_str());
+            for property in properties(metadata.as_str().as_bytes()).flatten() {
+                header.push(';');
+                header.push_str(&property);
+            }
+            if header.len() > MAX_BYTES {
+                header.truncate(start);
+            }
+        }
+        if !header.is_empty() {
+            writer.set(&BAGGAGE, header);
+        }
+    }
+
+    fn header_names(&self) -> &[String] {
+        &*FIELDS
+    }
+}
+
+super::text_map_propagator!(BaggagePropagator);
+
+/// Baggage from headers on top of what the context had. Copies that only when there is something
+/// to add.
+#[derive(Default)]
+pub(super) struct Received(Option<Baggage>);
+
+impl Received {
+    pub(super) fn insert(&mut self, cx: &Context, key: &str, value: String, metadata: String) {
+        self.0
+            .get_or_insert_with(|| {
+                let before = cx.baggage().iter();
+                before
+                    .map(|(key, item)| (key.clone(), item.clone()))
+                    .collect()
+            })
+            .insert_with_metadata(key.to_owned(), value, metadata);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.as_ref().is_some_and(|all| all.len() >= MAX_MEMBERS)
+    }
+
+    pub(super) fn store(self, cx: &mut Context) {
+        if let Some(all) = self.0 {
+            *cx = cx.with_baggage(all);
+        }
+    }
+}
+
+/// §3.2.1.1: `key OWS "=" OWS value *( OWS ";" OWS property )`.
+fn parse_member(member: &[u8]) -> Option<(&str, Cow<'_, str>, String)> {
+    let mut parts = member.splitn(2, |&byte| byte == b';');
+    let (key, value) = split_pair(parts.next()?);
+    let (key, value) = (token(key)?, percent::decode(value?)?);
+    let properties = match parts.next() {
+        None => String::new(),
+        Some(text) => properties(text).collect::<Option<Vec<_>>>()?.join(";"),
+    };
+    Some((key, value, properties))
+}
+
+/// Each `property` (§3.3.1.3) without white space, `None` for one that is not valid.
+fn properties(text: &[u8]) -> impl Iterator<Item = Option<String>> {
+    let parts = text.split(|&byte| byte == b';').map(trim);
+    parts.filter(|part| !part.is_empty()).map(|part| {
+        let (key, value) = split_pair(part);
+        let key = token(key)?;
+        let Some(value) = value else {
+            return Some(key.to_owned());
+        };
+        percent::decode(value)?;
+        Some(format!("{key}={}", std::str::from_utf8(value).ok()?))
+    })
+}
+
+/// What is before and after the first `=`; a value may contain more of them.
+fn split_pair(pair: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let mut parts = pair.splitn(2, |&byte| byte == b'=').map(trim);
+    (parts.next().unwrap_or_default(), parts.next())
+}
+
+/// RFC 7230 §3.2.6, which the keys of baggage keep to.
+pub(super) fn token(key: &[u8]) -> Option<&str> {
+    let is_token_char =
+        |&byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
+    (!key.is_empty() && key.iter().all(is_token_char)).then(|| std::str::from_utf8(key).ok())?
+}

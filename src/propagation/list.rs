@@ -1,0 +1,286 @@
+//! Formats by name, alone or together.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use opentelemetry::Context;
+use opentelemetry::propagation::text_map_propagator::FieldIter;
+use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+
+use super::carrier::{Carrier, Format, Writer};
+use super::{
+    B3Propagator, BaggagePropagator, JaegerPropagator, OtTracePropagator, TraceContextPropagator,
+    XRayPropagator,
+};
+
+/// One of the seven formats, by its name in `OTEL_PROPAGATORS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Propagator {
+    /// `tracecontext`
+    TraceContext,
+    /// `baggage`
+    Baggage,
+    /// `b3`: reads both encodings, writes the single header.
+    B3,
+    /// `b3multi`: reads both encodings, writes the `x-b3-*` headers.
+    B3Multi,
+    /// `jaeger`
+    Jaeger,
+    /// `xray`
+    XRay,
+    /// `ottrace`
+    OtTrace,
+}
+
+impl Propagator {
+    /// All seven.
+    pub const ALL: [Self; 7] = [
+        Self::TraceContext,
+        Self::Baggage,
+        Self::B3,
+        Self::B3Multi,
+        Self::Jaeger,
+        Self::XRay,
+        Self::OtTrace,
+    ];
+
+    /// The name in `OTEL_PROPAGATORS`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TraceContext => "tracecontext",
+            Self::Baggage => "baggage",
+            Self::B3 => "b3",
+            Self::B3Multi => "b3multi",
+            Self::Jaeger => "jaeger",
+            Self::XRay => "xray",
+            Self::OtTrace => "ottrace",
+        }
+    }
+}
+
+impl Format for Propagator {
+    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+        match self {
+            Self::TraceContext => TraceContextPropagator::new().read(cx, carrier),
+            Self::Baggage => BaggagePropagator::new().read(cx, carrier),
+            Self::B3 | Self::B3Multi => B3Propagator::single().read(cx, carrier),
+            Self::Jaeger => JaegerPropagator::new().read(cx, carrier),
+            Self::XRay => XRayPropagator::new().read(cx, carrier),
+            Self::OtTrace => OtTracePropagator::new().read(cx, carrier),
+        }
+    }
+
+    fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
+        match self {
+            Self::TraceContext => TraceContextPropagator::new().write(cx, writer),
+            Self::Baggage => BaggagePropagator::new().write(cx, writer),
+            Self::B3 => B3Propagator::single().write(cx, writer),
+            Self::B3Multi => B3Propagator::multi().write(cx, writer),
+            Self::Jaeger => JaegerPropagator::new().write(cx, writer),
+            Self::XRay => XRayPropagator::new().write(cx, writer),
+            Self::OtTrace => OtTracePropagator::new().write(cx, writer),
+        }
+    }
+
+    fn header_names(&self) -> &[String] {
+        match self {
+            Self::TraceContext => const { &TraceContextPropagator::new() }.header_names(),
+            Self::Baggage => const { &BaggagePropagator::new() }.header_names(),
+            Self::B3 => const { &B3Propagator::single() }.header_names(),
+            Self::B3Multi => const { &B3Propagator::multi() }.header_names(),
+            Self::Jaeger => const { &JaegerPropagator::new() }.header_names(),
+            Self::XRay => const { &XRayPropagator::new() }.header_names(),
+            Self::OtTrace => const { &OtTracePropagator::new() }.header_names(),
+        }
+    }
+}
+
+super::text_map_propagator!(Propagator);
+
+impl fmt::Display for Propagator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Propagator {
+    type Err = PropagatorError;
+
+    /// The name in any case, as `OTEL_PROPAGATORS` may have it.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|propagator| propagator.name().eq_ignore_ascii_case(name))
+            .ok_or_else(|| PropagatorError::Unknown(name.to_owned()))
+    }
+}
+
+/// A list of formats could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PropagatorError {
+    /// This name is none of the seven, nor `none`.
+    #[error(
+        "unknown propagator {0:?}: expected tracecontext, baggage, b3, b3multi, jaeger, xray, \
+         ottrace or none"
+    )]
+    Unknown(String),
+}
+
+/// Formats that are read in order and written together.
+///
+/// Of several valid parents the last one counts, and what is invalid changes nothing; baggage from
+/// several formats is merged. The default is `tracecontext,baggage`. Cheap to clone.
+///
+/// ```
+/// use tower_image_trace::propagation::{Propagator, Propagators};
+///
+/// let propagators: Propagators = "b3multi, baggage".parse()?;
+/// assert_eq!(propagators, Propagators::new([Propagator::B3Multi, Propagator::Baggage]));
+/// assert_eq!("none".parse::<Propagators>()?, Propagators::none());
+/// assert!("b4".parse::<Propagators>().unwrap_err().to_string().contains("b3multi"));
+/// # Ok::<(), tower_image_trace::propagation::PropagatorError>(())
+/// ```
+#[derive(Clone)]
+pub struct Propagators {
+    formats: Arc<[Propagator]>,
+    fields: Arc<[String]>,
+}
+
+impl Propagators {
+    /// These formats, each once, in the order of their first mention.
+    pub fn new(formats: impl IntoIterator<Item = Propagator>) -> Self {
+        let mut unique = Vec::new();
+        for format in formats {
+            if !unique.contains(&format) {
+                unique.push(format);
+            }
+        }
+        Self {
+            fields: unique
+                .iter()
+                .flat_map(Format::header_names)
+                .cloned()
+                .collect(),
+            formats: unique.into(),
+        }
+    }
+
+    /// No format: extracts and injects nothing.
+    pub fn none() -> Self {
+        Self::new([])
+    }
+
+    /// The formats, in the order in which they are read.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Propagator> + '_ {
+        self.formats.iter().copied()
+    }
+
+    /// `cx` with the parent and the baggage from `headers`.
+    ///
+    /// The fast way for a server: all lines of a header are seen, and nothing is allocated but
+    /// what the context needs. Without any of the formats' headers it is a clone of `cx`.
+    pub fn extract_headers(&self, cx: &Context, headers: &HeaderMap) -> Context {
+        self.extract_all(cx, headers)
+    }
+
+    /// Writes the span and the baggage in `cx` to `headers`, in place of lines that are there.
+    pub fn inject_headers(&self, cx: &Context, headers: &mut HeaderMap) {
+        for format in &*self.formats {
+            format.write(cx, headers);
+        }
+    }
+
+    fn extract_all<C: Carrier + ?Sized>(&self, cx: &Context, carrier: &C) -> Context {
+        let mut cx = cx.clone();
+        for format in &*self.formats {
+            format.read(&mut cx, carrier);
+        }
+        cx
+    }
+}
+
+impl TextMapPropagator for Propagators {
+    fn inject_context(&self, cx: &Context, injector: &mut dyn Injector) {
+        for format in &*self.formats {
+            format.write(cx, injector);
+        }
+    }
+
+    fn extract_with_context(&self, cx: &Context, extractor: &dyn Extractor) -> Context {
+        self.extract_all(cx, extractor)
+    }
+
+    fn fields(&self) -> FieldIter<'_> {
+        FieldIter::new(&self.fields)
+    }
+}
+
+impl Default for Propagators {
+    fn default() -> Self {
+        Self::new([Propagator::TraceContext, Propagator::Baggage])
+    }
+}
+
+impl PartialEq for Propagators {
+    fn eq(&self, other: &Self) -> bool {
+        self.formats == other.formats
+    }
+}
+
+impl Eq for Propagators {}
+
+impl FromIterator<Propagator> for Propagators {
+    fn from_iter<I: IntoIterator<Item = Propagator>>(formats: I) -> Self {
+        Self::new(formats)
+    }
+}
+
+impl fmt::Debug for Propagators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Propagators({self})")
+    }
+}
+
+/// Comma-separated, as [`FromStr`] reads it.
+impl fmt::Display for Propagators {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.formats.is_empty() {
+            return f.write_str("none");
+        }
+        for (index, format) in self.formats.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(f, "{comma}{format}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Propagators {
+    type Err = PropagatorError;
+
+    /// Comma-separated names as in `OTEL_PROPAGATORS`. Blanks and repeated names do no harm, an
+    /// empty list is the default, and `none` anywhere means none, as in Go.
+    fn from_str(list: &str) -> Result<Self, Self::Err> {
+        let mut names = list
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
+        let mut formats = Vec::new();
+        let mut none = false;
+        for name in &mut names {
+            if name.eq_ignore_ascii_case("none") {
+                none = true;
+            } else {
+                formats.push(name.parse()?);
+            }
+        }
+        Ok(match (none, formats.is_empty()) {
+            (true, _) => Self::none(),
+            (false, true) => Self::default(),
+            (false, false) => Self::new(formats),
+        })
+    }
+}

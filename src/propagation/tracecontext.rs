@@ -1,0 +1,106 @@
+//! W3C Trace Context level 2: `traceparent` and `tracestate`.
+
+use std::sync::LazyLock;
+
+use http::header::HeaderName;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags};
+
+use super::carrier::{Carrier, Format, Writer};
+use super::{hex, tracestate};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static FIELDS: LazyLock<[String; 2]> =
+    LazyLock::new(|| ["traceparent".to_owned(), "tracestate".to_owned()]);
+
+/// `sampled` and `random`, the flags that level 2 defines; the others are sent as zero (§3.2.2.5).
+const KNOWN_FLAGS: TraceFlags = TraceFlags::new(0x03);
+/// `00-{32 hex}-{16 hex}-{2 hex}`
+const TRACEPARENT_LENGTH: usize = 55;
+
+/// `traceparent` and `tracestate`, as [W3C Trace Context level 2] has them.
+///
+/// Several `tracestate` lines are one list (§3.3.1). An invalid list is dropped whole and the
+/// parent kept; two `traceparent` lines are no parent. Keys keep to the stricter grammar of
+/// level 1 (`vendor` or `tenant@vendor`), which is what the W3C's own test suite checks.
+///
+/// [W3C Trace Context level 2]: https://www.w3.org/TR/trace-context-2/
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TraceContextPropagator {
+    _private: (),
+}
+
+impl TraceContextPropagator {
+    /// The one there is.
+    pub const fn new() -> Self {
+        Self { _private: () }
+    }
+}
+
+impl Format for TraceContextPropagator {
+    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+        let mut lines = carrier.lines(&TRACEPARENT);
+        let Some(line) = lines.next() else { return };
+        if lines.next().is_some() {
+            return;
+        }
+        let Some(parent) = parse_traceparent(line) else {
+            return;
+        };
+        tracestate::extract(cx, carrier.lines(&TRACESTATE), parent);
+    }
+
+    fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
+        let span = cx.span();
+        let span_context = span.span_context();
+        if !span_context.is_valid() {
+            return;
+        }
+        let mut value = String::with_capacity(TRACEPARENT_LENGTH);
+        value.push_str("00-");
+        hex::push(&mut value, &span_context.trace_id().to_bytes());
+        value.push('-');
+        hex::push(&mut value, &span_context.span_id().to_bytes());
+        value.push('-');
+        let flags = span_context.trace_flags() & KNOWN_FLAGS;
+        hex::push(&mut value, &[flags.to_u8()]);
+        writer.set(&TRACEPARENT, value);
+
+        let state = tracestate::header(cx, span_context);
+        if state.is_empty() {
+            writer.remove(&TRACESTATE);
+        } else {
+            writer.set(&TRACESTATE, state);
+        }
+    }
+
+    fn header_names(&self) -> &[String] {
+        &*FIELDS
+    }
+}
+
+super::text_map_propagator!(TraceContextPropagator);
+
+/// §3.2.2, and §3.2.4 for versions to come: longer, but with the same first four fields.
+fn parse_traceparent(line: &[u8]) -> Option<SpanContext> {
+    // A field value does not include the white space around it (RFC 9110 §5.5).
+    let line = tracestate::trim(line);
+    let (fields, rest) = line.split_at_checked(TRACEPARENT_LENGTH)?;
+    let version = hex::parse_u8(&fields[..2])?;
+    let ends = match version {
+        0x00 => rest.is_empty(),
+        0xff => false,
+        _ => matches!(rest.first(), None | Some(b'-')),
+    };
+    if !ends || [fields[2], fields[35], fields[52]] != *b"---" {
+        return None;
+    }
+    Some(SpanContext::new(
+        hex::parse_trace_id(&fields[3..35])?,
+        hex::parse_span_id(&fields[36..52])?,
+        TraceFlags::new(hex::parse_u8(&fields[53..])?) & KNOWN_FLAGS,
+        true,
+        Default::default(),
+    ))
+}

@@ -1,0 +1,177 @@
+//! The `tracestate` list of W3C Trace Context (§3.3).
+
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceId, TraceState};
+
+/// §3.3.1.1: more than this and the list is invalid.
+const MAX_MEMBERS: usize = 32;
+
+/// A valid list that [`TraceState`] cannot hold: it refuses a vendor of 14 characters after the
+/// `@`, which the grammar allows. Kept beside the span so that nothing is lost on the way through.
+#[derive(Debug)]
+struct Unabridged {
+    trace_id: TraceId,
+    /// What [`TraceState`] could hold of it.
+    abridged: TraceState,
+    /// The whole list.
+    header: String,
+    /// What it could not hold.
+    rest: String,
+}
+
+/// Makes `parent` the parent in `cx`, with the list in `lines` when that is valid.
+pub(super) fn extract<'a>(
+    cx: &mut Context,
+    lines: impl Iterator<Item = &'a [u8]>,
+    parent: SpanContext,
+) {
+    let Some(members) = Members::parse(lines) else {
+        *cx = cx.with_remote_span_context(parent);
+        return;
+    };
+    let members = members.as_slice();
+    let fitting = members.iter().copied().filter(|(key, _)| fits(key));
+    // Every member was checked, so this can only fail if the API became stricter still.
+    let state = TraceState::from_key_value(fitting).unwrap_or_default();
+    if members.iter().any(|(key, _)| !fits(key)) {
+        *cx = cx.with_value(Unabridged {
+            trace_id: parent.trace_id(),
+            abridged: state.clone(),
+            header: join(members.iter().copied()),
+            rest: join(members.iter().copied().filter(|(key, _)| !fits(key))),
+        });
+    }
+    *cx = cx.with_remote_span_context(SpanContext::new(
+        parent.trace_id(),
+        parent.span_id(),
+        parent.trace_flags(),
+        true,
+        state,
+    ));
+}
+
+/// The list to send with `span`, empty when there is none.
+pub(super) fn header(cx: &Context, span: &SpanContext) -> String {
+    let state = span.trace_state();
+    match cx.get::<Unabridged>() {
+        Some(whole) if whole.trace_id == span.trace_id() => {
+            if whole.abridged == *state {
+                return whole.header.clone();
+            }
+            // Changed members go to the left, the others keep their order (§3.5).
+            let room = MAX_MEMBERS.saturating_sub(state.into_iter().len());
+            let rest = whole.rest.split(',').take(room);
+            join(
+                state
+                    .into_iter()
+                    .chain(rest.filter_map(|m| m.split_once('='))),
+            )
+        }
+        _ => join(state),
+    }
+}
+
+fn join<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut header = String::new();
+    for (key, value) in members {
+        if !header.is_empty() {
+            header.push(',');
+        }
+        header.push_str(key);
+        header.push('=');
+        header.push_str(value);
+    }
+    header
+}
+
+/// Spaces and tabs around a field or a member do not belong to it.
+pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// The members of a valid list, borrowed from the headers.
+struct Members<'a> {
+    members: [(&'a str, &'a str); MAX_MEMBERS],
+    count: usize,
+}
+
+impl<'a> Members<'a> {
+    /// `None` when there is no member, or when any of them makes the list invalid.
+    fn parse(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
+        let mut list: Option<Self> = None;
+        for line in lines {
+            for member in line.split(|&byte| byte == b',') {
+                let member = trim(member);
+                // Empty members are allowed, and more likely with several lines (§3.3.1).
+                if !member.is_empty() {
+                    let list = list.get_or_insert(Self {
+                        members: [("", ""); MAX_MEMBERS],
+                        count: 0,
+                    });
+                    list.push(parse_member(member)?)?;
+                }
+            }
+        }
+        list
+    }
+
+    fn push(&mut self, member: (&'a str, &'a str)) -> Option<()> {
+        if self.as_slice().iter().any(|(key, _)| *key == member.0) {
+            return None;
+        }
+        *self.members.get_mut(self.count)? = member;
+        self.count += 1;
+        Some(())
+    }
+
+    fn as_slice(&self) -> &[(&'a str, &'a str)] {
+        &self.members[..self.count]
+    }
+}
+
+fn parse_member(member: &[u8]) -> Option<(&str, &str)> {
+    let (key, value) = std::str::from_utf8(member).ok()?.split_once('=')?;
+    (is_key(key.as_bytes()) && is_value(value.as_bytes())).then_some((key, value))
+}
+
+/// §3.3.1.3.1, in the form of level 1: `simple-key` or `tenant-id "@" system-id`.
+fn is_key(key: &[u8]) -> bool {
+    let mut parts = key.splitn(2, |&byte| byte == b'@');
+    let (Some(first), system) = (parts.next(), parts.next()) else {
+        return false;
+    };
+    let simple = |key: &[u8], longest| {
+        key.len() <= longest
+            && key.first().is_some_and(u8::is_ascii_lowercase)
+            && key.iter().all(is_key_char)
+    };
+    match system {
+        None => simple(first, 256),
+        Some(system) => {
+            (1..=241).contains(&first.len())
+                && (first[0].is_ascii_lowercase() || first[0].is_ascii_digit())
+                && first.iter().all(is_key_char)
+                && simple(system, 14)
+        }
+    }
+}
+
+fn is_key_char(byte: &u8) -> bool {
+    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/')
+}
+
+/// §3.3.1.3.2. The last character is never a space: members are trimmed first.
+fn is_value(value: &[u8]) -> bool {
+    (1..=256).contains(&value.len())
+        && value
+            .iter()
+            .all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b',' | b'='))
+}
+
+/// Whether [`TraceState`] takes a key that [`is_key`] took.
+fn fits(key: &str) -> bool {
+    key.find('@').is_none_or(|at| at + 14 >= key.len())
+}
