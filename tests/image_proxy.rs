@@ -58,6 +58,7 @@ struct Service {
     app: App,
     router: Router,
     spans: InMemorySpanExporter,
+    traces: SdkTracerProvider,
 }
 
 #[derive(Debug)]
@@ -94,11 +95,11 @@ impl Service {
 
     async fn with(origin: SocketAddr, limits: Limits) -> Self {
         let spans = InMemorySpanExporter::default();
-        let provider = SdkTracerProvider::builder()
+        let traces = SdkTracerProvider::builder()
             .with_simple_exporter(spans.clone())
             .build();
         let trace = ImageTraceLayer::builder()
-            .tracer_provider(provider)
+            .tracer_provider(traces.clone())
             .propagators(TraceContextPropagator::new())
             .build();
         let (count, in_progress) = RequestsInProgressLayer::pair();
@@ -118,6 +119,7 @@ impl Service {
             app,
             router,
             spans,
+            traces,
         }
     }
 

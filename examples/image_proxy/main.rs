@@ -32,12 +32,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tower_image_trace::console::ConsoleExporter;
+use tower_image_trace::propagation::Propagators;
 use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
 
 use app::App;
 use arguments::{Arguments, USAGE};
+use demo::Demo;
 use source::{SourceLimits, Sources};
 use workers::Workers;
 
@@ -74,6 +78,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     } else {
         std::thread::available_parallelism().map_or(2, usize::from)
     };
+    let traces = SdkTracerProvider::builder()
+        .with_batch_exporter(ConsoleExporter::stdout())
+        .build();
+    let propagators: Propagators = "tracecontext,baggage".parse()?;
+    let trace = ImageTraceLayer::builder()
+        .tracer_provider(traces.clone())
+        .propagators(propagators)
+        .build();
     let (count, in_progress) = RequestsInProgressLayer::pair();
     let app = App {
         in_progress,
@@ -86,18 +98,18 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     };
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(
-        listener,
-        app.clone().router(ImageTraceLayer::disabled(), count),
-    )
-    .with_graceful_shutdown(async {
-        // An error means that `stop` was dropped, which is how it is used.
-        let _ = stopped.await;
-    });
+    let server =
+        axum::serve(listener, app.clone().router(trace, count)).with_graceful_shutdown(async {
+            // An error means that `stop` was dropped, which is how it is used.
+            let _ = stopped.await;
+        });
     let server = tokio::spawn(server.into_future());
 
     let outcome = if arguments.demo {
-        demo::run(address, origin, &app.in_progress).await
+        let in_progress = app.in_progress.clone();
+        Demo::new(address, origin, in_progress, traces.clone())
+            .run()
+            .await
     } else {
         print_curl_lines(address, origin);
         shutdown_signal().await.map_err(Into::into)
@@ -107,6 +119,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(served) => served??,
         Err(_) => eprintln!("image_proxy: gave up on requests that took longer than {DRAIN:?}"),
     }
+    traces.shutdown()?;
     outcome
 }
 

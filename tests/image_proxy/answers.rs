@@ -1,11 +1,14 @@
 //! What the service answers, over TCP.
 
+use std::net::SocketAddr;
+
 use axum::http::{Method, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use image::GenericImageView;
 
-use super::{Limits, Service, demo, origin};
+use super::demo::Demo;
+use super::{Limits, Service, origin};
 
 #[tokio::test]
 async fn a_picture_comes_with_its_type_and_length() {
@@ -120,22 +123,25 @@ async fn health_needs_no_worker() {
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok\n"));
 }
 
+fn demo(service: &Service, origin: SocketAddr) -> Demo {
+    let in_progress = service.app.in_progress.clone();
+    Demo::new(service.address, origin, in_progress, service.traces.clone())
+}
+
 #[tokio::test]
 async fn the_demo_gets_the_answers_it_expects() {
     let service = Service::start().await;
-    demo::run(service.address, service.origin, &service.app.in_progress)
-        .await
-        .unwrap();
+    demo(&service, service.origin).run().await.unwrap();
 }
 
 #[tokio::test]
 async fn the_demo_fails_on_another_answer() {
     let service = Service::start().await;
-    // The service as the origin has no pictures, and may not be asked.
-    let failed = demo::run(service.address, service.address, &service.app.in_progress).await;
+    // An origin that the service does not know.
+    let failed = demo(&service, service.address).run().await;
     let sentence = failed.unwrap_err().to_string();
     assert!(
-        sentence.ends_with("answered 403 Forbidden, expected 200 OK"),
+        sentence.starts_with("expected 200 OK, got 403 Forbidden: "),
         "{sentence}"
     );
 }
