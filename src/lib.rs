@@ -10,10 +10,17 @@ mod metrics;
 pub mod propagation;
 mod redact;
 pub mod request;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 pub mod trace;
 
+#[cfg(feature = "telemetry")]
+pub use self::telemetry::{
+    Protocol, Settings, Telemetry, TelemetryBuilder, TelemetryError, TraceIdGenerator,
+};
 pub use self::{
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    propagation::{Propagator, Propagators},
     request::{ErrorKind, RequestTrace, Stage},
     trace::{ImageTraceLayer, Trust},
 };

@@ -6,6 +6,8 @@ mod cancelled_requests;
 mod completed_requests;
 #[cfg(feature = "console")]
 mod console_waterfall;
+#[cfg(feature = "telemetry")]
+mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
