@@ -11,6 +11,13 @@ mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+#[cfg(all(
+    feature = "axum",
+    feature = "console",
+    feature = "otlp-grpc",
+    feature = "otlp-http"
+))]
+mod image_proxy;
 mod propagation_vectors;
 mod real_connections;
 mod requests_in_progress;
