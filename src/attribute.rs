@@ -1,0 +1,35 @@
+//! The names of the crate's own span attributes.
+//!
+//! Everything that OpenTelemetry's semantic conventions name is recorded under their names
+//! (`http.*`, `url.*`, `server.*`, `error.type` …); what only image services have lives here, under `image.`.
+
+/// Root span: the phase in which the request was cancelled: the name of the innermost running
+/// stage (`queue`, `downloading_image` …), `handler` or `response_body`. String.
+pub const REQUEST_CANCELLED: &str = "image.request.cancelled";
+/// Stage span: `true` when the stage was dropped before it was done, or its request was cancelled
+/// while it ran. Boolean.
+pub const STAGE_CANCELLED: &str = "image.stage.cancelled";
+/// Download stage: the URL of the source, without credentials and signatures. String.
+pub const SOURCE_URL: &str = "image.source.url";
+/// Download stage: scheme, host and port of the source, as in RFC 6454. String.
+pub const SOURCE_ORIGIN: &str = "image.source.origin";
+/// The size of the encoded source, in bytes. Integer.
+pub const SOURCE_SIZE: &str = "image.source.size";
+/// The format of the source: `jpeg`, `png`, `webp` … String.
+pub const SOURCE_FORMAT: &str = "image.source.format";
+/// The width of the source, in pixels. Integer.
+pub const SOURCE_WIDTH: &str = "image.source.width";
+/// The height of the source, in pixels. Integer.
+pub const SOURCE_HEIGHT: &str = "image.source.height";
+/// Processing stage: the options as the service names them. String.
+pub const PROCESSING_OPTIONS: &str = "image.processing.options";
+/// The size of the encoded result, in bytes. Integer.
+pub const RESULT_SIZE: &str = "image.result.size";
+/// The format of the result. String.
+pub const RESULT_FORMAT: &str = "image.result.format";
+/// The width of the result, in pixels. Integer.
+pub const RESULT_WIDTH: &str = "image.result.width";
+/// The height of the result, in pixels. Integer.
+pub const RESULT_HEIGHT: &str = "image.result.height";
+
+pub(crate) const ERROR_TYPE: &str = "error.type";

@@ -1,0 +1,441 @@
+//! Whole blocks as text, from spans built by hand.
+
+use std::io;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use opentelemetry::trace::{
+    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+
+use super::*;
+use crate::attribute::*;
+
+const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
+
+/// A span that starts and ends so many microseconds after the beginning of time.
+pub(super) fn span(id: u64, parent: u64, name: &'static str, start: u64, end: u64) -> SpanData {
+    SpanData {
+        span_context: SpanContext::new(
+            TraceId::from(TRACE),
+            SpanId::from(id),
+            TraceFlags::SAMPLED,
+            false,
+            TraceState::default(),
+        ),
+        parent_span_id: SpanId::from(parent),
+        parent_span_is_remote: false,
+        span_kind: SpanKind::Internal,
+        name: name.into(),
+        start_time: UNIX_EPOCH + Duration::from_micros(start),
+        end_time: UNIX_EPOCH + Duration::from_micros(end),
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: InstrumentationScope::default(),
+    }
+}
+
+pub(super) fn request(id: u64, route: &'static str, status: i64, start: u64, end: u64) -> SpanData {
+    let mut span = span(id, 0, "GET", start, end)
+        .with("http.request.method", "GET")
+        .with("http.route", route);
+    span.span_kind = SpanKind::Server;
+    match status {
+        0 => span,
+        status => span.with("http.response.status_code", status),
+    }
+}
+
+pub(super) trait With {
+    fn with(self, key: &'static str, value: impl Into<Value>) -> Self;
+    fn with_error(self, message: &str, error_type: &'static str) -> Self;
+}
+
+impl With for SpanData {
+    fn with(mut self, key: &'static str, value: impl Into<Value>) -> Self {
+        self.attributes.push(KeyValue::new(key, value));
+        self
+    }
+
+    fn with_error(mut self, message: &str, error_type: &'static str) -> Self {
+        let attributes = vec![
+            KeyValue::new("exception.message", message.to_owned()),
+            KeyValue::new("exception.type", error_type),
+        ];
+        self.events
+            .events
+            .push(Event::new("exception", self.end_time, attributes, 0));
+        self.status = Status::error("");
+        self.with(ERROR_TYPE, error_type)
+    }
+}
+
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Page {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Page {
+    /// What was written since the last call.
+    fn read(&self) -> String {
+        String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
+    }
+}
+
+fn exporter(columns: usize) -> (ConsoleExporter, Page) {
+    let page = Page::default();
+    (ConsoleExporter::new(page.clone()).with_width(columns), page)
+}
+
+/// The page that spans make which come in one batch.
+pub(super) fn draw(columns: usize, spans: Vec<SpanData>) -> String {
+    let (exporter, page) = exporter(columns);
+    ready(exporter.export(spans)).unwrap();
+    page.read()
+}
+
+/// `export` has nothing to wait for.
+fn ready<F: Future>(future: F) -> F::Output {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("not ready"),
+    }
+}
+
+fn resize() -> Vec<SpanData> {
+    let mut root = request(1, "/resize/{options}/{*source}", 200, 0, 48_212)
+        .with("url.path", "/resize/rs:fit:300:300/rocket.jpg")
+        .with("server.address", "127.0.0.1")
+        .with("http.response.body.size", 23_412);
+    root.parent_span_id = SpanId::from(0x00f0_67aa_0ba9_02b7);
+    root.parent_span_is_remote = true;
+    vec![
+        span(2, 1, "queue", 12, 1_212),
+        span(3, 1, "downloading_image", 1_240, 22_400)
+            .with(SOURCE_URL, "http://127.0.0.1:8081/images/rocket.jpg")
+            .with(SOURCE_ORIGIN, "http://127.0.0.1:8081")
+            .with(SOURCE_SIZE, 138_214)
+            .with(SOURCE_FORMAT, "jpeg"),
+        span(5, 4, "decode", 22_600, 31_600),
+        span(6, 4, "watermark", 31_700, 33_000).with("watermark.opacity", 0.5),
+        span(4, 1, "processing_image", 22_512, 41_412)
+            .with(PROCESSING_OPTIONS, "rs:fit:300:300")
+            .with(SOURCE_WIDTH, 1000)
+            .with(SOURCE_HEIGHT, 872)
+            .with(SOURCE_FORMAT, "jpeg")
+            .with(RESULT_WIDTH, 300)
+            .with(RESULT_HEIGHT, 261)
+            .with(RESULT_FORMAT, "webp")
+            .with(RESULT_SIZE, 23_412),
+        span(7, 1, "streaming_image", 41_500, 48_200),
+        root,
+    ]
+}
+
+#[test]
+fn a_request_with_four_stages() {
+    assert_eq!(
+        draw(80, resize()),
+        "\
+GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
+  /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+  continued from upstream span 00f067aa0ba902b7
+  queue             +12.0 µs 1.20 ms │█                                        │
+  downloading_image +1.24 ms 21.2 ms │ ██████████████████                      │
+    jpeg 138 kB · http://127.0.0.1:8081/images/rocket.jpg
+  processing_image  +22.5 ms 18.9 ms │                   ████████████████▎     │
+    rs:fit:300:300 · 1000x872 jpeg -> 300x261 webp 23.4 kB
+    decode          +22.6 ms 9.00 ms │                   ███████▉              │
+    watermark       +31.7 ms 1.30 ms │                           █▏            │
+      watermark.opacity=0.5
+  streaming_image   +41.5 ms 6.70 ms │                                   ██████│
+
+"
+    );
+}
+
+#[test]
+fn a_request_of_an_untrusted_upstream() {
+    let mut root = request(1, "/resize", 200, 0, 9)
+        .with("url.path", "/resize")
+        .with("url.query", "w=300&source=cat.jpg");
+    let upstream = SpanContext::new(
+        TraceId::from(0xabc),
+        SpanId::from(0xd),
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::default(),
+    );
+    root.links.links = vec![Link::new(upstream, Vec::new(), 0); 5];
+    assert_eq!(
+        draw(80, vec![root]),
+        "\
+GET /resize 200 9.00 µs                         4bf92f3577b34da6a3ce929d0e0e4736
+  /resize?w=300&source=cat.jpg
+  linked to trace 00000000000000000000000000000abc
+  linked to trace 00000000000000000000000000000abc
+  linked to trace 00000000000000000000000000000abc
+
+"
+    );
+}
+
+#[test]
+fn a_narrow_terminal() {
+    assert_eq!(
+        draw(40, resize()),
+        "\
+GET /resize/{options}/{*sou… 200 48.2 ms
+  4bf92f3577b34da6a3ce929d0e0e4736
+  /resize/rs:fit:300:300/rocket.jpg
+  23.4 kB
+  continued from upstream span
+  00f067aa0ba902b7
+  queue      +12.0 µs 1.20 ms │▎       │
+  downloadi… +1.24 ms 21.2 ms │███▊    │
+    jpeg 138 kB
+    http://127.0.0.1:8081/images/rocket…
+  processin… +22.5 ms 18.9 ms │   ▕██▉ │
+    rs:fit:300:300
+    1000x872 jpeg -> 300x261 webp 23.4 …
+    decode   +22.6 ms 9.00 ms │   ▕█▎  │
+    waterma… +31.7 ms 1.30 ms │     ▎  │
+      watermark.opacity=0.5
+  streaming… +41.5 ms 6.70 ms │      ▕█│
+
+"
+    );
+}
+
+#[test]
+fn a_short_title_leaves_room_for_the_trace_id() {
+    for (route, first_line) in [
+        (
+            "/",
+            "GET / 200 9.00 µs         4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        ("/long/{route}", "GET /long/{route} 200 9.00 µs"),
+    ] {
+        let page = draw(58, vec![request(1, route, 200, 0, 9)]);
+        assert_eq!(page.lines().next(), Some(first_line));
+    }
+}
+
+#[test]
+fn a_wide_terminal() {
+    assert_eq!(
+        draw(120, resize()),
+        "\
+GET /resize/{options}/{*source} 200 48.2 ms                                             4bf92f3577b34da6a3ce929d0e0e4736
+  /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+  continued from upstream span 00f067aa0ba902b7
+  queue             +12.0 µs 1.20 ms │██                                                                               │
+  downloading_image +1.24 ms 21.2 ms │  ███████████████████████████████████▋                                           │
+    jpeg 138 kB · http://127.0.0.1:8081/images/rocket.jpg
+  processing_image  +22.5 ms 18.9 ms │                                     ▕███████████████████████████████▋           │
+    rs:fit:300:300 · 1000x872 jpeg -> 300x261 webp 23.4 kB
+    decode          +22.6 ms 9.00 ms │                                      ███████████████▏                           │
+    watermark       +31.7 ms 1.30 ms │                                                     ██▌                         │
+      watermark.opacity=0.5
+  streaming_image   +41.5 ms 6.70 ms │                                                                     ▕███████████│
+
+"
+    );
+}
+
+#[test]
+fn from_microseconds_to_hours() {
+    let spans = vec![
+        span(2, 1, "queue", 0, 0),
+        span(3, 1, "processing_image", 0, 2),
+        request(1, "/tiny", 200, 0, 2),
+        span(5, 4, "queue", 0, 125_000_000),
+        span(6, 4, "processing_image", 125_000_000, 9_000_000_000),
+        request(4, "/huge", 200, 0, 9_000_000_000),
+        span(8, 7, "queue", 5, 5),
+        request(7, "/zero", 200, 5, 5),
+        // A clock that was set back.
+        span(10, 9, "queue", 3, 1),
+        request(9, "/back", 200, 5, 4),
+    ];
+    assert_eq!(
+        draw(80, spans),
+        "\
+GET /tiny 200 2.00 µs                           4bf92f3577b34da6a3ce929d0e0e4736
+  queue                +0 ns    0 ns │▏                                        │
+  processing_image     +0 ns 2.00 µs │█████████████████████████████████████████│
+
+GET /huge 200 2h 30m                            4bf92f3577b34da6a3ce929d0e0e4736
+  queue                +0 ns  2m 05s │▋                                        │
+  processing_image   +2m 05s  2h 28m │▐████████████████████████████████████████│
+
+GET /zero 200 0 ns                              4bf92f3577b34da6a3ce929d0e0e4736
+  queue                +0 ns    0 ns │▏                                        │
+
+GET /back 200 0 ns                              4bf92f3577b34da6a3ce929d0e0e4736
+  queue                +0 ns    0 ns │▏                                        │
+
+"
+    );
+}
+
+#[test]
+fn fifty_stages_are_fifty_lines_in_order() {
+    let mut spans: Vec<_> = (0..50)
+        .map(|i| span(i + 2, 1, "tile", (49 - i) * 20, (50 - i) * 20))
+        .collect();
+    spans.push(request(1, "/", 200, 0, 1000));
+    let page = draw(80, spans);
+    let lines: Vec<&str> = page.lines().collect();
+    assert_eq!(lines.len(), 52);
+    assert_eq!(
+        lines[1],
+        "  tile                 +0 ns 20.0 µs │▉                                        │"
+    );
+    assert_eq!(
+        lines[50],
+        "  tile               +980 µs 20.0 µs │                                        █│"
+    );
+}
+
+#[test]
+fn the_deepest_stage_keeps_some_of_its_name() {
+    let mut spans: Vec<_> = (2..20)
+        .map(|id| span(id, id - 1, "inner", id, 100 - id))
+        .collect();
+    spans.push(request(1, "/", 200, 0, 100));
+    assert_eq!(
+        draw(80, spans).lines().nth(18),
+        Some("            inner      +19.0 µs 62.0 µs │       ███████████████████████▊       │"),
+    );
+}
+
+#[test]
+fn control_characters_never_reach_the_terminal() {
+    let odd = "\x1b]0;owned\x07\r\n\u{9b}2J\u{202e}\t猫\u{0}";
+    let mut stage = span(2, 1, "queue", 0, 5)
+        .with("\x1b[2J", odd)
+        .with(PROCESSING_OPTIONS, odd)
+        .with(SOURCE_URL, odd);
+    stage.name = odd.to_owned().into();
+    let stage = stage.with_error(odd, "\x1b[31m");
+    let mut root = request(1, "\x1b[31m", 0, 0, 5)
+        .with("url.path", odd)
+        .with("http.response.status_code", odd)
+        .with(REQUEST_CANCELLED, odd)
+        .with_error("\x1b[1m", "\x1b[1m");
+    root.attributes[0] = KeyValue::new("http.request.method", odd);
+    let page = draw(80, vec![stage, root]);
+    assert!(
+        !page.contains(|c: char| c != '\n' && c.is_control()),
+        "{page:?}"
+    );
+    assert!(!page.contains('\u{202e}'));
+    assert_eq!(
+        page,
+        "\
+\\u{1b}]0;owned\\u{7} \\u{9b}2… cancelled 5.00 µs  4bf92f3577b34da6a3ce929d0e0e4736
+  \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
+  cancelled during \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0, after status
+  \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
+  error: \\u{1b}[1m (\\u{1b}[1m)
+  \\u{1b}]0;owned\\u{7}…    +0 ns 5.00 µs │██████████████████████████████████████│
+    \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
+    \\u{1b}[2J=\\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫…
+    \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
+    error: \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0 (\\u{1b}[31m)
+
+"
+    );
+}
+
+#[test]
+fn no_line_is_longer_than_the_terminal() {
+    let long = "猫/long text ".repeat(40);
+    for columns in [0, 40, 41, 57, 80, 200, 1000] {
+        let mut spans = resize();
+        for span in &mut spans {
+            span.name = long.clone().into();
+            *span = span
+                .clone()
+                .with(PROCESSING_OPTIONS, long.clone())
+                .with("tenant", long.clone());
+            *span = span
+                .clone()
+                .with(REQUEST_CANCELLED, long.clone())
+                .with_error(&long, "Long");
+        }
+        for line in draw(columns, spans).lines() {
+            assert!(
+                text::width(line) <= columns.clamp(40, 500),
+                "{columns}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn colours_are_only_added() {
+    let plain = draw(80, resize());
+    let (exporter, page) = exporter(80);
+    ready(exporter.with_color(true).export(resize())).unwrap();
+    let coloured = page.read();
+    assert!(
+        coloured.starts_with(
+            "\x1b[1mGET /resize/{options}/{*source}\x1b[0m \x1b[32m200\x1b[0m 48.2 ms "
+        )
+    );
+    let without: String = coloured
+        .split("\x1b[")
+        .map(|piece| piece.split_once('m').map_or(piece, |(_, text)| text))
+        .collect();
+    assert_eq!(without, plain);
+}
+
+#[test]
+fn colour_and_width_follow_the_environment() {
+    for (is_terminal, set, color) in [
+        (true, None, true),
+        (false, None, false),
+        (true, Some(("TERM", "xterm")), true),
+        (true, Some(("TERM", "dumb")), false),
+        (true, Some(("NO_COLOR", "1")), false),
+        (false, Some(("CLICOLOR_FORCE", "1")), true),
+    ] {
+        let var = |name: &str| {
+            set.filter(|(set, _)| *set == name)
+                .map(|(_, value)| value.to_owned())
+        };
+        assert_eq!(
+            wants_color(is_terminal, var),
+            color,
+            "{is_terminal} {set:?}"
+        );
+    }
+    assert!(
+        !wants_color(true, |name| (name != "TERM").then(|| "1".to_owned())),
+        "NO_COLOR wins"
+    );
+    for (value, width) in [
+        (None, 80),
+        (Some("132"), 132),
+        (Some("0"), 80),
+        (Some("wide"), 80),
+    ] {
+        assert_eq!(columns(|_| value.map(str::to_owned)), width, "{value:?}");
+    }
+}

@@ -1,0 +1,237 @@
+//! Text for a terminal: harmless characters, display widths, numbers people can read.
+
+use std::time::Duration;
+
+/// Writes out everything a terminal would obey or hide rather than show: control characters (escape
+/// sequences start with one), direction overrides, zero-width and unassigned characters. Runs of
+/// white space become one space, so that a message of several lines flows as one.
+pub(super) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        if !out.is_empty() {
+            out.push(' ');
+        }
+        for c in word.chars() {
+            // `escape_debug` knows Unicode's unprintable characters, but for Rust literals it
+            // escapes quotes too.
+            if matches!(c, '"' | '\'' | '\\') || combines(c) {
+                out.push(c);
+            } else {
+                out.extend(c.escape_debug());
+            }
+        }
+    }
+    out
+}
+
+/// The number of terminal columns of a [`printable`] text. Wide characters are judged by block, so
+/// a rare symbol may be given two columns where it takes one: a line is never longer than it was
+/// measured.
+pub(super) fn width(text: &str) -> usize {
+    text.chars().map(char_width).sum()
+}
+
+fn char_width(c: char) -> usize {
+    match c {
+        ' '..='~' => 1,
+        '\u{1100}'..='\u{115f}'
+        | '\u{231a}'..='\u{23ff}'
+        | '\u{2600}'..='\u{27bf}'
+        | '\u{2b00}'..='\u{2bff}'
+        | '\u{2e80}'..='\u{a4cf}'
+        | '\u{a960}'..='\u{a97f}'
+        | '\u{ac00}'..='\u{d7a3}'
+        | '\u{f900}'..='\u{faff}'
+        | '\u{fe10}'..='\u{fe6f}'
+        | '\u{ff01}'..='\u{ff60}'
+        | '\u{ffe0}'..='\u{ffe6}'
+        | '\u{16fe0}'..='\u{1b2ff}'
+        | '\u{1f000}'..='\u{1faff}'
+        | '\u{20000}'..='\u{3fffd}' => 2,
+        _ if combines(c) => 0,
+        _ => 1,
+    }
+}
+
+/// Whether `c` is drawn onto the character before it: the standard library escapes such a character
+/// at the start of a string and keeps it elsewhere.
+fn combines(c: char) -> bool {
+    if c.is_ascii() {
+        return false;
+    }
+    let mut after_a_letter = String::from('a');
+    after_a_letter.push(c);
+    c.escape_debug().len() > 1 && after_a_letter.escape_debug().nth(1) == Some(c)
+}
+
+/// `text` in at most `columns` columns, its end replaced by `…` where it is longer.
+pub(super) fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut left = columns.saturating_sub(1);
+    let mut out: String = text
+        .chars()
+        .take_while(|&c| match left.checked_sub(char_width(c)) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        })
+        .collect();
+    if columns > 0 {
+        out.push('…');
+    }
+    out
+}
+
+/// `text` filled up with spaces to `columns` columns.
+pub(super) fn pad(text: &str, columns: usize) -> String {
+    let missing = columns.saturating_sub(width(text));
+    format!("{text}{:missing$}", "")
+}
+
+/// Lays `pieces` out in as few lines of `columns` columns as their order allows.
+pub(super) fn fill<'a>(
+    pieces: impl IntoIterator<Item = &'a str>,
+    separator: &str,
+    columns: usize,
+) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for piece in pieces {
+        let piece = cut(piece, columns);
+        match lines.last_mut() {
+            Some(line) if width(line) + width(separator) + width(&piece) <= columns => {
+                line.push_str(separator);
+                line.push_str(&piece);
+            }
+            _ => lines.push(piece),
+        }
+    }
+    lines
+}
+
+/// A duration with three significant digits: `412 µs`, `38.2 ms`, `1.20 s`, `2m 05s`, `1h 02m`.
+pub(super) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64().round() as u64;
+    if duration < Duration::from_millis(59_950) {
+        three_digits(duration.as_nanos() as f64, &["ns", "µs", "ms", "s"])
+    } else if seconds < 3600 {
+        format!("{}m {:02}s", seconds / 60, seconds % 60)
+    } else {
+        let minutes = (seconds + 30) / 60;
+        format!("{}h {:02}m", minutes / 60, minutes % 60)
+    }
+}
+
+/// A size with three significant digits in decimal units: `412 B`, `23.4 kB`, `1.20 MB`.
+pub(super) fn bytes(bytes: i64) -> String {
+    three_digits(bytes as f64, &["B", "kB", "MB", "GB", "TB"])
+}
+
+/// `value`, a whole number of the first of `units`, each of which is 1000 of the one before.
+fn three_digits(value: f64, units: &[&str]) -> String {
+    let mut value = value;
+    let mut unit = 0;
+    // The limits lie where rounding would show a fourth digit.
+    while value >= 999.5 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let decimals = match value {
+        _ if unit == 0 => 0,
+        v if v < 9.995 => 2,
+        v if v < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_three_significant_digits() {
+        for (nanos, shown) in [
+            (0, "0 ns"),
+            (412, "412 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 µs"),
+            (412_000, "412 µs"),
+            (999_499, "999 µs"),
+            (999_500, "1.00 ms"),
+            (1_234_567, "1.23 ms"),
+            (9_996_000, "10.0 ms"),
+            (38_249_000, "38.2 ms"),
+            (99_960_000, "100 ms"),
+            (1_200_000_000, "1.20 s"),
+            (59_949_000_000, "59.9 s"),
+            (59_950_000_000, "1m 00s"),
+            (125_400_000_000, "2m 05s"),
+            (3_599_400_000_000, "59m 59s"),
+            (3_599_600_000_000, "1h 00m"),
+            (3_725_000_000_000, "1h 02m"),
+        ] {
+            assert_eq!(duration(Duration::from_nanos(nanos)), shown, "{nanos} ns");
+        }
+    }
+
+    #[test]
+    fn sizes_have_three_significant_digits() {
+        for (size, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.00 kB"),
+            (23_449, "23.4 kB"),
+            (999_600, "1.00 MB"),
+            (i64::MAX, "9223372 TB"),
+        ] {
+            assert_eq!(bytes(size), shown);
+        }
+    }
+
+    #[test]
+    fn nothing_a_terminal_obeys_or_hides_is_left() {
+        for (text, shown) in [
+            ("plain 'text' \\ \"x\"", "plain 'text' \\ \"x\""),
+            ("a\r\n\tb  c ", "a b c"),
+            ("\x1b[31mred\x07\x7f", "\\u{1b}[31mred\\u{7}\\u{7f}"),
+            ("c1 \u{9b}31m", "c1 \\u{9b}31m"),
+            (
+                "\u{202e}gpj.\u{200b}\u{2066}",
+                "\\u{202e}gpj.\\u{200b}\\u{2066}",
+            ),
+            ("e\u{301} 猫 🐈", "e\u{301} 猫 🐈"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+
+    #[test]
+    fn texts_are_measured_and_cut_in_columns() {
+        assert_eq!(width("e\u{301}x"), 2);
+        assert_eq!(width("猫🐈"), 4);
+        for (text, columns, shown) in [
+            ("cat", 3, "cat"),
+            ("cats", 3, "ca…"),
+            ("猫猫猫", 6, "猫猫猫"),
+            ("猫猫猫", 5, "猫猫…"),
+            ("猫猫猫", 4, "猫…"),
+            ("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…"),
+            ("cat", 1, "…"),
+            ("cat", 0, ""),
+        ] {
+            assert_eq!(cut(text, columns), shown);
+        }
+        assert_eq!(pad("猫", 4), "猫  ");
+    }
+
+    #[test]
+    fn pieces_share_lines_as_long_as_they_fit() {
+        let pieces = ["aaa", "bb", "cccc", "ddddddddddd"];
+        assert_eq!(fill(pieces, " · ", 10), ["aaa · bb", "cccc", "ddddddddd…"]);
+        assert!(fill([], " ", 10).is_empty());
+    }
+}

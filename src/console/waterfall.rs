@@ -1,0 +1,336 @@
+//! A block as lines of text.
+
+use std::collections::HashSet;
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::trace::{SpanId, TraceId};
+use opentelemetry_sdk::trace::SpanData;
+
+use super::assembly::{Block, Heading};
+use super::describe::{self, Outcome};
+use super::text::{cut, duration, fill, pad, printable, width};
+
+// ANSI "select graphic rendition" parameters.
+const PLAIN: &str = "";
+const BOLD: &str = "1";
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const BLUE: &str = "34";
+const MAGENTA: &str = "35";
+const CYAN: &str = "36";
+
+const INDENT: usize = 2;
+/// Columns of `+38.2 ms` and `38.2 ms`, so that bars of different blocks line up.
+const OFFSET: usize = 8;
+const DURATION: usize = 7;
+/// Columns of the longest of the four stages every request has.
+const STAGE_NAME: usize = "downloading_image".len();
+/// A title that cannot have as many columns beside the trace id leaves that to the next line.
+const MIN_TITLE: usize = 16;
+/// Links shown of a request; an untrusted upstream makes one.
+const MAX_LINKS: usize = 3;
+
+/// How blocks are drawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waterfall {
+    columns: usize,
+    pub(super) color: bool,
+}
+
+impl Waterfall {
+    pub(super) fn new(columns: usize, color: bool) -> Self {
+        Self {
+            columns: columns.clamp(40, 500),
+            color,
+        }
+    }
+
+    pub(super) fn draw(self, block: &Block) -> String {
+        let mut drawing = Drawing {
+            waterfall: self,
+            text: String::new(),
+        };
+        match &block.heading {
+            Heading::Request(root) => {
+                let of_stages = block
+                    .stages
+                    .iter()
+                    .flat_map(|(_, stage)| describe::errors(stage).0);
+                drawing.request(root, &of_stages.collect());
+            }
+            Heading::Late => drawing.head("ended after the request", &[], block.trace_id),
+            Heading::Unfinished => drawing.head("request not ended", &[], block.trace_id),
+        }
+        let layout = Layout::new(block, self.columns);
+        for (depth, stage) in &block.stages {
+            drawing.stage(stage, *depth, &layout);
+        }
+        drawing.text.push('\n');
+        drawing.text
+    }
+}
+
+struct Drawing {
+    waterfall: Waterfall,
+    text: String,
+}
+
+impl Drawing {
+    fn request(&mut self, root: &SpanData, errors_of_stages: &HashSet<describe::Error>) {
+        let (style, status) = match describe::outcome(root) {
+            Outcome::Status(code) => (status_style(code), code.to_string()),
+            Outcome::Cancelled => (YELLOW, "cancelled".to_owned()),
+            Outcome::Failed => (RED, "failed".to_owned()),
+            Outcome::Ended => (PLAIN, String::new()),
+        };
+        let time = duration(elapsed(root.start_time, root.end_time));
+        let texts = [(style, status), (PLAIN, time)];
+        self.head(&describe::title(root), &texts, root.span_context.trace_id());
+        self.facts(root, INDENT);
+        if root.parent_span_id != SpanId::INVALID {
+            let text = format!("continued from upstream span {}", root.parent_span_id);
+            self.words(DIM, INDENT, &text);
+        }
+        for link in root.links.iter().take(MAX_LINKS) {
+            let text = format!("linked to trace {}", link.span_context.trace_id());
+            self.words(DIM, INDENT, &text);
+        }
+        self.troubles(root, INDENT, errors_of_stages);
+    }
+
+    /// A title, texts that are never cut, and the trace id, on one line if they fit.
+    fn head(&mut self, title: &str, texts: &[(&str, String)], trace_id: TraceId) {
+        let columns = self.waterfall.columns;
+        let trace_id = trace_id.to_string();
+        let texts = || texts.iter().filter(|(_, text)| !text.is_empty());
+        let fixed: usize = texts().map(|(_, text)| 1 + width(text)).sum();
+        let beside_the_id = columns.saturating_sub(fixed + INDENT + trace_id.len());
+        let on_one_line = beside_the_id >= MIN_TITLE.min(width(title));
+        let title = cut(
+            title,
+            if on_one_line {
+                beside_the_id
+            } else {
+                columns - fixed
+            },
+        );
+
+        self.paint(BOLD, &title);
+        for (style, text) in texts() {
+            self.text.push(' ');
+            self.paint(style, text);
+        }
+        if on_one_line {
+            self.spaces(columns - width(&title) - fixed - trace_id.len());
+        } else {
+            self.text.push('\n');
+            self.spaces(INDENT);
+        }
+        self.paint(DIM, &trace_id);
+        self.text.push('\n');
+    }
+
+    fn stage(&mut self, stage: &SpanData, depth: usize, layout: &Layout) {
+        let style = match stage.name.as_ref() {
+            _ if !describe::errors(stage).0.is_empty() => RED,
+            "queue" => YELLOW,
+            "downloading_image" => BLUE,
+            "processing_image" => MAGENTA,
+            "streaming_image" => GREEN,
+            _ => CYAN,
+        };
+        // However deep the stage, some of its name can be read.
+        let nested = (depth * INDENT).min(layout.name / 2);
+        let name = cut(&printable(&stage.name), layout.name - nested);
+        let start = elapsed(layout.start, stage.start_time);
+        let time = elapsed(stage.start_time, stage.end_time);
+
+        self.spaces(INDENT + nested);
+        self.text.push_str(&pad(&name, layout.name - nested));
+        self.paint(
+            DIM,
+            &format!(" {:>OFFSET$} ", format!("+{}", duration(start))),
+        );
+        self.text
+            .push_str(&format!("{:>DURATION$} ", duration(time)));
+        self.paint(DIM, "│");
+        self.paint(style, &bar(start, start + time, layout.total, layout.bar));
+        self.paint(DIM, "│");
+        self.text.push('\n');
+
+        let below = INDENT + nested + INDENT;
+        self.facts(stage, below);
+        self.troubles(stage, below, &HashSet::new());
+    }
+
+    fn facts(&mut self, span: &SpanData, indent: usize) {
+        self.pieces(
+            DIM,
+            indent,
+            describe::facts(span).iter().map(String::as_str),
+            " · ",
+        );
+    }
+
+    /// Says in words that a span was cancelled or failed, leaving out errors that are shown
+    /// elsewhere.
+    fn troubles(&mut self, span: &SpanData, indent: usize, shown: &HashSet<describe::Error>) {
+        if let Some(text) = describe::cancelled(span) {
+            self.words(YELLOW, indent, &text);
+        }
+        let columns = self.waterfall.columns - indent;
+        let (errors, more) = describe::errors(span);
+        for (message, error_type) in errors.iter().filter(|error| !shown.contains(error)) {
+            let mut text = format!("error: {}", cut(message, 3 * columns));
+            if let Some(error_type) = error_type {
+                text.push_str(&format!(" ({})", cut(error_type, columns - INDENT)));
+            }
+            self.words(RED, indent, &text);
+        }
+        if more > 0 {
+            self.words(RED, indent, &format!("and {more} more errors"));
+        }
+    }
+
+    fn words(&mut self, style: &str, indent: usize, text: &str) {
+        self.pieces(style, indent, text.split(' '), " ");
+    }
+
+    fn pieces<'a>(
+        &mut self,
+        style: &str,
+        indent: usize,
+        pieces: impl Iterator<Item = &'a str>,
+        separator: &str,
+    ) {
+        for line in fill(pieces, separator, self.waterfall.columns - indent) {
+            self.spaces(indent);
+            self.paint(style, &line);
+            self.text.push('\n');
+        }
+    }
+
+    fn paint(&mut self, style: &str, text: &str) {
+        if self.waterfall.color && !style.is_empty() {
+            self.text.push_str(&format!("\x1b[{style}m{text}\x1b[0m"));
+        } else {
+            self.text.push_str(text);
+        }
+    }
+
+    fn spaces(&mut self, count: usize) {
+        self.text.extend(std::iter::repeat_n(' ', count));
+    }
+}
+
+/// What the stages of a block have in common: one time axis, one set of columns.
+struct Layout {
+    start: SystemTime,
+    total: Duration,
+    /// Columns of the name with the indent of nested stages.
+    name: usize,
+    /// Columns between the frames of the bar.
+    bar: usize,
+}
+
+impl Layout {
+    fn new(block: &Block, columns: usize) -> Self {
+        let spans = || block.stages.iter().map(|(_, stage)| stage);
+        let root = match &block.heading {
+            Heading::Request(root) => Some(&**root),
+            Heading::Late | Heading::Unfinished => None,
+        };
+        let end = spans().chain(root).map(|span| span.end_time).max();
+        let widest = columns / 4;
+        let needed = block
+            .stages
+            .iter()
+            .map(|(depth, stage)| depth * INDENT + width(&printable(&stage.name)))
+            .max();
+        let name = needed.unwrap_or(0).max(STAGE_NAME).min(widest);
+        Self {
+            start: block.start,
+            total: elapsed(block.start, end.unwrap_or(block.start)),
+            name,
+            bar: columns - (INDENT + name + 1 + OFFSET + 1 + DURATION + 1 + 2),
+        }
+    }
+}
+
+/// A bar from `start` to `end` on an axis of `total` in `cells` columns, with a precision of an
+/// eighth of a column at its end, and of about a third at its start, for which Unicode has fewer
+/// blocks.
+fn bar(start: Duration, end: Duration, total: Duration, cells: usize) -> String {
+    const LEFT: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
+    const RIGHT: [char; 9] = [' ', '▕', '▕', '▐', '▐', '▐', '█', '█', '█'];
+    let last = 8 * cells;
+    let eighths = |at: Duration| match total.is_zero() {
+        true => 0,
+        false => {
+            ((at.as_secs_f64() / total.as_secs_f64() * last as f64).round() as usize).min(last)
+        }
+    };
+    // However short, a stage leaves a mark.
+    let from = eighths(start).min(last - 1);
+    let to = eighths(end).max(from + 1);
+    (0..cells)
+        .map(|cell| {
+            let from = from.saturating_sub(8 * cell).min(8);
+            let to = to.saturating_sub(8 * cell).min(8);
+            match to - from {
+                filled if from < 8 - to => LEFT[filled],
+                filled => RIGHT[filled],
+            }
+        })
+        .collect()
+}
+
+fn status_style(code: i64) -> &'static str {
+    match code {
+        200..300 => GREEN,
+        300..400 => CYAN,
+        400..500 => YELLOW,
+        500.. => RED,
+        _ => PLAIN,
+    }
+}
+
+/// A clock that was set back gives nothing rather than an error.
+fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_drawn_in_eighths() {
+        for (start, end, shown) in [
+            (0, 32, "████"),
+            (0, 0, "▏   "),
+            (0, 3, "▍   "),
+            (0, 13, "█▋  "),
+            (8, 16, " █  "),
+            (7, 9, "▕▏  "),
+            (10, 24, " ██ "),
+            (12, 24, " ▐█ "),
+            (10, 12, " ▎  "),
+            (12, 15, " ▐  "),
+            (30, 32, "   ▕"),
+            (32, 32, "   ▕"),
+            // A stage of a request whose clock was set back.
+            (40, 50, "   ▕"),
+        ] {
+            let [start_at, end_at] = [start, end].map(Duration::from_millis);
+            let drawn = bar(start_at, end_at, Duration::from_millis(32), 4);
+            assert_eq!(drawn, shown, "{start}..{end}");
+        }
+        assert_eq!(
+            bar(Duration::ZERO, Duration::ZERO, Duration::ZERO, 4),
+            "▏   "
+        );
+    }
+}

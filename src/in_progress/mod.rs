@@ -1,0 +1,36 @@
+//! How many requests and images are in progress.
+//!
+//! ```
+//! use tower::{ServiceBuilder, service_fn};
+//! use tower_image_trace::RequestsInProgressLayer;
+//!
+//! let (layer, in_progress) = RequestsInProgressLayer::pair();
+//! let service = ServiceBuilder::new().layer(layer).service(service_fn(
+//!     async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(String::new())),
+//! ));
+//! assert_eq!(in_progress.requests(), 0);
+//!
+//! // Around the work on one image:
+//! let image = in_progress.image();
+//! assert_eq!(in_progress.images(), 1);
+//! drop(image);
+//! assert_eq!(in_progress.images(), 0);
+//! # let _ = service;
+//! ```
+//!
+//! A request is in progress from the moment its service is called until its response body is
+//! dropped, however that comes about: read to the end, failed, cancelled or unwound.
+
+mod body;
+mod counter;
+mod future;
+mod layer;
+mod service;
+
+pub use self::{
+    body::InProgressBody,
+    counter::{ImageGuard, RequestsInProgress},
+    future::InProgressFuture,
+    layer::RequestsInProgressLayer,
+    service::InProgress,
+};

@@ -1,0 +1,42 @@
+//! The handle with which a service records what happens inside a request.
+//!
+//! [`ImageTraceLayer`](crate::ImageTraceLayer) puts a [`RequestTrace`] into the extensions of each request.
+//! From it come the [`Stage`]s: child spans that also feed `request_span_duration_seconds`.
+//!
+//! ```
+//! use std::io;
+//! use tower_image_trace::RequestTrace;
+//!
+//! # async fn fetch() -> io::Result<Vec<u8>> { Ok(Vec::new()) }
+//! # fn resize(source: Vec<u8>) -> io::Result<Vec<u8>> { Ok(source) }
+//! async fn thumbnail(trace: RequestTrace) -> io::Result<Vec<u8>> {
+//!     // Ends when the future is ready; an `Err` is recorded, a drop before that is a cancellation.
+//!     let source = trace.download("https://cdn.example/cat.jpg").run(fetch()).await?;
+//!     // Runs on tokio's blocking pool, with the stage's context current there.
+//!     trace.process("rs:fill:300:200").run_blocking(move || resize(source)).await
+//! }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap()
+//! #     .block_on(thumbnail(RequestTrace::default())).unwrap();
+//! ```
+//!
+//! Nothing here can make a request fail: without the layer, or with tracing off, the handle and
+//! its stages do nothing but run what they are given.
+
+mod error;
+mod future;
+mod handle;
+mod stage;
+mod state;
+
+#[cfg(feature = "tokio")]
+pub use self::future::RunBlocking;
+pub(crate) use self::{
+    error::ErrorReport,
+    state::{Interruption, RequestState, Route},
+};
+pub use self::{
+    error::{AsError, ErrorKind, HoldsError, IsError},
+    future::{Attached, Run},
+    handle::RequestTrace,
+    stage::Stage,
+};

@@ -1,0 +1,219 @@
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Instant, SystemTime},
+};
+
+use http::HeaderMap;
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{SpanBuilder, Status, TraceContextExt},
+};
+
+use super::{AsError, Attached, ErrorKind, ErrorReport, Interruption, RequestState, Run};
+use crate::attribute;
+
+/// One stage of a request: a child span that ends when this guard is dropped.
+///
+/// As a guard it spans a scope, with [`run`](Self::run) a future, with
+/// [`run_blocking`](Self::run_blocking) work on the blocking pool. It may move to another task or
+/// thread, and may outlive its request: it is then still exported, with the right parent.
+///
+/// A stage is cancelled, and says so, when its future is dropped before it is ready, or when its
+/// request is cancelled while it runs.
+#[derive(Debug, Default)]
+#[must_use = "a stage ends when it is dropped"]
+pub struct Stage {
+    running: Option<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    request: Arc<RequestState>,
+    context: Context,
+    name: &'static str,
+    kind: ErrorKind,
+    started: Instant,
+    started_at: SystemTime,
+    /// The first error: a span keeps one status, and later errors mostly follow from the first.
+    error: Mutex<Option<ErrorReport>>,
+}
+
+impl Stage {
+    pub(super) fn start(
+        request: &Arc<RequestState>,
+        name: &'static str,
+        kind: ErrorKind,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> Self {
+        let started_at = SystemTime::now();
+        let context = if request.recording {
+            let mut builder = SpanBuilder::from_name(name).with_start_time(started_at);
+            builder.attributes = Some(attributes());
+            request.config.tracer.start(builder, &request.context).0
+        } else {
+            request.context.clone()
+        };
+        request.live().stage_started(name);
+        Self {
+            running: Some(Running {
+                request: Arc::clone(request),
+                context,
+                name,
+                kind,
+                started: Instant::now(),
+                started_at,
+                error: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Sets an attribute of the stage's span. Set each key once.
+    pub fn set_attribute(&self, attribute: KeyValue) {
+        if let Some(running) = self.recording() {
+            running.context.span().set_attribute(attribute);
+        }
+    }
+
+    /// Records an error: on the stage, which then ends with status `Error`, as an event on the
+    /// root span, and in `errors_total`.
+    pub fn record_error<Form>(&self, error: &(impl AsError<Form> + ?Sized)) {
+        if self.running.is_some() {
+            self.fail(ErrorReport::new(error));
+        }
+    }
+
+    /// Writes the stage's context into the headers of an outgoing request, so that the called
+    /// service continues the trace. Does nothing unless propagation to others was asked for
+    /// ([`propagate_external`](crate::trace::ImageTraceLayerBuilder::propagate_external)).
+    pub fn inject(&self, headers: &mut HeaderMap) {
+        if let Some(running) = &self.running {
+            let config = &running.request.config;
+            if config.propagate_external {
+                config.propagation.inject(&running.context, headers);
+            }
+        }
+    }
+
+    /// The context of the stage's span; the current context when there is no trace.
+    #[must_use]
+    pub fn context(&self) -> Context {
+        match &self.running {
+            Some(running) => running.context.clone(),
+            None => Context::current(),
+        }
+    }
+
+    /// Runs a fallible future as this stage: the stage ends when the future is ready, an `Err` is
+    /// recorded. The stage's context is current while the future is polled and dropped.
+    pub fn run<F, T, E, Form>(self, future: F) -> Run<F, Form>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: AsError<Form>,
+    {
+        Run::new(self, future)
+    }
+
+    /// Runs a fallible closure as this stage on tokio's blocking pool: the stage ends with the
+    /// closure, even if nobody waits for it any more, and an `Err` is recorded. The stage's
+    /// context is current in the closure. A panic goes on in whoever awaits the result.
+    ///
+    /// Work that is still waiting for a thread when the returned future is dropped is not done.
+    /// Outside a tokio runtime the closure runs at once, on the calling thread.
+    #[cfg(feature = "tokio")]
+    pub fn run_blocking<F, T, E, Form>(self, work: F) -> super::RunBlocking<T, E>
+    where
+        F: FnOnce() -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: AsError<Form> + Send + 'static,
+    {
+        super::RunBlocking::new(self, work)
+    }
+
+    /// Makes the stage's context current while `future` is polled and dropped. The stage goes on
+    /// after it: for several futures in one stage, or to set attributes afterwards.
+    pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
+        Attached::new(
+            self.running.as_ref().map(|running| running.context.clone()),
+            future,
+        )
+    }
+
+    /// Runs a closure with the stage's context current. The stage goes on after it.
+    pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
+        let _current = self
+            .running
+            .as_ref()
+            .map(|running| running.context.clone().attach());
+        work()
+    }
+
+    /// Ends the stage, as dropping it does.
+    pub fn end(self) {}
+
+    pub(super) fn fail(&self, report: ErrorReport) {
+        let Some(running) = &self.running else { return };
+        if running.request.recording {
+            running
+                .context
+                .span()
+                .add_event("exception", report.event_attributes());
+        }
+        running.request.record_error(running.kind, &report);
+        let mut error = running.error.lock().unwrap_or_else(PoisonError::into_inner);
+        error.get_or_insert(report);
+    }
+
+    /// Ends the stage as one that was dropped before it was done.
+    pub(super) fn cancel(mut self) {
+        self.close(Some(Interruption::Cancelled));
+    }
+
+    fn recording(&self) -> Option<&Running> {
+        self.running
+            .as_ref()
+            .filter(|running| running.request.recording)
+    }
+
+    fn close(&mut self, interruption: Option<Interruption>) {
+        if self.running.is_some() && interruption == Some(Interruption::Panicked) {
+            self.fail(ErrorReport::unwinding());
+        }
+        let Some(running) = self.running.take() else {
+            return;
+        };
+        let elapsed = running.started.elapsed();
+        let interruption = {
+            let mut live = running.request.live();
+            live.stage_ended(running.name);
+            interruption.or(live.interruption)
+        };
+        if let Some(metrics) = &running.request.config.stage_metrics {
+            metrics.stage(running.name, elapsed);
+        }
+        if running.request.recording {
+            let error = running
+                .error
+                .into_inner()
+                .unwrap_or_else(PoisonError::into_inner);
+            let span = running.context.span();
+            if let Some(report) = error {
+                span.set_attribute(report.type_attribute());
+                span.set_status(Status::error(report.message.to_string()));
+            } else if interruption == Some(Interruption::Cancelled) {
+                span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
+            }
+            span.end_with_timestamp(running.started_at + elapsed);
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // Without a running stage there is nothing to ask the thread for.
+        if self.running.is_some() {
+            let unwinding = std::thread::panicking().then_some(Interruption::Panicked);
+            self.close(unwinding);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::Telemetry;
+use super::env::Variables;
+use super::error::TelemetryError;
+use super::id_generator::TraceIdGenerator;
+use super::report::{Sink, TelemetryEvent};
+use super::sampler::Sampler;
+use super::settings::{Code, PREFIX, Protocol, Settings};
+
+/// The settings of [`Telemetry`] in code; the environment fills in what code leaves open.
+///
+/// ```no_run
+/// # use tower_image_trace::telemetry::{Protocol, Telemetry};
+/// let telemetry = Telemetry::builder()
+///     .endpoint("collector:4318")
+///     .protocol(Protocol::Http)
+///     .service_name("thumbs")
+///     .metrics(true)
+///     .build()?;
+/// # Ok::<(), tower_image_trace::telemetry::TelemetryError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct TelemetryBuilder {
+    code: Code,
+    prefix: Option<String>,
+    vars: Option<Vec<(String, String)>>,
+    sink: Sink,
+}
+
+impl TelemetryBuilder {
+    /// The collector: `host:port`, or a URL with `http://` or `https://`.
+    ///
+    /// For OTLP over HTTP a URL is the base to which `/v1/traces` and `/v1/metrics` are appended.
+    pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
+        self.code.endpoint = Some(endpoint.into());
+        self
+    }
+
+    /// How to talk to the collector; gRPC when left out.
+    pub const fn protocol(mut self, protocol: Protocol) -> Self {
+        self.code.protocol = Some(protocol);
+        self
+    }
+
+    /// Whether an endpoint without a scheme is reached without TLS; `true` when left out.
+    pub const fn insecure(mut self, insecure: bool) -> Self {
+        self.code.insecure = Some(insecure);
+        self
+    }
+
+    /// How long one attempt to export may take, connecting included; 5 s when left out.
+    pub const fn timeout(mut self, timeout: Duration) -> Self {
+        self.code.timeout = Some(timeout);
+        self
+    }
+
+    /// A header, or gRPC metadata, of each export request; its value is never shown.
+    pub fn header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.code.headers.push((name, value));
+        self
+    }
+
+    /// The `service.name` of everything that is exported.
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.code.service_name = Some(name.into());
+        self
+    }
+
+    /// How ids of new traces are made; [`TraceIdGenerator::Xray`] when left out.
+    pub const fn trace_id_generator(mut self, generator: TraceIdGenerator) -> Self {
+        self.code.trace_id_generator = Some(generator);
+        self
+    }
+
+    /// Which traces are recorded; [`Sampler::ParentBasedAlwaysOn`] when left out.
+    pub const fn sampler(mut self, sampler: Sampler) -> Self {
+        self.code.sampler = Some(sampler);
+        self
+    }
+
+    /// Whether metrics are exported too; `false` when left out.
+    pub const fn metrics(mut self, enabled: bool) -> Self {
+        self.code.metrics = Some(enabled);
+        self
+    }
+
+    /// Prints traces to the terminal as waterfalls instead of sending them to a collector.
+    #[cfg(feature = "console")]
+    pub const fn console(mut self) -> Self {
+        self.code.console = true;
+        self
+    }
+
+    /// Calls `callback` with what is also written to the log, on the I/O thread: it must be quick.
+    pub fn on_event(mut self, callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
+        self.sink = Sink(Some(Arc::new(callback)));
+        self
+    }
+
+    /// Reads `THUMBS_OPEN_TELEMETRY_*` for the prefix `THUMBS_`, in place of `IMGPROXY_OPEN_TELEMETRY_*`.
+    pub fn env_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into());
+        self
+    }
+
+    /// Takes these variables in place of the process environment; an empty list means code alone decides.
+    pub fn vars(
+        mut self,
+        vars: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Self {
+        let vars = vars
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        self.vars = Some(vars.collect());
+        self
+    }
+
+    /// The settings as they would be used by [`build`](Self::build).
+    ///
+    /// # Errors
+    /// All wrong settings together.
+    pub fn settings(&self) -> Result<Settings, TelemetryError> {
+        let prefix = self.prefix.as_deref().unwrap_or(PREFIX);
+        let vars = match &self.vars {
+            Some(vars) => Variables::new(prefix, vars.iter().cloned()),
+            None => Variables::from_process(prefix),
+        };
+        Settings::resolve(vars, &self.code)
+    }
+
+    /// Checks the settings and starts what they ask for.
+    ///
+    /// A collector that is not there is no error: it is tried again for as long as there is
+    /// something to send.
+    ///
+    /// # Errors
+    /// All wrong settings together, or that the I/O thread could not be started.
+    pub fn build(self) -> Result<Telemetry, TelemetryError> {
+        Telemetry::start(self.settings()?, self.sink)
+    }
+}

@@ -1,0 +1,184 @@
+//! The HTTP client under both OTLP transports.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::timeout;
+
+use super::settings::{OtlpExporter, Protocol};
+use super::transport::{Failure, Retry};
+
+type Inner = legacy::Client<HttpConnector, Full<Bytes>>;
+
+// a collector's answer is a few bytes; whatever talks that long is none
+const MAX_ANSWER: usize = 1024 * 1024;
+
+/// A client for one endpoint; must be used on the I/O thread, where its connections live.
+#[derive(Debug)]
+pub(super) struct Client {
+    inner: Inner,
+    headers: HeaderMap,
+    timeout: Duration,
+    gzip: bool,
+    http2: bool,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    pub(super) trailers: Option<HeaderMap>,
+}
+
+impl Client {
+    pub(super) fn new(exporter: &OtlpExporter) -> Self {
+        let http2 = exporter.protocol == Protocol::Grpc;
+        let agent = concat!("tower-image-trace/", env!("CARGO_PKG_VERSION"));
+        let mut headers = HeaderMap::from_iter(exporter.headers.iter().cloned());
+        headers
+            .entry(USER_AGENT)
+            .or_insert(HeaderValue::from_static(agent));
+        Self {
+            inner: build(http2),
+            headers,
+            timeout: exporter.timeout,
+            gzip: exporter.gzip,
+            http2,
+        }
+    }
+
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    pub(super) const fn gzip(&self) -> bool {
+        self.gzip
+    }
+
+    /// Posts `body` and reads the whole answer, all within the timeout of one attempt.
+    ///
+    /// `own` are the headers that make the protocol; they win over those from the settings.
+    pub(super) async fn post(
+        &mut self,
+        uri: &Uri,
+        own: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, Failure> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request.headers_mut().extend(own);
+        let exchange = async {
+            let response = self
+                .inner
+                .request(request)
+                .await
+                .map_err(|error| chain(&error))?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await;
+            let body = body.map_err(|error| chain(&*error))?;
+            let trailers = body.trailers().cloned();
+            Ok(Answer {
+                status: head.status,
+                headers: head.headers,
+                body: body.to_bytes(),
+                trailers,
+            })
+        };
+        let message = match timeout(self.timeout, exchange).await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(message)) => message,
+            Err(_) => {
+                // an HTTP/2 connection that hangs would hang for all further requests too
+                self.inner = build(self.http2);
+                format!("no answer within {:?}", self.timeout)
+            }
+        };
+        Err(Failure {
+            message,
+            retry: Retry::Backoff,
+        })
+    }
+}
+
+fn build(http2: bool) -> Inner {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    legacy::Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .build(connector)
+}
+
+impl Answer {
+    /// What an answer other than success means, by OTLP's rules for HTTP.
+    pub(super) fn failure(&self) -> Failure {
+        let mut message = self.status.to_string();
+        let excerpt = self.excerpt();
+        if !excerpt.is_empty() {
+            message = format!("{message}: {excerpt}");
+        }
+        let retry = match self.status.as_u16() {
+            429 | 502 | 503 | 504 => self.retry_after().map_or(Retry::Backoff, Retry::After),
+            _ => Retry::Never,
+        };
+        Failure { message, retry }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        let value = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        if let Ok(seconds) = value.parse() {
+            return Some(Duration::from_secs(seconds));
+        }
+        if let Ok(time) = httpdate::parse_http_date(value) {
+            return time.duration_since(std::time::SystemTime::now()).ok();
+        }
+        None
+    }
+
+    /// The beginning of the answer as one line of text: the title of an HTML page, or the text itself.
+    fn excerpt(&self) -> String {
+        let text = String::from_utf8_lossy(&self.body);
+        let text = match (text.find("<title>"), text.find("</title>")) {
+            (Some(start), Some(end)) if start + 7 <= end => &text[start + 7..end],
+            _ => &text,
+        };
+        let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        printable.take(200).collect::<String>().trim().to_owned()
+    }
+}
+
+/// An error and its causes in one line.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        // many errors repeat their cause
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+/// `body` compressed, and the header that says so.
+pub(super) fn gzip(body: &[u8]) -> Bytes {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    // writing into a Vec cannot fail
+    let _ = encoder.write_all(body);
+    encoder.finish().unwrap_or_default().into()
+}

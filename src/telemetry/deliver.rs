@@ -1,0 +1,97 @@
+//! One signal's way from its queue to the collector: batch, encode, send, retry, give up.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+
+use super::queue::Queue;
+use super::report::SignalReport;
+use super::transport::{Failure, Retry, Transport};
+
+/// What a queue holds.
+pub(super) trait Item: Sized + Send + 'static {
+    /// Spans, data points or log records in it.
+    fn count(&self) -> u64 {
+        1
+    }
+
+    /// The OTLP export request for a batch.
+    fn encode(batch: Vec<Self>, resource: &ResourceAttributesWithSchema) -> Bytes;
+}
+
+fn count<T: Item>(batch: &[T]) -> u64 {
+    batch.iter().map(Item::count).sum()
+}
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+// short, so that a collector that is back is noticed before the queue is full
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Sends what comes into `queue`, for ever; runs on the I/O thread.
+///
+/// A batch the collector could not take for now is retried for `export_timeout`. When that is over,
+/// everything else that has waited as long is given up with it: after a long outage the collector
+/// gets what is recent, not what is oldest.
+pub(super) async fn deliver<T: Item>(
+    queue: Arc<Queue<T>>,
+    resource: ResourceAttributesWithSchema,
+    mut transport: Transport,
+    report: Arc<SignalReport>,
+) {
+    let window = queue.limits().export_timeout;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let batch = queue.next().await;
+        let taken = batch.len() as u64;
+        let items = count(&batch);
+        let body = T::encode(batch, &resource);
+        let started = Instant::now();
+        loop {
+            match transport.send(body.clone()).await {
+                Ok(accepted) => {
+                    pause = FIRST_PAUSE;
+                    report.exported(items, accepted);
+                    break;
+                }
+                Err(failure) => {
+                    let left = window.saturating_sub(started.elapsed());
+                    let Some(wait) = pause_before_retry(&failure, &mut pause, left) else {
+                        report.lost(items, &failure);
+                        if failure.retry != Retry::Never {
+                            let old = queue.settle_older_than(window);
+                            report.lost(count(&old), &failure);
+                        }
+                        break;
+                    };
+                    report.attempt_failed(&failure);
+                    queue.pause(wait).await;
+                }
+            }
+        }
+        queue.settle(taken);
+    }
+}
+
+/// How long to wait before the next attempt, or `None` when there is none within `left`.
+fn pause_before_retry(failure: &Failure, pause: &mut Duration, left: Duration) -> Option<Duration> {
+    let wait = match failure.retry {
+        Retry::Never => return None,
+        Retry::After(wait) => wait,
+        Retry::Backoff => {
+            let wait = *pause;
+            *pause = (wait * 2).min(LONGEST_PAUSE);
+            // ±25 %, so that many instances do not all come back at the same moment
+            wait.mul_f64(0.75 + random() / 2.0)
+        }
+    };
+    (wait < left).then_some(wait)
+}
+
+/// A number from 0 to 1 that need not be unpredictable.
+#[allow(clippy::cast_precision_loss)]
+fn random() -> f64 {
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}

@@ -1,0 +1,131 @@
+//! From what people write as an endpoint to the one URL the exporter posts to.
+
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
+
+use super::settings::Protocol;
+
+/// What besides its own text decides about an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) protocol: Protocol,
+    /// `GRPC_INSECURE`; `None` when it is not set.
+    pub(super) insecure: Option<bool>,
+    /// A certificate or key is set, which means TLS.
+    pub(super) certificate: bool,
+    /// For HTTP: appended to the path (`/v1/traces`), or `None` to take the URL as it is.
+    pub(super) append: Option<&'static str>,
+}
+
+/// The URL for `endpoint`, which always has a scheme, an authority and a path; `https` means TLS.
+///
+/// An error says what is wrong and what is accepted.
+pub(super) fn resolve(endpoint: &str, rules: Rules) -> Result<Uri, String> {
+    let grpc = rules.protocol == Protocol::Grpc;
+    let (scheme, rest) = match endpoint.split_once("://") {
+        Some((scheme, rest)) => (Some(scheme), rest),
+        None => (None, endpoint),
+    };
+    let tls = match scheme.map(str::to_ascii_lowercase).as_deref() {
+        Some("https") => true,
+        Some("http") if rules.protocol == Protocol::Https => {
+            return Err(
+                "the protocol https and an endpoint that starts with http:// contradict \
+                        each other: use https:// or the protocol http"
+                    .to_owned(),
+            );
+        }
+        Some("http") if rules.certificate => {
+            return Err(
+                "a certificate is set, but an endpoint that starts with http:// is not \
+                        encrypted: use https:// or leave the certificate out"
+                    .to_owned(),
+            );
+        }
+        Some("http") => false,
+        Some(_) => return Err("expected host:port or a URL with http:// or https://".to_owned()),
+        None => {
+            rules.protocol == Protocol::Https || rules.certificate || rules.insecure == Some(false)
+        }
+    };
+
+    let split = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(split);
+    if authority.contains('@') {
+        return Err(
+            "a user name or password in the endpoint is not supported: use \
+                    OTEL_EXPORTER_OTLP_HEADERS=authorization=…"
+                .to_owned(),
+        );
+    }
+    let authority = authority_with_port(authority, scheme.is_none(), grpc)?;
+    let path = path_of(path, grpc, rules.append)?;
+
+    Uri::builder()
+        .scheme(if tls { Scheme::HTTPS } else { Scheme::HTTP })
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .map_err(|error| format!("expected host:port or a URL ({error})"))
+}
+
+fn authority_with_port(text: &str, add_port: bool, grpc: bool) -> Result<Authority, String> {
+    let expected = "expected host:port or a URL, for example collector:4317";
+    if !text.starts_with('[') && text.matches(':').count() > 1 {
+        return Err("an IPv6 address needs brackets: [::1]:4317".to_owned());
+    }
+    let authority: Authority = text.parse().map_err(|_| expected.to_owned())?;
+    let host = authority.host();
+    if host.is_empty() || !is_host(host) {
+        return Err(expected.to_owned());
+    }
+    // what follows the host must be nothing or a port: `Authority` also lets `host:` and `host:port` through
+    match &text[host.len()..] {
+        "" if add_port => {
+            let port = if grpc { 4317 } else { 4318 };
+            format!("{text}:{port}")
+                .parse()
+                .map_err(|_| expected.to_owned())
+        }
+        "" => Ok(authority),
+        port if matches!(authority.port_u16(), Some(1..)) && port.len() > 1 => Ok(authority),
+        _ => Err("expected a port between 1 and 65535 behind the host".to_owned()),
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[') {
+        Some(address) => address
+            .strip_suffix(']')
+            .is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => host
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')),
+    }
+}
+
+fn path_of(path: &str, grpc: bool, append: Option<&str>) -> Result<PathAndQuery, String> {
+    if path.contains('#') {
+        return Err("a fragment (#…) has no meaning in an endpoint".to_owned());
+    }
+    let path = match append {
+        _ if grpc && matches!(path, "" | "/") => "/".to_owned(),
+        _ if grpc => {
+            return Err(
+                "OTLP over gRPC has no path: use host:port, or the protocol http".to_owned(),
+            );
+        }
+        Some(_) if path.contains('?') => {
+            return Err(
+                "a query (?…) is only possible in a per-signal endpoint such as \
+                        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+                    .to_owned(),
+            );
+        }
+        Some(append) => format!("{}{append}", path.trim_end_matches('/')),
+        None if path.starts_with('/') => path.to_owned(),
+        None => format!("/{path}"),
+    };
+    path.parse()
+        .map_err(|_| "the path of the endpoint is not a valid URL path".to_owned())
+}

@@ -1,0 +1,177 @@
+//! OTLP over gRPC: one unary call a request.
+//!
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
+
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use percent_encoding::percent_decode;
+use prost::Message;
+
+use super::client::{self, Client};
+use super::transport::{Accepted, Failure, Retry, accepted};
+
+pub(super) async fn send(client: &mut Client, uri: &Uri, body: Bytes) -> Result<Accepted, Failure> {
+    let mut headers = HeaderMap::from_iter([
+        (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
+        (TE, HeaderValue::from_static("trailers")),
+    ]);
+    if client.gzip() {
+        let name = HeaderName::from_static("grpc-encoding");
+        headers.insert(name, HeaderValue::from_static("gzip"));
+    }
+    if let Ok(value) = format!("{}m", client.timeout().as_millis().min(99_999_999)).parse() {
+        headers.insert(HeaderName::from_static("grpc-timeout"), value);
+    }
+    let answer = client
+        .post(uri, headers, frame(body, client.gzip()))
+        .await?;
+    // a proxy in front of the collector answers in plain HTTP
+    if answer.status != StatusCode::OK {
+        return Err(answer.failure());
+    }
+    // an answer without a message has its status in the head
+    let status = answer.trailers.as_ref().and_then(Status::from_headers);
+    match status.or_else(|| Status::from_headers(&answer.headers)) {
+        Some(status) if status.code == 0 => {
+            let message = answer.body.get(5..).unwrap_or_default();
+            Ok(accepted(message))
+        }
+        Some(status) => Err(status.into_failure()),
+        None => Err(Failure {
+            message: "the answer is not gRPC: it has no grpc-status".to_owned(),
+            retry: Retry::Never,
+        }),
+    }
+}
+
+/// Length-prefixed-message: a flag for compression, four bytes of length, the message.
+fn frame(body: Bytes, gzip: bool) -> Bytes {
+    let body = if gzip { client::gzip(&body) } else { body };
+    let mut framed = BytesMut::with_capacity(5 + body.len());
+    framed.put_u8(gzip.into());
+    // a request has the size of a batch, far below 4 GiB
+    framed.put_u32(body.len().try_into().unwrap_or(u32::MAX));
+    framed.extend_from_slice(&body);
+    framed.freeze()
+}
+
+struct Status {
+    code: u32,
+    message: String,
+    /// How long to wait, when the details say so (`google.rpc.RetryInfo`).
+    retry_after: Option<Duration>,
+}
+
+impl Status {
+    fn from_headers(headers: &HeaderMap) -> Option<Self> {
+        let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        let message = headers
+            .get("grpc-message")
+            .map_or(&b""[..], |value| value.as_bytes());
+        let details = headers.get("grpc-status-details-bin").and_then(|details| {
+            let text = details.to_str().ok()?.trim_end_matches('=');
+            STANDARD_NO_PAD.decode(text).ok()
+        });
+        Some(Self {
+            code,
+            message: percent_decode(message).decode_utf8_lossy().into_owned(),
+            retry_after: details.and_then(|details| retry_info(&details)),
+        })
+    }
+
+    /// Which codes are worth another attempt is OTLP's rule, not gRPC's:
+    /// <https://opentelemetry.io/docs/specs/otlp/#failures>
+    fn into_failure(self) -> Failure {
+        const NAMES: [&str; 17] = [
+            "OK",
+            "CANCELLED",
+            "UNKNOWN",
+            "INVALID_ARGUMENT",
+            "DEADLINE_EXCEEDED",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "RESOURCE_EXHAUSTED",
+            "FAILED_PRECONDITION",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNIMPLEMENTED",
+            "INTERNAL",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+            "UNAUTHENTICATED",
+        ];
+        let name = NAMES
+            .get(self.code as usize)
+            .copied()
+            .unwrap_or("unknown status");
+        let retry = match (name, self.retry_after) {
+            (
+                "CANCELLED" | "DEADLINE_EXCEEDED" | "RESOURCE_EXHAUSTED" | "ABORTED"
+                | "OUT_OF_RANGE" | "UNAVAILABLE" | "DATA_LOSS",
+                Some(pause),
+            ) => Retry::After(pause),
+            // without a pause it means a quota that will not come back soon
+            ("RESOURCE_EXHAUSTED", None) => Retry::Never,
+            (
+                "CANCELLED" | "DEADLINE_EXCEEDED" | "ABORTED" | "OUT_OF_RANGE" | "UNAVAILABLE"
+                | "DATA_LOSS",
+                None,
+            ) => Retry::Backoff,
+            _ => Retry::Never,
+        };
+        let message = match self.message.as_str() {
+            "" => name.to_owned(),
+            message => format!("{name}: {message}"),
+        };
+        Failure { message, retry }
+    }
+}
+
+/// `google.rpc.Status`, as far as it is needed.
+#[derive(Clone, PartialEq, Message)]
+struct RpcStatus {
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<ProtoDuration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct ProtoDuration {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+fn retry_info(details: &[u8]) -> Option<Duration> {
+    let status = RpcStatus::decode(details).ok()?;
+    let info = status
+        .details
+        .iter()
+        .find(|any| any.type_url.ends_with("google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
+    let seconds = u64::try_from(delay.seconds).ok()?;
+    let nanos = u32::try_from(delay.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(seconds, nanos))
+}

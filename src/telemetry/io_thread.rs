@@ -1,0 +1,57 @@
+use std::future::Future;
+use std::io;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+/// A thread with a runtime of its own, where all connections to collectors live.
+///
+/// Exporting on the service's runtime would end with that runtime, before the last spans are out,
+/// and waiting for it there would hang a runtime of one thread.
+#[derive(Debug)]
+pub(super) struct IoThread {
+    runtime: Handle,
+    stop: oneshot::Sender<()>,
+    ended: mpsc::Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl IoThread {
+    pub(super) fn start() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("image-trace-io".to_owned())
+            .spawn(move || {
+                let _ = runtime.block_on(stopped);
+                // a name lookup that hangs on the blocking pool must not hold up the end
+                runtime.shutdown_timeout(Duration::from_millis(50));
+                drop(end);
+            })?;
+        Ok(Self {
+            runtime: handle,
+            stop,
+            ended,
+            thread,
+        })
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
+    /// Ends the thread; what its tasks have not done by then is not done.
+    ///
+    /// It is left behind if it does not end within `timeout`.
+    pub(super) fn stop(self, timeout: Duration) {
+        let _ = self.stop.send(());
+        if self.ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected) {
+            let _ = self.thread.join();
+        }
+    }
+}

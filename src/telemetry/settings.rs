@@ -1,0 +1,592 @@
+//! What the variables and the code together say, resolved and checked.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Uri};
+use opentelemetry_sdk::metrics::Temporality;
+
+use super::endpoint::{self, Rules};
+use super::env::Variables;
+use super::error::{SettingError, TelemetryError};
+use super::id_generator::TraceIdGenerator;
+use super::resource;
+use super::sampler::{self, Sampler};
+
+/// The prefix imgproxy's own variables have.
+pub(super) const PREFIX: &str = "IMGPROXY_";
+
+/// The transports of OTLP, by the names imgproxy gives them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP over gRPC.
+    #[default]
+    Grpc,
+    /// OTLP over HTTP with protobuf (`http/protobuf`); the endpoint decides about TLS.
+    Http,
+    /// OTLP over HTTP with protobuf, with TLS.
+    Https,
+}
+
+impl Protocol {
+    const EXPECTED: &'static str = "grpc, http, https or http/protobuf";
+
+    fn from_name(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "grpc" => Some(Self::Grpc),
+            "http" | "http/protobuf" => Some(Self::Http),
+            "https" => Some(Self::Https),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+            Self::Https => "https",
+        })
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = SettingError;
+
+    fn from_str(text: &str) -> Result<Self, SettingError> {
+        Self::from_name(text).ok_or_else(|| SettingError::Invalid {
+            setting: "protocol".to_owned(),
+            value: text.to_owned(),
+            expected: Self::EXPECTED.to_owned(),
+        })
+    }
+}
+
+/// Where one signal goes.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub enum Exporter {
+    /// Nowhere.
+    #[default]
+    None,
+    /// To the terminal, as a waterfall.
+    Console,
+    /// To a collector.
+    Otlp(OtlpExporter),
+}
+
+impl fmt::Display for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("off"),
+            Self::Console => f.write_str("to the terminal"),
+            Self::Otlp(otlp) => write!(f, "to {} ({})", otlp.endpoint, otlp.protocol),
+        }
+    }
+}
+
+/// One signal's way to the collector.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OtlpExporter {
+    /// The full URL: for gRPC without a path, for HTTP the one posted to. `https` means TLS.
+    pub endpoint: Uri,
+    /// [`Protocol::Grpc`], or one of the two forms of HTTP.
+    pub protocol: Protocol,
+    /// Sent with each request; their values are not shown by `Debug`.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long one attempt may take, connecting included.
+    pub timeout: Duration,
+    /// Whether requests are compressed with gzip.
+    pub gzip: bool,
+}
+
+/// The queue between the requests and the exporter: `OTEL_BSP_*`, and `OTEL_BLRP_*` for logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Batching {
+    /// How many items wait at most, those being sent included; what comes on top is dropped and counted.
+    pub max_queue_size: usize,
+    /// How many items go into one request at most.
+    pub max_export_batch_size: usize,
+    /// How long an item waits at most for a batch to fill.
+    pub schedule_delay: Duration,
+    /// How long a batch is retried before it is given up.
+    pub export_timeout: Duration,
+}
+
+/// Limits of what one span records: `OTEL_SPAN_*_COUNT_LIMIT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpanLimits {
+    /// Attributes a span.
+    pub attributes: u32,
+    /// Events a span.
+    pub events: u32,
+    /// Links a span.
+    pub links: u32,
+}
+
+/// All settings of [`Telemetry`](super::Telemetry) as plain data, resolved and checked.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where spans go.
+    pub traces: Exporter,
+    /// Where metrics go.
+    pub metrics: Exporter,
+    /// The `service.name` of the resource.
+    pub service_name: String,
+    /// The other attributes of the resource, percent-decoded.
+    pub resource_attributes: Vec<(String, String)>,
+    /// How trace ids are made.
+    pub trace_id_generator: TraceIdGenerator,
+    /// Which traces are recorded.
+    pub sampler: Sampler,
+    /// What one span may hold.
+    pub span_limits: SpanLimits,
+    /// The queue of spans.
+    pub span_batching: Batching,
+    /// How often metrics are sent.
+    pub metric_export_interval: Duration,
+    /// How long a metrics request is retried before it is given up.
+    pub metric_export_timeout: Duration,
+    /// Whether sums and histograms count from the start or from the last export.
+    pub metric_temporality: Temporality,
+}
+
+impl Settings {
+    /// The settings in the process environment.
+    ///
+    /// # Errors
+    /// All wrong settings together.
+    pub fn from_env() -> Result<Self, TelemetryError> {
+        Self::resolve(Variables::from_process(PREFIX), &Code::default())
+    }
+
+    /// The settings in `vars`, pairs of names and values; the process environment is not read.
+    ///
+    /// # Errors
+    /// All wrong settings together.
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Self, TelemetryError> {
+        Self::resolve(Variables::new(PREFIX, vars), &Code::default())
+    }
+
+    /// Whether any signal is exported.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        [&self.traces, &self.metrics]
+            .iter()
+            .any(|exporter| !matches!(exporter, Exporter::None))
+    }
+
+    /// What the line at the start says.
+    pub(super) fn summary(&self) -> String {
+        format!(
+            "service {}, traces {}, metrics {}, trace ids {}, sampler {}",
+            self.service_name, self.traces, self.metrics, self.trace_id_generator, self.sampler,
+        )
+    }
+
+    /// The order of precedence is `code`, the crate's own variables, the standard ones, the default.
+    pub(super) fn resolve(mut vars: Variables, code: &Code) -> Result<Self, TelemetryError> {
+        let disabled = vars.parse_bool(&["OTEL_SDK_DISABLED"]).unwrap_or(false);
+        let metrics_on = metrics_enabled(&mut vars, code);
+        let mut settings = Self {
+            traces: Exporter::None,
+            metrics: Exporter::None,
+            service_name: String::new(),
+            resource_attributes: resource_attributes(&mut vars),
+            trace_id_generator: trace_id_generator(&mut vars, code),
+            sampler: sampler(&mut vars, code),
+            span_limits: span_limits(&mut vars),
+            span_batching: batching(&mut vars, "OTEL_BSP"),
+            metric_export_interval: vars
+                .parse_millis(&["OTEL_METRIC_EXPORT_INTERVAL"])
+                .unwrap_or(Duration::from_secs(60)),
+            metric_export_timeout: vars
+                .parse_millis(&["OTEL_METRIC_EXPORT_TIMEOUT"])
+                .unwrap_or(Duration::from_secs(30)),
+            metric_temporality: temporality(&mut vars),
+        };
+        settings.service_name = service_name(&vars, code, &mut settings.resource_attributes);
+        if !disabled {
+            settings.traces = exporter(&mut vars, code, Signal::Traces, true);
+            settings.metrics = exporter(&mut vars, code, Signal::Metrics, metrics_on);
+        }
+        let errors = vars.into_errors();
+        if errors.is_empty() {
+            Ok(settings)
+        } else {
+            Err(TelemetryError::Settings(errors))
+        }
+    }
+}
+
+/// What was set by the builder.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Code {
+    pub(super) console: bool,
+    pub(super) endpoint: Option<String>,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) insecure: Option<bool>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) service_name: Option<String>,
+    pub(super) trace_id_generator: Option<TraceIdGenerator>,
+    pub(super) sampler: Option<Sampler>,
+    pub(super) metrics: Option<bool>,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// What telemetry consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    Traces,
+    Metrics,
+}
+
+impl Signal {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "TRACES",
+            Self::Metrics => "METRICS",
+        }
+    }
+
+    /// What its data are called in messages.
+    pub(super) const fn items(self) -> &'static str {
+        match self {
+            Self::Traces => "spans",
+            Self::Metrics => "data points",
+        }
+    }
+
+    const fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+
+    /// The gRPC method that takes it.
+    #[cfg(feature = "_otlp")]
+    pub(super) const fn grpc_method(self) -> &'static str {
+        match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        }
+    }
+
+    /// `OTEL_EXPORTER_OTLP_TRACES_x`, which comes before `OTEL_EXPORTER_OTLP_x`.
+    fn variables(self, name: &str) -> [String; 2] {
+        [
+            format!("OTEL_EXPORTER_OTLP_{}_{name}", self.name()),
+            format!("OTEL_EXPORTER_OTLP_{name}"),
+        ]
+    }
+}
+
+fn exporter(vars: &mut Variables, code: &Code, signal: Signal, enabled: bool) -> Exporter {
+    let variable = format!("OTEL_{}_EXPORTER", signal.name());
+    let chosen = vars.parse(&[&variable], "otlp, console or none", |value| {
+        let value = value.to_ascii_lowercase();
+        matches!(value.as_str(), "otlp" | "console" | "none").then_some(value)
+    });
+    let chosen = match chosen.as_deref() {
+        _ if !enabled => "none",
+        _ if code.console && signal == Signal::Traces => "console",
+        Some(name) => name,
+        None => "otlp",
+    };
+    match chosen {
+        "console" if signal != Signal::Traces => {
+            vars.refuse(SettingError::Invalid {
+                setting: variable,
+                value: "console".to_owned(),
+                expected: "otlp or none; the console shows traces only".to_owned(),
+            });
+            Exporter::None
+        }
+        "console" if cfg!(feature = "console") => Exporter::Console,
+        "console" => {
+            vars.refuse(SettingError::Feature {
+                setting: variable,
+                value: "console".to_owned(),
+                feature: "console",
+            });
+            Exporter::None
+        }
+        "otlp" => otlp(vars, code, signal).map_or(Exporter::None, Exporter::Otlp),
+        _ => Exporter::None,
+    }
+}
+
+fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporter> {
+    let [own_variable, general_variable] = signal.variables("ENDPOINT");
+    let crate_variable = vars.own("ENDPOINT");
+    let names = [crate_variable.as_str(), &own_variable, &general_variable];
+    let (setting, text) = match &code.endpoint {
+        Some(text) => ("endpoint".to_owned(), text.clone()),
+        None => vars
+            .first(&names)
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))?,
+    };
+
+    let protocol = protocol(vars, code, signal)?;
+    let insecure_variable = vars.own("GRPC_INSECURE");
+    let [own, general] = signal.variables("INSECURE");
+    let insecure = code
+        .insecure
+        .or(vars.parse_bool(&[insecure_variable.as_str(), &own, &general]));
+    let rules = Rules {
+        protocol,
+        insecure,
+        certificate: false,
+        append: (setting != own_variable).then_some(signal.path()),
+    };
+    let resolved = endpoint::resolve(&text, rules).and_then(|endpoint| {
+        if endpoint.scheme_str() == Some("https") {
+            return Err("TLS is not supported yet".to_owned());
+        }
+        Ok(endpoint)
+    });
+    let exporter = OtlpExporter {
+        endpoint: match resolved {
+            Ok(endpoint) => endpoint,
+            Err(expected) => {
+                vars.refuse(SettingError::Invalid {
+                    setting,
+                    value: without_user_info(&text),
+                    expected,
+                });
+                return None;
+            }
+        },
+        protocol,
+        headers: headers(vars, code, signal),
+        timeout: timeout(vars, code, signal),
+        gzip: gzip(vars, signal),
+    };
+    Some(exporter)
+}
+
+fn protocol(vars: &mut Variables, code: &Code, signal: Signal) -> Option<Protocol> {
+    let crate_variable = vars.own("PROTOCOL");
+    let [own, general] = signal.variables("PROTOCOL");
+    let names = [crate_variable.as_str(), &own, &general];
+    let protocol = match code.protocol {
+        Some(protocol) => protocol,
+        None if vars.first(&names).is_none() => Protocol::default(),
+        None => vars.parse(&names, Protocol::EXPECTED, Protocol::from_name)?,
+    };
+    let feature = match protocol {
+        Protocol::Grpc if cfg!(not(feature = "otlp-grpc")) => "otlp-grpc",
+        Protocol::Http | Protocol::Https if cfg!(not(feature = "otlp-http")) => "otlp-http",
+        _ => return Some(protocol),
+    };
+    vars.refuse(SettingError::Feature {
+        setting: "protocol".to_owned(),
+        value: protocol.to_string(),
+        feature,
+    });
+    None
+}
+
+fn timeout(vars: &mut Variables, code: &Code, signal: Signal) -> Duration {
+    let crate_variable = vars.own("CONNECTION_TIMEOUT");
+    let [own, general] = signal.variables("TIMEOUT");
+    // both are read, so that a mistake in the one that loses is found as well
+    let seconds = vars.parse_seconds(&[crate_variable.as_str()]);
+    let millis = vars.parse_millis(&[own.as_str(), &general]);
+    code.timeout
+        .or(seconds)
+        .or(millis)
+        .unwrap_or(Duration::from_secs(5))
+}
+
+fn gzip(vars: &mut Variables, signal: Signal) -> bool {
+    let [own, general] = signal.variables("COMPRESSION");
+    vars.parse(
+        &[own.as_str(), &general],
+        "gzip or none",
+        |value| match value.to_ascii_lowercase().as_str() {
+            "gzip" => Some(true),
+            "none" => Some(false),
+            _ => None,
+        },
+    )
+    .unwrap_or(false)
+}
+
+fn headers(vars: &mut Variables, code: &Code, signal: Signal) -> Vec<(HeaderName, HeaderValue)> {
+    let [own, general] = signal.variables("HEADERS");
+    let mut headers = Vec::new();
+    if let Some((name, text)) = vars.first(&[own.as_str(), &general]) {
+        match parse_headers(text) {
+            Ok(parsed) => headers = parsed,
+            Err(problem) => {
+                let setting = name.to_owned();
+                vars.refuse(SettingError::Unusable { setting, problem });
+            }
+        }
+    }
+    headers.retain(|(name, _)| code.headers.iter().all(|(own, _)| own != name));
+    headers.extend(code.headers.iter().cloned());
+    headers
+}
+
+fn parse_headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    let expected = "expected name=value,name=value with percent-encoded values";
+    resource::parse_pairs(text)
+        .ok_or_else(|| expected.to_owned())?
+        .into_iter()
+        .map(|(name, value)| {
+            let mut value = HeaderValue::from_str(&value)
+                .map_err(|_| format!("the value of {name:?} is not a valid header value"))?;
+            value.set_sensitive(true);
+            let name = name
+                .parse()
+                .map_err(|_| format!("{name:?} is not a header name; {expected}"))?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+fn metrics_enabled(vars: &mut Variables, code: &Code) -> bool {
+    let variable = vars.own("ENABLE_METRICS");
+    let asked = vars.parse_bool(&[variable.as_str()]);
+    // naming an exporter asks for metrics too; `none` is looked at where exporters are chosen
+    code.metrics
+        .or(asked)
+        .unwrap_or_else(|| vars.get("OTEL_METRICS_EXPORTER").is_some())
+}
+
+fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
+    let variable = vars.own("TRACE_ID_GENERATOR");
+    let parsed = vars.parse(&[variable.as_str()], "xray or random", |value| {
+        value.parse().ok()
+    });
+    code.trace_id_generator.or(parsed).unwrap_or_default()
+}
+
+fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
+    let ratio = vars.parse(
+        &["OTEL_TRACES_SAMPLER_ARG"],
+        "a number from 0 to 1",
+        Sampler::parse_ratio,
+    );
+    let expected = match vars.get("OTEL_TRACES_SAMPLER") {
+        Some("xray") => sampler::NO_XRAY,
+        _ => sampler::NAMES,
+    };
+    let parsed = vars.parse(&["OTEL_TRACES_SAMPLER"], expected, |name| {
+        Sampler::named(name, ratio)
+    });
+    code.sampler.or(parsed).unwrap_or_default()
+}
+
+fn span_limits(vars: &mut Variables) -> SpanLimits {
+    let mut limit = |name| {
+        vars.parse(&[name], "a whole number", |value| value.parse().ok())
+            .unwrap_or(128)
+    };
+    SpanLimits {
+        attributes: limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
+        events: limit("OTEL_SPAN_EVENT_COUNT_LIMIT"),
+        links: limit("OTEL_SPAN_LINK_COUNT_LIMIT"),
+    }
+}
+
+fn batching(vars: &mut Variables, family: &str) -> Batching {
+    let name = |what| format!("{family}_{what}");
+    let max_queue_size = vars
+        .parse_count(&[name("MAX_QUEUE_SIZE").as_str()])
+        .unwrap_or(16_384);
+    let batch_variable = name("MAX_EXPORT_BATCH_SIZE");
+    let expected = format!("a whole number from 1 to the queue size, {max_queue_size}");
+    let max_export_batch_size = vars.parse(&[batch_variable.as_str()], &expected, |value| {
+        value
+            .parse()
+            .ok()
+            .filter(|size| (1..=max_queue_size).contains(size))
+    });
+    let mut millis = |what, default| {
+        vars.parse_millis(&[name(what).as_str()])
+            .unwrap_or(Duration::from_millis(default))
+    };
+    Batching {
+        max_queue_size,
+        max_export_batch_size: max_export_batch_size.unwrap_or(max_queue_size.min(512)),
+        schedule_delay: millis("SCHEDULE_DELAY", 5_000),
+        export_timeout: millis("EXPORT_TIMEOUT", 30_000),
+    }
+}
+
+fn temporality(vars: &mut Variables) -> Temporality {
+    let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    vars.parse(
+        &[variable],
+        "cumulative, delta or lowmemory",
+        |value| match value.to_ascii_lowercase().as_str() {
+            "cumulative" => Some(Temporality::Cumulative),
+            "delta" => Some(Temporality::Delta),
+            "lowmemory" => Some(Temporality::LowMemory),
+            _ => None,
+        },
+    )
+    .unwrap_or_default()
+}
+
+fn resource_attributes(vars: &mut Variables) -> Vec<(String, String)> {
+    vars.parse(
+        &["OTEL_RESOURCE_ATTRIBUTES"],
+        "key=value,key=value with percent-encoded values",
+        resource::parse_pairs,
+    )
+    .unwrap_or_default()
+}
+
+/// Takes `service.name` out of the resource attributes, where it counts less than its own variables.
+fn service_name(vars: &Variables, code: &Code, attributes: &mut Vec<(String, String)>) -> String {
+    let mut in_attributes = None;
+    attributes.retain(|(key, value)| {
+        let is_name = key == "service.name";
+        if is_name && !value.is_empty() {
+            in_attributes = Some(value.clone());
+        }
+        !is_name
+    });
+    let crate_variable = vars.own("SERVICE_NAME");
+    let set = code.service_name.clone().or_else(|| {
+        let (_, name) = vars.first(&[crate_variable.as_str(), "OTEL_SERVICE_NAME"])?;
+        Some(name.to_owned())
+    });
+    set.or(in_attributes).unwrap_or_else(|| {
+        let endpoint = vars.own("ENDPOINT");
+        if endpoint.starts_with(PREFIX) && code.endpoint.is_none() && vars.get(&endpoint).is_some()
+        {
+            return "imgproxy".to_owned();
+        }
+        let executable = std::env::current_exe().ok();
+        let executable = executable.as_deref().and_then(|path| path.file_name());
+        match executable {
+            Some(name) => format!("unknown_service:{}", name.to_string_lossy()),
+            None => "unknown_service".to_owned(),
+        }
+    })
+}
+
+fn without_user_info(endpoint: &str) -> String {
+    match endpoint.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+            let separator = if scheme.is_empty() { "" } else { "://" };
+            format!("{scheme}{separator}…@{host}")
+        }
+        None => endpoint.to_owned(),
+    }
+}

@@ -1,0 +1,65 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+
+use super::queue::{Queue, deadline};
+use super::report::SignalReport;
+
+/// Puts ended spans into the queue, and never waits.
+#[derive(Debug)]
+pub(super) struct QueueSpanProcessor {
+    queue: Arc<Queue<SpanData>>,
+    report: Arc<SignalReport>,
+}
+
+impl QueueSpanProcessor {
+    pub(super) const fn new(queue: Arc<Queue<SpanData>>, report: Arc<SignalReport>) -> Self {
+        Self { queue, report }
+    }
+
+    fn flush(&self, timeout: Duration) -> OTelSdkResult {
+        match self.queue.wait(self.queue.flush(), deadline(timeout)) {
+            0 => Ok(()),
+            _ => Err(OTelSdkError::Timeout(timeout)),
+        }
+    }
+}
+
+impl SpanProcessor for QueueSpanProcessor {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        if span.span_context.is_sampled() && !self.queue.push(span) {
+            self.report.dropped(1);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.flush(self.queue.limits().export_timeout)
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.queue.close();
+        self.flush(timeout)
+    }
+}
+
+#[cfg(feature = "_otlp")]
+impl super::deliver::Item for SpanData {
+    fn encode(
+        batch: Vec<Self>,
+        resource: &opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema,
+    ) -> bytes::Bytes {
+        use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+        use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
+        use prost::Message;
+
+        let resource_spans = group_spans_by_resource_and_scope(batch, resource);
+        ExportTraceServiceRequest { resource_spans }
+            .encode_to_vec()
+            .into()
+    }
+}

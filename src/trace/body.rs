@@ -1,0 +1,109 @@
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    task::{Context as TaskContext, Poll},
+};
+
+use bytes::Buf;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::future::Active;
+
+pin_project! {
+    /// The response body of [`ImageTrace`](super::ImageTrace): passes frames on untouched, and
+    /// ends the request's span with the last one.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        // `None` only while it is dropped, which happens with its context current.
+        #[pin]
+        inner: Option<B>,
+        active: Option<Active>,
+    }
+
+    impl<B> PinnedDrop for ResponseBody<B> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(active) = this.active {
+                let _current = active.attach();
+                active.abandoned();
+                this.inner.set(None);
+            }
+        }
+    }
+}
+
+impl<B> ResponseBody<B> {
+    pub(super) fn new(inner: B, active: Option<Active>) -> Self {
+        Self {
+            inner: Some(inner),
+            active,
+        }
+    }
+}
+
+impl<B: Default> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::new(B::default(), None)
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body,
+    B::Error: fmt::Display + 'static,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let mut this = self.project();
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        let Some(active) = this.active else {
+            return inner.poll_frame(cx);
+        };
+
+        let _current = active.attach();
+        let Some(finish) = &mut active.finish else {
+            return inner.poll_frame(cx);
+        };
+        let polled = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_frame(cx))) {
+            Ok(polled) => polled,
+            Err(payload) => {
+                finish.panicked(&*payload);
+                resume_unwind(payload)
+            }
+        };
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(None) => finish.completed(),
+            Poll::Ready(Some(Err(error))) => finish.failed(error),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    finish.data(data.remaining());
+                }
+                // Nothing follows trailers, and nobody polls a body that says it is at its end.
+                if frame.is_trailers() || inner.is_end_stream() {
+                    finish.completed();
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner
+            .as_ref()
+            .map_or_else(SizeHint::default, Body::size_hint)
+    }
+}

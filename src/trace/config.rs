@@ -1,0 +1,106 @@
+use std::{any::Any, error::Error, fmt, sync::Arc};
+
+use http::{HeaderMap, Method, request::Parts};
+use opentelemetry::{
+    Context, StringValue, global,
+    propagation::TextMapPropagator,
+    trace::{Span, SpanBuilder, TraceContextExt, Tracer},
+};
+use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+
+use super::Trust;
+use crate::{
+    metrics::{HttpMetrics, StageMetrics},
+    propagation::Propagators,
+};
+
+/// What a layer does with each request; shared by all its services and their requests.
+pub(crate) struct Config {
+    pub(crate) tracer: Box<dyn StartSpan>,
+    pub(crate) propagation: Propagation,
+    pub(crate) propagate_external: bool,
+    pub(crate) http_metrics: Option<HttpMetrics>,
+    pub(crate) stage_metrics: Option<StageMetrics>,
+    pub(super) filter: Option<Box<Filter>>,
+    pub(super) trust: Option<Box<Decide>>,
+    pub(super) known_methods: Vec<(Method, StringValue)>,
+    pub(super) error_views: Vec<ErrorView>,
+}
+
+pub(super) type Filter = dyn Fn(&Parts) -> bool + Send + Sync;
+pub(super) type Decide = dyn Fn(&Parts) -> Trust + Send + Sync;
+
+/// Sees a service's error as the [`Error`] that it is, if it is of the type that the view is for.
+pub(super) type ErrorView = fn(&dyn Any) -> Option<(&(dyn Error + 'static), &'static str)>;
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("propagation", &self.propagation)
+            .field("metrics", &self.http_metrics.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into its context
+/// while its type is still known, which saves a box a span.
+pub(crate) trait StartSpan: Send + Sync {
+    /// A context with the new span in it, and whether that span records.
+    fn start(&self, span: SpanBuilder, parent: &Context) -> (Context, bool);
+}
+
+impl<T> StartSpan for T
+where
+    T: Tracer + Send + Sync,
+    T::Span: Send + Sync + 'static,
+{
+    fn start(&self, span: SpanBuilder, parent: &Context) -> (Context, bool) {
+        let span = self.build_with_context(span, parent);
+        let recording = span.is_recording();
+        (parent.with_span(span), recording)
+    }
+}
+
+/// Reads and writes the propagated context of HTTP headers.
+#[derive(Clone, Debug)]
+pub(crate) enum Propagation {
+    /// Whatever is set globally when a request comes.
+    Global,
+    /// The crate's own propagators read the header map itself.
+    Own(Propagators),
+    Custom(Arc<dyn TextMapPropagator + Send + Sync>),
+}
+
+impl Propagation {
+    pub(super) fn new(propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+        match (&propagator as &dyn Any).downcast_ref::<Propagators>() {
+            Some(own) => Self::Own(own.clone()),
+            None => Self::Custom(Arc::new(propagator)),
+        }
+    }
+
+    /// The current context with what the headers add to it.
+    pub(super) fn extract(&self, headers: &HeaderMap) -> Context {
+        match self {
+            Self::Own(propagators) => {
+                Context::map_current(|context| propagators.extract_headers(context, headers))
+            }
+            Self::Global => global::get_text_map_propagator(|propagator| {
+                propagator.extract(&HeaderExtractor(headers))
+            }),
+            Self::Custom(propagator) => propagator.extract(&HeaderExtractor(headers)),
+        }
+    }
+
+    pub(crate) fn inject(&self, context: &Context, headers: &mut HeaderMap) {
+        match self {
+            Self::Own(propagators) => propagators.inject_headers(context, headers),
+            Self::Global => global::get_text_map_propagator(|propagator| {
+                propagator.inject_context(context, &mut HeaderInjector(headers));
+            }),
+            Self::Custom(propagator) => {
+                propagator.inject_context(context, &mut HeaderInjector(headers));
+            }
+        }
+    }
+}

@@ -1,0 +1,282 @@
+use std::{any::Any, borrow::Cow, error::Error, fmt, sync::Arc};
+
+use http::{Method, request::Parts};
+use opentelemetry::{
+    InstrumentationScope, StringValue, global,
+    metrics::{Meter, MeterProvider},
+    propagation::TextMapPropagator,
+    trace::{Tracer, TracerProvider},
+};
+use tower_layer::Layer;
+
+use super::{
+    ImageTrace, Trust,
+    config::{Config, Decide, ErrorView, Filter, Propagation, StartSpan},
+};
+use crate::metrics::{HttpMetrics, StageMetrics};
+
+/// The semantic conventions that spans and metrics follow.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
+
+/// Semconv registry, `http.request.method`: the methods of RFC 9110, PATCH and QUERY.
+const KNOWN_METHODS: [&str; 10] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY",
+];
+
+/// Opens a root span for each request and gives the request its [`RequestTrace`](crate::RequestTrace).
+///
+/// ```
+/// # #[cfg(feature = "axum")] {
+/// use axum::{Router, routing::get};
+/// use tower_image_trace::ImageTraceLayer;
+///
+/// let app: Router = Router::new()
+///     .route("/thumbnail/{source}", get(async || "…"))
+///     .layer(ImageTraceLayer::new());
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct ImageTraceLayer {
+    config: Option<Arc<Config>>,
+}
+
+impl ImageTraceLayer {
+    /// A layer on the OpenTelemetry globals: the tracer and meter providers that are set at this
+    /// moment, and the propagator that is set when a request comes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A layer with providers and propagators of its own.
+    pub fn builder() -> ImageTraceLayerBuilder {
+        ImageTraceLayerBuilder::default()
+    }
+
+    /// A layer that does nothing and costs next to nothing.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self { config: None }
+    }
+}
+
+impl Default for ImageTraceLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for ImageTraceLayer {
+    type Service = ImageTrace<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ImageTrace::new(inner, self.config.clone())
+    }
+}
+
+/// Builds an [`ImageTraceLayer`]; what is not given comes from the OpenTelemetry globals.
+#[derive(Default)]
+#[must_use]
+pub struct ImageTraceLayerBuilder {
+    tracer: Option<Box<dyn StartSpan>>,
+    meter: MeterChoice,
+    propagation: Option<Propagation>,
+    propagate_external: bool,
+    filter: Option<Box<Filter>>,
+    trust: Option<Box<Decide>>,
+    known_methods: Option<Vec<Method>>,
+    error_views: Vec<ErrorView>,
+}
+
+#[derive(Default)]
+enum MeterChoice {
+    #[default]
+    Global,
+    Given(Meter),
+    Off,
+}
+
+impl ImageTraceLayerBuilder {
+    /// Where spans go.
+    pub fn tracer_provider<P>(mut self, provider: P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as Tracer>::Span: Send + Sync + 'static,
+    {
+        self.tracer = Some(Box::new(provider.tracer_with_scope(scope())));
+        self
+    }
+
+    /// Where measurements go.
+    pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
+        self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self
+    }
+
+    /// Measures nothing.
+    pub fn without_metrics(mut self) -> Self {
+        self.meter = MeterChoice::Off;
+        self
+    }
+
+    /// How the caller's context is read from the request's headers, and written by
+    /// [`Stage::inject`](crate::Stage::inject): a [`Propagators`](crate::Propagators), or any
+    /// other propagator.
+    pub fn propagators(
+        mut self,
+        propagators: impl TextMapPropagator + Send + Sync + 'static,
+    ) -> Self {
+        self.propagation = Some(Propagation::new(propagators));
+        self
+    }
+
+    /// Whether [`Stage::inject`](crate::Stage::inject) writes into outgoing requests; `false` by
+    /// default, so that trace ids and baggage don't leak to origins that have no business with them.
+    pub fn propagate_external(mut self, propagate: bool) -> Self {
+        self.propagate_external = propagate;
+        self
+    }
+
+    /// Which requests are traced and measured: those for which this is `true`. The others keep the
+    /// caller's context as the current one for what they call themselves, and have a handle that
+    /// records nothing.
+    pub fn filter(mut self, filter: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.filter = Some(Box::new(filter));
+        self
+    }
+
+    /// What the caller's context is worth, request by request; [`Trust::Parent`] by default.
+    pub fn trust(mut self, trust: impl Fn(&Parts) -> Trust + Send + Sync + 'static) -> Self {
+        self.trust = Some(Box::new(trust));
+        self
+    }
+
+    /// The methods that are recorded by name, case-sensitive; all others become `_OTHER`. In place
+    /// of `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS` (comma-separated), and without that of the
+    /// methods of RFC 9110, PATCH and QUERY.
+    pub fn known_methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.known_methods = Some(methods.into_iter().collect());
+        self
+    }
+
+    /// Records errors of type `E`, from the inner service or a response body, with their sources.
+    ///
+    /// Boxed errors and `std::io::Error` are recorded so without this. Of other types only the
+    /// text is, because a tower service may fail with what is no [`Error`] at all.
+    pub fn error_type<E: Error + 'static>(mut self) -> Self {
+        self.error_views.push(|any: &dyn Any| {
+            let error = any.downcast_ref::<E>()?;
+            Some((error, std::any::type_name::<E>()))
+        });
+        self
+    }
+
+    /// The layer.
+    #[must_use]
+    pub fn build(self) -> ImageTraceLayer {
+        let tracer = self
+            .tracer
+            .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
+        let meter = match self.meter {
+            MeterChoice::Global => Some(global::meter_with_scope(scope())),
+            MeterChoice::Given(meter) => Some(meter),
+            MeterChoice::Off => None,
+        };
+        let config = Config {
+            tracer,
+            propagation: self.propagation.unwrap_or(Propagation::Global),
+            propagate_external: self.propagate_external,
+            http_metrics: meter.as_ref().map(HttpMetrics::new),
+            stage_metrics: meter.as_ref().map(StageMetrics::new),
+            filter: self.filter,
+            trust: self.trust,
+            known_methods: self
+                .known_methods
+                .or_else(known_methods_from_env)
+                .map_or_else(default_known_methods, |methods| {
+                    methods.into_iter().map(named).collect()
+                }),
+            error_views: self.error_views,
+        };
+        ImageTraceLayer {
+            config: Some(Arc::new(config)),
+        }
+    }
+}
+
+impl fmt::Debug for ImageTraceLayerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ImageTraceLayerBuilder")
+            .finish_non_exhaustive()
+    }
+}
+
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA_URL)
+        .build()
+}
+
+fn default_known_methods() -> Vec<(Method, StringValue)> {
+    // Names that are `'static` are recorded without an allocation.
+    KNOWN_METHODS
+        .iter()
+        .filter_map(|name| {
+            Some((
+                Method::from_bytes(name.as_bytes()).ok()?,
+                StringValue::from(*name),
+            ))
+        })
+        .collect()
+}
+
+fn known_methods_from_env() -> Option<Vec<Method>> {
+    let methods = std::env::var("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS").ok()?;
+    parse_known_methods(&methods)
+}
+
+fn parse_known_methods(methods: &str) -> Option<Vec<Method>> {
+    let names = methods
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let methods: Vec<Method> = names
+        .filter_map(|name| Method::from_bytes(name.as_bytes()).ok())
+        .collect();
+    (!methods.is_empty()).then_some(methods)
+}
+
+fn named(method: Method) -> (Method, StringValue) {
+    let name: Cow<'static, str> = match KNOWN_METHODS
+        .iter()
+        .find(|known| **known == method.as_str())
+    {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(method.as_str().to_owned()),
+    };
+    let name = match name {
+        Cow::Borrowed(name) => StringValue::from(name),
+        Cow::Owned(name) => StringValue::from(Arc::<str>::from(name)),
+    };
+    (method, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_methods_are_a_comma_separated_list() {
+        assert_eq!(
+            parse_known_methods("GET, PURGE ,,purge"),
+            Some(vec![
+                Method::GET,
+                Method::from_bytes(b"PURGE").unwrap(),
+                Method::from_bytes(b"purge").unwrap()
+            ])
+        );
+        assert_eq!(parse_known_methods(" , "), None);
+    }
+}

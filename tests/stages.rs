@@ -1,0 +1,407 @@
+//! Stages are child spans with the right parent, wherever they run and whenever they end.
+
+use std::{
+    convert::Infallible,
+    io,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Full;
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{SpanKind, TraceContextExt, TraceId},
+};
+use opentelemetry_sdk::trace::Sampler;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_image_trace::{ErrorKind, ImageTraceLayer, RequestTrace};
+
+use crate::support::Recorder;
+
+fn ok() -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::default()))
+}
+
+/// Runs one request whose handler gets the handle.
+async fn request<F, Fut>(layer: &ImageTraceLayer, handler: F)
+where
+    F: Fn(RequestTrace) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    let service = layer.layer(service_fn(|request: Request<()>| {
+        let handled = handler(RequestTrace::from_extensions(request.extensions()));
+        async {
+            handled.await;
+            ok()
+        }
+    }));
+    service
+        .oneshot(Request::get("/").body(()).unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn each_kind_has_its_name_and_attributes() {
+    let recorder = Recorder::new();
+    request(&recorder.layer(), |trace| async move {
+        drop(trace.queue());
+        drop(trace.download("https://user:secret@cdn.example:8443/cat.jpg?w=1&sig=secret"));
+        drop(trace.process("rs:fill:300:200"));
+        let watermark = trace.stage("watermark");
+        watermark.set_attribute(KeyValue::new("opacity", 0.5));
+        watermark.end();
+        drop(trace.stream());
+    })
+    .await;
+
+    let root = recorder.root();
+    for name in [
+        "queue",
+        "downloading_image",
+        "processing_image",
+        "watermark",
+        "streaming_image",
+    ] {
+        let stage = recorder.span(name);
+        assert_eq!(stage.parent(), root.id(), "{name}");
+        assert_eq!(stage.trace_id(), root.trace_id());
+        assert_eq!(stage.0.span_kind, SpanKind::Internal);
+        stage.assert_no_error();
+        assert_eq!(stage.get("image.stage.cancelled"), None);
+        assert_eq!(
+            recorder
+                .only_series_of("request_span_duration_seconds", "span", name)
+                .count,
+            1
+        );
+    }
+    let download = recorder.span("downloading_image");
+    assert_eq!(
+        download.get("image.source.url").as_deref(),
+        Some("https://REDACTED:REDACTED@cdn.example:8443/cat.jpg?w=1&sig=REDACTED")
+    );
+    assert_eq!(
+        download.get("image.source.origin").as_deref(),
+        Some("https://cdn.example:8443")
+    );
+    assert_eq!(
+        recorder
+            .span("processing_image")
+            .get("image.processing.options")
+            .as_deref(),
+        Some("rs:fill:300:200")
+    );
+    assert_eq!(
+        recorder.span("watermark").get("opacity").as_deref(),
+        Some("0.5")
+    );
+}
+
+#[tokio::test]
+async fn errors_go_to_the_stage_the_root_and_the_count() {
+    let recorder = Recorder::new();
+    request(&recorder.layer(), |trace| async move {
+        let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "refused");
+        let download = trace.download("http://cdn.example/");
+        let result = download.run(async { Err::<(), _>(refused()) }).await;
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+
+        let boxed = trace
+            .queue()
+            .run(async { Err::<(), BoxError>("queue is full".into()) })
+            .await;
+        assert_eq!(boxed.unwrap_err().to_string(), "queue is full");
+
+        let work = trace
+            .process("fit")
+            .run_blocking(|| Err::<(), _>(io::Error::other("no picture")));
+        work.await.unwrap_err();
+
+        let custom = trace.stage("watermark");
+        custom.record_error(&io::Error::other("first"));
+        custom.record_error(&io::Error::other("second"));
+        drop(custom);
+
+        trace.error(ErrorKind::Security, &io::Error::other("bad signature"));
+    })
+    .await;
+
+    recorder
+        .span("downloading_image")
+        .assert_error("connection_refused", "refused");
+    recorder
+        .span("queue")
+        .assert_error("_OTHER", "queue is full");
+    recorder
+        .span("processing_image")
+        .assert_error("io", "no picture");
+    let watermark = recorder.span("watermark");
+    watermark.assert_error("io", "first");
+    assert_eq!(watermark.exceptions(), ["first", "second"]);
+
+    let root = recorder.root();
+    assert_eq!(
+        root.0.status,
+        opentelemetry::trace::Status::Unset,
+        "the response was a 200"
+    );
+    assert_eq!(
+        root.exceptions(),
+        [
+            "refused",
+            "queue is full",
+            "no picture",
+            "first",
+            "second",
+            "bad signature"
+        ]
+    );
+    for (kind, count) in [
+        ("download", 1),
+        ("queue", 1),
+        ("processing", 1),
+        ("watermark", 2),
+        ("security", 1),
+    ] {
+        assert_eq!(
+            recorder.only_series_of("errors_total", "type", kind).count,
+            count,
+            "{kind}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_stage_is_the_current_span_of_what_it_runs() {
+    fn current() -> opentelemetry::trace::SpanId {
+        Context::map_current(|context| context.span().span_context().span_id())
+    }
+    let recorder = Recorder::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    request(&recorder.layer(), |trace| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let see = |name| seen.lock().unwrap().push((name, current()));
+            let run = async {
+                tokio::task::yield_now().await;
+                see("queue");
+                Ok::<_, Infallible>(())
+            };
+            trace.queue().run(run).await.unwrap();
+            let pool = trace
+                .process("fit")
+                .run_blocking(|| Ok::<_, Infallible>(current()))
+                .await
+                .unwrap();
+            seen.lock().unwrap().push(("processing_image", pool));
+            let download = trace.download("http://cdn.example/");
+            download.attach(async { see("downloading_image") }).await;
+            download.in_scope(|| see("downloading_image"));
+            let trace = trace.clone();
+            let thread = std::thread::spawn(move || trace.stage("thread").in_scope(current))
+                .join()
+                .unwrap();
+            seen.lock().unwrap().push(("thread", thread));
+        }
+    })
+    .await;
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 5);
+    for (name, id) in seen.iter() {
+        assert_eq!(recorder.span(name).id(), *id, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_stage_that_outlives_its_request_is_still_a_child() {
+    let recorder = Recorder::new();
+    let kept = Arc::new(Mutex::new(None));
+    request(&recorder.layer(), |trace| {
+        let kept = Arc::clone(&kept);
+        async move { *kept.lock().unwrap() = Some((trace.stage("late"), trace.clone())) }
+    })
+    .await;
+    let root = recorder.root();
+    let (late, trace) = kept.lock().unwrap().take().unwrap();
+    // Neither delays nor changes the root span any more.
+    trace.set_attribute(KeyValue::new("late", true));
+    trace.set_route("/late");
+    trace.error(ErrorKind::Timeout, &io::Error::other("late"));
+    late.end();
+    drop(trace.stage("even later"));
+    for name in ["late", "even later"] {
+        let stage = recorder.span(name);
+        assert_eq!(
+            (stage.trace_id(), stage.parent()),
+            (root.trace_id(), root.id())
+        );
+        assert_eq!(stage.get("image.stage.cancelled"), None);
+    }
+    let root = recorder.root();
+    assert_eq!((root.name(), root.get("late")), ("GET", None));
+    assert!(root.exceptions().is_empty());
+}
+
+#[tokio::test]
+async fn blocking_work_goes_on_after_the_client_has_gone_and_its_stage_says_so() {
+    let recorder = Recorder::new();
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let (started, mut has_started) = tokio::sync::mpsc::unbounded_channel();
+    let gate = Mutex::new(Some(gate));
+    let service = recorder.layer().layer(service_fn(|request: Request<()>| {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let (gate, started) = (gate.lock().unwrap().take().unwrap(), started.clone());
+        async move {
+            let work = move || {
+                started.send(()).unwrap();
+                gate.recv().unwrap();
+                Ok::<_, Infallible>(())
+            };
+            trace.process("fit").run_blocking(work).await.unwrap();
+            ok()
+        }
+    }));
+    tokio::select! {
+        _ = service.oneshot(Request::get("/").body(()).unwrap()) => unreachable!(),
+        _ = has_started.recv() => {}
+    }
+    assert_eq!(
+        recorder.root().get("image.request.cancelled").as_deref(),
+        Some("processing_image")
+    );
+    assert_eq!(recorder.spans().len(), 1, "the work is still going on");
+    go.send(()).unwrap();
+    while recorder.spans().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(
+        recorder
+            .span("processing_image")
+            .get("image.stage.cancelled")
+            .as_deref(),
+        Some("true")
+    );
+}
+
+#[tokio::test]
+async fn a_panic_on_the_blocking_pool_is_recorded_and_goes_on_in_the_handler() {
+    use futures_util::FutureExt;
+    let recorder = Recorder::new();
+    let service = recorder
+        .layer()
+        .layer(service_fn(|request: Request<()>| async move {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let work = || -> Result<(), Infallible> { panic!("bad pixel") };
+            trace.process("fit").run_blocking(work).await.unwrap();
+            ok()
+        }));
+    let request = Request::get("/").body(()).unwrap();
+    let payload = std::panic::AssertUnwindSafe(service.oneshot(request))
+        .catch_unwind()
+        .await
+        .unwrap_err();
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"bad pixel"));
+    recorder
+        .span("processing_image")
+        .assert_error("panic", "bad pixel");
+    recorder.root().assert_error("panic", "bad pixel");
+}
+
+#[tokio::test]
+async fn without_a_trace_everything_runs_and_nothing_is_recorded() {
+    async fn everything(trace: RequestTrace) {
+        assert_eq!(
+            trace
+                .queue()
+                .run(async { Ok::<_, io::Error>(1) })
+                .await
+                .unwrap(),
+            1
+        );
+        trace
+            .download("not a url")
+            .run(async { Err::<(), _>(io::Error::other("x")) })
+            .await
+            .unwrap_err();
+        assert_eq!(
+            trace
+                .process("fit")
+                .run_blocking(|| Ok::<_, io::Error>(2))
+                .await
+                .unwrap(),
+            2
+        );
+        let stage = trace.stage("s");
+        stage.set_attribute(KeyValue::new("a", 1));
+        stage.record_error(&io::Error::other("x"));
+        let mut headers = HeaderMap::new();
+        stage.inject(&mut headers);
+        assert!(headers.is_empty());
+        assert_eq!(stage.attach(async { 3 }).await, 3);
+        assert_eq!(stage.in_scope(|| 4), 4);
+        trace.set_route("/x");
+        trace.set_attribute(KeyValue::new("a", 1));
+        trace.error(ErrorKind::Queue, &io::Error::other("x"));
+        let _ = trace.context();
+    }
+    let nothing = RequestTrace::from_extensions(&http::Extensions::new());
+    assert_eq!(nothing.trace_id(), TraceId::INVALID);
+    everything(nothing).await;
+
+    request(&ImageTraceLayer::disabled(), |trace| async move {
+        assert_eq!(trace.trace_id(), TraceId::INVALID);
+        everything(trace).await;
+    })
+    .await;
+
+    let recorder = Recorder::with(|tracers| tracers.with_sampler(Sampler::AlwaysOff));
+    request(&recorder.layer(), everything).await;
+    assert!(recorder.spans().is_empty());
+    assert_eq!(
+        recorder.only_series("http.server.request.duration").count,
+        1,
+        "sampling does not touch metrics"
+    );
+}
+
+#[test]
+fn outside_a_runtime_blocking_work_runs_in_place() {
+    let here = std::thread::current().id();
+    let work = RequestTrace::default()
+        .process("fit")
+        .run_blocking(move || Ok::<_, Infallible>(std::thread::current().id() == here));
+    assert!(
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(work)
+            .unwrap()
+    );
+}
+
+#[tokio::test]
+async fn injection_must_be_asked_for() {
+    for propagate in [false, true] {
+        let recorder = Recorder::new();
+        let layer = recorder.builder().propagate_external(propagate).build();
+        let injected = Arc::new(Mutex::new(HeaderMap::new()));
+        request(&layer, |trace| {
+            let injected = Arc::clone(&injected);
+            async move {
+                trace
+                    .download("http://cdn.example/")
+                    .inject(&mut injected.lock().unwrap())
+            }
+        })
+        .await;
+        let injected = injected.lock().unwrap();
+        let traceparent = injected
+            .get("traceparent")
+            .map(|value| value.to_str().unwrap().to_owned());
+        let download = recorder.span("downloading_image");
+        let expected = format!("00-{}-{}-01", download.trace_id(), download.id());
+        assert_eq!(traceparent, propagate.then_some(expected));
+    }
+}
