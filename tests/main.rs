@@ -2,10 +2,6 @@
 // Nobody else reaches the modules of a test binary, and a failed unwrap is a failed test.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
-mod propagation_properties;
-mod propagation_together;
-mod propagation_vectors;
-mod propagation_w3c_trace_context;
 mod cancelled_requests;
 mod completed_requests;
 #[cfg(feature = "console")]
@@ -22,7 +18,10 @@ mod filter_and_trust;
     feature = "otlp-http"
 ))]
 mod image_proxy;
+mod propagation_properties;
+mod propagation_together;
 mod propagation_vectors;
+mod propagation_w3c_trace_context;
 mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
