@@ -9,8 +9,12 @@ mod console_waterfall;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp_same_trace;
 mod propagation_vectors;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod telemetry_shutdown;
