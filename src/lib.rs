@@ -20,6 +20,7 @@ pub use self::telemetry::{
 };
 pub use self::{
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    propagation::{Propagator, Propagators},
     request::{ErrorKind, RequestTrace, Stage},
     trace::{ImageTraceLayer, Trust},
 };

@@ -6,12 +6,22 @@ mod cancelled_requests;
 mod completed_requests;
 #[cfg(feature = "console")]
 mod console_waterfall;
+#[cfg(feature = "telemetry")]
+mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_same_trace;
+#[cfg(all(
+    feature = "axum",
+    feature = "console",
+    feature = "otlp-grpc",
+    feature = "otlp-http"
+))]
+mod image_proxy;
 mod propagation_vectors;
+mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;

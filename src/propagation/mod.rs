@@ -36,10 +36,15 @@
 //! `Sampled`) leaves the decision to the receiver. Neither is a parent, and both name a trace:
 //! [`continued_trace_id`] gives its id, and the new root span takes that id while the sampler
 //! decides. A valid parent from any other format comes first.
+//!
+//! [`ImageTraceLayer`](crate::ImageTraceLayer) does so by itself with the providers of `Telemetry`. A
+//! tracer provider of your own needs an id generator that asks [`take_next_trace_id`] first
+//! (`telemetry::ContinuingIdGenerator` around any other); without one the trace gets a new id.
 
 mod b3;
 mod baggage;
 mod carrier;
+mod continued;
 mod hex;
 mod jaeger;
 mod list;
@@ -52,6 +57,7 @@ mod xray;
 
 pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
+pub use continued::{take_next_trace_id, with_next_trace_id};
 pub use jaeger::JaegerPropagator;
 pub use list::{Propagator, PropagatorError, Propagators};
 pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};

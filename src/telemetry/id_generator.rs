@@ -1,4 +1,3 @@
-use std::cell::Cell;
 use std::fmt;
 use std::str::FromStr;
 
@@ -7,6 +6,7 @@ use opentelemetry_aws::trace::XrayIdGenerator;
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 use super::error::SettingError;
+use crate::propagation::take_next_trace_id;
 
 /// How the ids of new traces are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,29 +43,7 @@ impl FromStr for TraceIdGenerator {
     }
 }
 
-thread_local! {
-    static NEXT_TRACE_ID: Cell<TraceId> = const { Cell::new(TraceId::INVALID) };
-}
-
-/// Starts the root span made inside `start` in the trace `id`, when the tracer provider uses a
-/// [`ContinuingIdGenerator`].
-///
-/// An AWS load balancer names the trace without being a span in it (`X-Amzn-Trace-Id: Root=…`), so
-/// there is no parent to make the span a child of, and the span builder takes no trace id.
-pub fn with_next_trace_id<R>(id: TraceId, start: impl FnOnce() -> R) -> R {
-    // a guard, because the id must not leak into the next trace of this thread when `start` panics
-    struct Reset;
-    impl Drop for Reset {
-        fn drop(&mut self) {
-            NEXT_TRACE_ID.set(TraceId::INVALID);
-        }
-    }
-    NEXT_TRACE_ID.set(id);
-    let _reset = Reset;
-    start()
-}
-
-/// An id generator that takes the trace id given to [`with_next_trace_id`], or else one of `G`'s.
+/// An id generator that takes the trace id given to [`with_next_trace_id`](crate::propagation::with_next_trace_id), or else one of `G`'s.
 #[derive(Clone, Debug, Default)]
 pub struct ContinuingIdGenerator<G> {
     inner: G,
@@ -80,11 +58,7 @@ impl<G> ContinuingIdGenerator<G> {
 
 impl<G: IdGenerator> IdGenerator for ContinuingIdGenerator<G> {
     fn new_trace_id(&self) -> TraceId {
-        // taken, so that a second root span in the same closure is a trace of its own
-        match NEXT_TRACE_ID.replace(TraceId::INVALID) {
-            TraceId::INVALID => self.inner.new_trace_id(),
-            id => id,
-        }
+        take_next_trace_id().unwrap_or_else(|| self.inner.new_trace_id())
     }
 
     fn new_span_id(&self) -> SpanId {
@@ -127,25 +101,15 @@ impl IdGenerator for AnyIdGenerator {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ID: TraceId = TraceId::from_bytes([7; 16]);
-
-    #[test]
-    fn the_next_trace_takes_the_id_and_the_one_after_does_not() {
-        let generator = ContinuingIdGenerator::new(RandomIdGenerator::default());
-        let ids = with_next_trace_id(ID, || [generator.new_trace_id(), generator.new_trace_id()]);
-        assert_eq!(ids[0], ID);
-        assert_ne!(ids[1], ID);
-    }
+    use crate::propagation::with_next_trace_id;
 
     #[test]
-    fn an_id_that_was_not_taken_does_not_leak() {
+    fn a_continued_trace_keeps_its_id() {
+        let id = TraceId::from_bytes([7; 16]);
         let generator = ContinuingIdGenerator::new(RandomIdGenerator::default());
-        with_next_trace_id(ID, || ());
-        assert_ne!(generator.new_trace_id(), ID);
-        let panicked = std::panic::catch_unwind(|| with_next_trace_id(ID, || panic!("on purpose")));
-        assert!(panicked.is_err());
-        assert_ne!(generator.new_trace_id(), ID);
+        let ids = with_next_trace_id(id, || [generator.new_trace_id(), generator.new_trace_id()]);
+        assert_eq!(ids[0], id);
+        assert_ne!(ids[1], id);
     }
 
     #[test]

@@ -66,7 +66,7 @@ use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider};
 pub use builder::TelemetryBuilder;
 use builder::{Change, Outlets};
 pub use error::{SettingError, TelemetryError};
-pub use id_generator::{ContinuingIdGenerator, TraceIdGenerator, with_next_trace_id};
+pub use id_generator::{ContinuingIdGenerator, TraceIdGenerator};
 pub use report::{SignalStats, TelemetryEvent};
 pub use sampler::Sampler;
 pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLimits};

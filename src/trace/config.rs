@@ -9,7 +9,10 @@ use opentelemetry::{
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 
 use super::Trust;
-use crate::metrics::{HttpMetrics, StageMetrics};
+use crate::{
+    metrics::{HttpMetrics, StageMetrics},
+    propagation::Propagators,
+};
 
 /// What a layer does with each request; shared by all its services and their requests.
 pub(crate) struct Config {
@@ -63,30 +66,41 @@ where
 pub(crate) enum Propagation {
     /// Whatever is set globally when a request comes.
     Global,
+    /// The crate's own propagators read the header map itself.
+    Own(Propagators),
     Custom(Arc<dyn TextMapPropagator + Send + Sync>),
 }
 
 impl Propagation {
+    pub(super) fn new(propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+        match (&propagator as &dyn Any).downcast_ref::<Propagators>() {
+            Some(own) => Self::Own(own.clone()),
+            None => Self::Custom(Arc::new(propagator)),
+        }
+    }
+
     /// The current context with what the headers add to it.
     pub(super) fn extract(&self, headers: &HeaderMap) -> Context {
-        let headers = HeaderExtractor(headers);
         match self {
-            Self::Global => {
-                global::get_text_map_propagator(|propagator| propagator.extract(&headers))
+            Self::Own(propagators) => {
+                Context::map_current(|context| propagators.extract_headers(context, headers))
             }
-            Self::Custom(propagator) => propagator.extract(&headers),
+            Self::Global => global::get_text_map_propagator(|propagator| {
+                propagator.extract(&HeaderExtractor(headers))
+            }),
+            Self::Custom(propagator) => propagator.extract(&HeaderExtractor(headers)),
         }
     }
 
     pub(crate) fn inject(&self, context: &Context, headers: &mut HeaderMap) {
-        let mut headers = HeaderInjector(headers);
         match self {
-            Self::Global => {
-                global::get_text_map_propagator(|propagator| {
-                    propagator.inject_context(context, &mut headers)
-                });
+            Self::Own(propagators) => propagators.inject_headers(context, headers),
+            Self::Global => global::get_text_map_propagator(|propagator| {
+                propagator.inject_context(context, &mut HeaderInjector(headers));
+            }),
+            Self::Custom(propagator) => {
+                propagator.inject_context(context, &mut HeaderInjector(headers));
             }
-            Self::Custom(propagator) => propagator.inject_context(context, &mut headers),
         }
     }
 }

@@ -127,7 +127,7 @@ impl ImageTraceLayerBuilder {
         mut self,
         propagators: impl TextMapPropagator + Send + Sync + 'static,
     ) -> Self {
-        self.propagation = Some(Propagation::Custom(Arc::new(propagators)));
+        self.propagation = Some(Propagation::new(propagators));
         self
     }
 

@@ -10,6 +10,7 @@ use http::{Request, Response, request::Parts};
 use http_body::Body;
 use opentelemetry::{
     Context,
+    baggage::{BaggageExt, KeyValueMetadata},
     trace::{Link, SpanBuilder, SpanKind, TraceContextExt},
 };
 use tower_service::Service;
@@ -18,7 +19,10 @@ use super::{
     ResponseBody, ResponseFuture, Trust, attributes::Facts, config::Config, finish::Finish,
     future::Active,
 };
-use crate::request::{RequestState, RequestTrace, Route};
+use crate::{
+    propagation::{continued_trace_id, with_next_trace_id},
+    request::{RequestState, RequestTrace, Route},
+};
 
 /// The service of [`ImageTraceLayer`](super::ImageTraceLayer).
 #[derive(Clone, Debug)]
@@ -70,7 +74,7 @@ impl Config {
     /// Opens the root span and puts the handle into the request.
     fn begin<B>(self: &Arc<Self>, request: Request<B>) -> (Active, Request<B>) {
         let (skip, trust, mut request) = self.decide(request);
-        let (parent, links) = self.parent(trust, &request);
+        let (mut parent, mut links) = self.parent(trust, &request);
         if skip {
             return (
                 Active {
@@ -79,6 +83,10 @@ impl Config {
                 },
                 request,
             );
+        }
+        let continued = continued_trace_id(&parent);
+        if continued.is_some() {
+            (parent, links) = without_parent(&parent);
         }
 
         let facts = Facts::of(self, &request);
@@ -90,7 +98,10 @@ impl Config {
             .with_start_time(started_at);
         span.attributes = Some(facts.span_attributes(&request));
         span.links = links;
-        let (context, recording) = self.tracer.start(span, &parent);
+        let (context, recording) = match continued {
+            Some(id) => with_next_trace_id(id, || self.tracer.start(span, &parent)),
+            None => self.tracer.start(span, &parent),
+        };
 
         let state = Arc::new(RequestState::new(
             Arc::clone(self),
@@ -138,6 +149,22 @@ impl Config {
             }
         }
     }
+}
+
+/// For a trace that was begun without a sampling decision: the sampler would take a parent for a
+/// decision, so the caller's span is only linked to. The baggage stays.
+fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
+    let caller = undecided.span().span_context().clone();
+    if !caller.is_valid() {
+        return (undecided.clone(), None);
+    }
+    let baggage = undecided.baggage().iter();
+    let context = Context::map_current(|current| {
+        current.with_baggage(baggage.map(|(key, (value, metadata))| {
+            KeyValueMetadata::new(key.clone(), value.clone(), metadata.clone())
+        }))
+    });
+    (context, Some(vec![Link::with_context(caller)]))
 }
 
 /// The route that axum has matched already, when the layer is inside the router.

@@ -13,7 +13,7 @@ use opentelemetry_sdk::{
     },
     trace::{InMemorySpanExporter, SdkTracerProvider, SpanData},
 };
-use tower_image_trace::{ImageTraceLayer, trace::ImageTraceLayerBuilder};
+use tower_image_trace::{ImageTraceLayer, Propagators, trace::ImageTraceLayerBuilder};
 
 /// A tracer and a meter provider, and what they received.
 pub struct Recorder {
@@ -62,7 +62,7 @@ impl Recorder {
         ImageTraceLayer::builder()
             .tracer_provider(self.tracers.clone())
             .meter_provider(self.meters.clone())
-            .propagators(opentelemetry_sdk::propagation::TraceContextPropagator::new())
+            .propagators(Propagators::default())
     }
 
     pub fn layer(&self) -> ImageTraceLayer {

@@ -1,0 +1,60 @@
+//! The command line.
+
+use super::source::Origin;
+
+pub(crate) const USAGE: &str = "\
+Usage: image_proxy [--port N] [--allow-origin URL]... [--demo]
+
+  --port N            port on 127.0.0.1 (default 8080; 0: any free one)
+  --allow-origin URL  one more origin of pictures, as in http://127.0.0.1:9000
+  --demo              send requests to itself, show their traces and exit
+  --help              this text
+
+Traces go to the terminal, or to the collector that OTEL_EXPORTER_OTLP_ENDPOINT
+or IMGPROXY_OPEN_TELEMETRY_ENDPOINT names.";
+
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    pub(crate) port: u16,
+    pub(crate) allowed_origins: Vec<Origin>,
+    pub(crate) demo: bool,
+    pub(crate) help: bool,
+}
+
+impl Arguments {
+    /// Fails with one sentence.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let mut arguments = arguments.into_iter();
+        let mut port = None;
+        let mut parsed = Self {
+            port: 0,
+            allowed_origins: Vec::new(),
+            demo: false,
+            help: false,
+        };
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--port" => {
+                    let value = arguments.next().unwrap_or_default();
+                    let value = value
+                        .parse()
+                        .map_err(|_| format!("`--port {value}`: 0 to 65535 is accepted"))?;
+                    port = Some(value);
+                }
+                "--allow-origin" => {
+                    let value = arguments.next().unwrap_or_default();
+                    let origin = value.parse().map_err(|_| {
+                        format!("`--allow-origin {value}`: an http:// URL is accepted")
+                    })?;
+                    parsed.allowed_origins.push(origin);
+                }
+                "--demo" => parsed.demo = true,
+                "--help" | "-h" => parsed.help = true,
+                _ => return Err(format!("unknown argument `{argument}`")),
+            }
+        }
+        // The demo talks to itself: any port does, and a second one may run beside it.
+        parsed.port = port.unwrap_or(if parsed.demo { 0 } else { 8080 });
+        Ok(parsed)
+    }
+}

@@ -1,0 +1,57 @@
+//! The response body: the picture in chunks, and the stage that shows how long its client takes for them.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tower_image_trace::Stage;
+
+/// What goes to the connection at once, in bytes.
+const CHUNK: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct PictureBody {
+    rest: Bytes,
+    /// Ends with the last chunk, or with the body when the client leaves before.
+    stage: Option<Stage>,
+}
+
+impl PictureBody {
+    pub(crate) fn new(picture: impl Into<Bytes>, stage: Stage) -> Self {
+        Self {
+            rest: picture.into(),
+            stage: Some(stage),
+        }
+    }
+}
+
+impl Body for PictureBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = CHUNK.min(self.rest.len());
+        let chunk = self.rest.split_to(length);
+        if self.rest.is_empty() {
+            self.stage = None;
+        }
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// Exact, so the response says its `Content-Length`.
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

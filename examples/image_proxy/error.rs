@@ -1,0 +1,55 @@
+//! Everything that can go wrong with a request, and the answer it gets: a status and one sentence.
+
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+
+use super::options::PathError;
+use super::process::ProcessError;
+use super::source::SourceError;
+use super::workers::QueueFull;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Path(#[from] PathError),
+    #[error(transparent)]
+    QueueFull(#[from] QueueFull),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+impl Error {
+    fn status(&self) -> StatusCode {
+        match self {
+            Error::Path(_) => StatusCode::BAD_REQUEST,
+            Error::QueueFull(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Error::Source(error) => match error {
+                SourceError::Url => StatusCode::BAD_REQUEST,
+                SourceError::OriginNotAllowed(_) => StatusCode::FORBIDDEN,
+                SourceError::Missing(_) => StatusCode::NOT_FOUND,
+                SourceError::TooLarge(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                SourceError::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+                SourceError::Status(_)
+                | SourceError::Redirect(_)
+                | SourceError::TooManyRedirects
+                | SourceError::Unreachable(_)
+                | SourceError::BrokenOff(_) => StatusCode::BAD_GATEWAY,
+            },
+            Error::Process(ProcessError::Encode(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Error::Process(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.status(), format!("{self}\n")).into_response();
+        if matches!(self, Error::QueueFull(_)) {
+            response.headers_mut().insert(RETRY_AFTER, 1.into());
+        }
+        response
+    }
+}

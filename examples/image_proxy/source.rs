@@ -1,0 +1,199 @@
+//! Where pictures come from: allowed origins only, redirects included, with a time and a size limit.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Body, Incoming};
+use hyper::header::LOCATION;
+use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::TokioExecutor;
+
+const MAX_REDIRECTS: usize = 3;
+
+/// Scheme (always `http`), host and port: what may be asked for pictures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    host: String,
+    port: u16,
+}
+
+impl Origin {
+    fn of(uri: &Uri) -> Option<Self> {
+        if uri.scheme_str() != Some("http") {
+            return None;
+        }
+        Some(Self {
+            host: uri.host()?.to_ascii_lowercase(),
+            port: uri.port_u16().unwrap_or(80),
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+impl FromStr for Origin {
+    type Err = SourceError;
+
+    fn from_str(text: &str) -> Result<Self, SourceError> {
+        parse(text).map(|(_, origin)| origin)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SourceError {
+    #[error("only absolute http:// URLs are sources")]
+    Url,
+    #[error("pictures from {0} are not allowed")]
+    OriginNotAllowed(Origin),
+    #[error("the source does not exist: its origin answered {0}")]
+    Missing(StatusCode),
+    #[error("the source's origin answered {0}")]
+    Status(StatusCode),
+    #[error("the source's redirect is not followed: {0}")]
+    Redirect(#[source] Box<SourceError>),
+    #[error("the source redirects more than {MAX_REDIRECTS} times")]
+    TooManyRedirects,
+    #[error("the source's origin cannot be reached")]
+    Unreachable(#[source] legacy::Error),
+    #[error("the source's origin broke off")]
+    BrokenOff(#[source] hyper::Error),
+    #[error("the source did not arrive within {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+    #[error("the source has more than the {0} bytes accepted")]
+    TooLarge(usize),
+}
+
+/// A source that may be downloaded.
+#[derive(Debug)]
+pub(crate) struct Source(Uri);
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a download may reach, last and weigh.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceLimits {
+    pub(crate) allowed: Vec<Origin>,
+    /// From the first connection to the last byte, redirects included.
+    pub(crate) time: Duration,
+    pub(crate) bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    limits: SourceLimits,
+}
+
+impl Sources {
+    pub(crate) fn new(limits: SourceLimits) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            limits,
+        }
+    }
+
+    /// The source behind a URL, if its origin is allowed.
+    pub(crate) fn locate(&self, url: &str) -> Result<Source, SourceError> {
+        let (uri, origin) = parse(url)?;
+        if !self.limits.allowed.contains(&origin) {
+            return Err(SourceError::OriginNotAllowed(origin));
+        }
+        Ok(Source(uri))
+    }
+
+    /// Downloads a source; `headers` go with each request, redirected ones too.
+    pub(crate) async fn download(
+        &self,
+        source: Source,
+        headers: HeaderMap,
+    ) -> Result<Bytes, SourceError> {
+        let time = self.limits.time;
+        let download = tokio::time::timeout(time, self.follow(source, headers));
+        download.await.map_err(|_| SourceError::Timeout(time))?
+    }
+
+    async fn follow(&self, mut source: Source, headers: HeaderMap) -> Result<Bytes, SourceError> {
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::new(Empty::new());
+            *request.uri_mut() = source.0.clone();
+            *request.headers_mut() = headers.clone();
+            let response = self.client.request(request).await;
+            let response = response.map_err(SourceError::Unreachable)?;
+            let location = response.headers().get(LOCATION);
+            match (response.status(), location) {
+                (StatusCode::OK, _) => return self.read(response).await,
+                (status, Some(location)) if status.is_redirection() => {
+                    let location = String::from_utf8_lossy(location.as_bytes());
+                    let target = self.locate(&resolve(&source.0, &location));
+                    source = target.map_err(|error| SourceError::Redirect(error.into()))?;
+                }
+                (status @ (StatusCode::NOT_FOUND | StatusCode::GONE), _) => {
+                    return Err(SourceError::Missing(status));
+                }
+                (status, _) => return Err(SourceError::Status(status)),
+            }
+        }
+        Err(SourceError::TooManyRedirects)
+    }
+
+    async fn read(&self, response: Response<Incoming>) -> Result<Bytes, SourceError> {
+        let mut body = response.into_body();
+        let limit = self.limits.bytes;
+        let announced = body.size_hint().lower();
+        if announced > limit as u64 {
+            return Err(SourceError::TooLarge(limit));
+        }
+        let mut bytes = BytesMut::with_capacity(announced as usize);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(SourceError::BrokenOff)?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if bytes.len() + data.len() > limit {
+                return Err(SourceError::TooLarge(limit));
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+fn parse(url: &str) -> Result<(Uri, Origin), SourceError> {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.and_then(|uri| Origin::of(&uri).map(|origin| (uri, origin)))
+        .ok_or(SourceError::Url)
+}
+
+/// The URL a `Location` means (RFC 3986 §5.2; the server at its end takes care of `..`).
+fn resolve(base: &Uri, location: &str) -> String {
+    let location = location.split('#').next().unwrap_or_default();
+    let authority = base.authority().map_or("", |authority| authority.as_str());
+    if location.starts_with("//") {
+        format!("http:{location}")
+    } else if location.starts_with('/') {
+        format!("http://{authority}{location}")
+    } else if location.contains("://") {
+        location.to_owned()
+    } else {
+        let folder = base
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
+        format!("http://{authority}{folder}/{location}")
+    }
+}

@@ -1,0 +1,190 @@
+//! The image service of `examples/image_proxy`, on real pictures and over real TCP.
+
+#[path = "../examples/image_proxy/app.rs"]
+mod app;
+#[path = "../examples/image_proxy/arguments.rs"]
+mod arguments;
+#[path = "../examples/image_proxy/body.rs"]
+mod body;
+#[path = "../examples/image_proxy/demo.rs"]
+mod demo;
+#[path = "../examples/image_proxy/error.rs"]
+mod error;
+#[path = "../examples/image_proxy/options.rs"]
+mod options;
+#[path = "../examples/image_proxy/origin.rs"]
+mod origin;
+#[path = "../examples/image_proxy/process.rs"]
+mod process;
+#[path = "../examples/image_proxy/source.rs"]
+mod source;
+#[path = "../examples/image_proxy/workers.rs"]
+mod workers;
+
+mod answers;
+mod command_line;
+mod downloads;
+mod paths;
+mod pictures;
+mod queueing;
+mod traces;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
+
+use app::App;
+use source::{SourceLimits, Sources};
+use workers::Workers;
+
+/// Longer than any test takes: what does not end is cut off by its client or by the test's own doing.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// The service on a port of its own, in front of one origin.
+struct Service {
+    address: SocketAddr,
+    origin: SocketAddr,
+    app: App,
+    router: Router,
+    spans: InMemorySpanExporter,
+    traces: SdkTracerProvider,
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// How much of everything a test's service has.
+struct Limits {
+    time: Duration,
+    bytes: usize,
+    workers: usize,
+    queue: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: NEVER,
+            bytes: 1024 * 1024,
+            workers: 2,
+            queue: 10,
+        }
+    }
+}
+
+impl Service {
+    /// In front of the sample pictures.
+    async fn start() -> Self {
+        Self::with(origin::start().await.unwrap(), Limits::default()).await
+    }
+
+    async fn with(origin: SocketAddr, limits: Limits) -> Self {
+        let spans = InMemorySpanExporter::default();
+        let traces = SdkTracerProvider::builder()
+            .with_simple_exporter(spans.clone())
+            .build();
+        let trace = ImageTraceLayer::builder()
+            .tracer_provider(traces.clone())
+            .propagators(TraceContextPropagator::new())
+            .build();
+        let (count, in_progress) = RequestsInProgressLayer::pair();
+        let app = App {
+            sources: Sources::new(SourceLimits {
+                allowed: vec![format!("http://{origin}").parse().unwrap()],
+                time: limits.time,
+                bytes: limits.bytes,
+            }),
+            workers: Workers::new(limits.workers, limits.queue),
+            in_progress,
+        };
+        let router = app.clone().router(trace, count);
+        Self {
+            address: serve(router.clone()).await,
+            origin,
+            app,
+            router,
+            spans,
+            traces,
+        }
+    }
+
+    /// `/resize/` with these options, of this source at the origin.
+    async fn resize(&self, options: &str, source: &str) -> Answer {
+        let origin = self.origin;
+        self.get(&format!("/resize/{options}/plain/http://{origin}{source}"))
+            .await
+    }
+
+    /// How many workers can be had without waiting.
+    async fn idle_workers(&self) -> usize {
+        let mut taken = Vec::new();
+        loop {
+            tokio::select! {
+                biased;
+                Ok(worker) = self.app.workers.acquire() => taken.push(worker),
+                () = std::future::ready(()) => return taken.len(),
+            }
+        }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path).await
+    }
+
+    async fn send(&self, method: Method, path: &str) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .body(Empty::<Bytes>::new())
+            .unwrap();
+        // A client each: its connection ends with it, also when a request is dropped.
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let (head, body) = client.request(request).await.unwrap().into_parts();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+}
+
+impl Answer {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers[name].to_str().unwrap()
+    }
+}
+
+/// Tells when it is dropped.
+struct OnDrop(mpsc::UnboundedSender<()>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+async fn serve(router: Router) -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}

@@ -1,0 +1,62 @@
+//! The command line is strict.
+
+use super::arguments::{Arguments, USAGE};
+
+fn parse(line: &str) -> Result<Arguments, String> {
+    Arguments::parse(line.split_whitespace().map(str::to_owned))
+}
+
+#[test]
+fn the_port_is_fixed_unless_chosen() {
+    for (line, port) in [
+        ("", 8080),
+        ("--demo", 0),
+        ("--port 0", 0),
+        ("--port 9000 --demo", 9000),
+    ] {
+        assert_eq!(parse(line).unwrap().port, port, "{line}");
+    }
+}
+
+#[test]
+fn arguments_are_refused_with_a_sentence() {
+    for (line, sentence) in [
+        ("--prot 1", "unknown argument `--prot`"),
+        ("demo", "unknown argument `demo`"),
+        ("--port", "`--port `: 0 to 65535 is accepted"),
+        ("--port 65536", "`--port 65536`: 0 to 65535 is accepted"),
+        (
+            "--allow-origin https://origin",
+            "`--allow-origin https://origin`: an http:// URL is accepted",
+        ),
+    ] {
+        assert_eq!(parse(line).unwrap_err(), sentence, "{line}");
+    }
+}
+
+#[test]
+fn origins_are_taken_from_urls() {
+    let arguments =
+        parse("--allow-origin http://Origin --allow-origin http://[::1]:9000/").unwrap();
+    let origins: Vec<_> = arguments
+        .allowed_origins
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(origins, ["http://origin:80", "http://[::1]:9000"]);
+}
+
+#[test]
+fn the_usage_names_every_argument_in_80_columns() {
+    for argument in [
+        "--port 1",
+        "--allow-origin http://origin",
+        "--demo",
+        "--help",
+    ] {
+        parse(argument).unwrap();
+        let (name, _) = argument.split_once(' ').unwrap_or((argument, ""));
+        assert!(USAGE.contains(&format!("\n  {name} ")), "{name}");
+    }
+    assert!(USAGE.lines().all(|line| line.chars().count() <= 80));
+}

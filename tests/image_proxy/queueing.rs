@@ -1,0 +1,115 @@
+//! Workers are few, the queue is bounded, and a client that leaves frees what it had.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::workers::Workers;
+use super::{Limits, OnDrop, Service, serve};
+
+/// An origin whose answer waits for a permit, and tells when it is asked and when that request is over.
+struct HeldOrigin {
+    answers: Arc<Semaphore>,
+    asked: mpsc::UnboundedReceiver<()>,
+    over: mpsc::UnboundedReceiver<()>,
+}
+
+async fn service(limits: Limits) -> (Arc<Service>, HeldOrigin) {
+    let answers = Arc::new(Semaphore::new(0));
+    let (ask, asked) = mpsc::unbounded_channel();
+    let (end, over) = mpsc::unbounded_channel();
+    let permits = Arc::clone(&answers);
+    let held = async move || {
+        let _over = OnDrop(end.clone());
+        let _ = ask.send(());
+        permits.acquire().await.unwrap().forget();
+        include_bytes!("../../examples/image_proxy/images/rocket.jpg").as_slice()
+    };
+    let origin = serve(Router::new().route("/held.jpg", get(held))).await;
+    let service = Service::with(origin, limits).await;
+    let origin = HeldOrigin {
+        answers,
+        asked,
+        over,
+    };
+    (Arc::new(service), origin)
+}
+
+#[tokio::test]
+async fn a_full_queue_turns_requests_away() {
+    let (service, mut origin) = service(Limits {
+        workers: 1,
+        queue: 2,
+        ..Limits::default()
+    })
+    .await;
+    let (answer, mut answers) = mpsc::unbounded_channel();
+    for _ in 0..7 {
+        let (service, answer) = (Arc::clone(&service), answer.clone());
+        tokio::spawn(async move { answer.send(service.resize("w:9", "/held.jpg").await) });
+    }
+    // One has the worker and two wait: the other four are answered at once.
+    for _ in 0..4 {
+        let refused = answers.recv().await.unwrap();
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.header("retry-after"), "1");
+        assert_eq!(
+            refused.text(),
+            "all workers are busy and the queue is full: try again in a second\n"
+        );
+    }
+    origin.asked.recv().await.unwrap();
+    assert!(
+        origin.asked.try_recv().is_err(),
+        "one worker downloads one source"
+    );
+    origin.answers.add_permits(3);
+    for _ in 0..3 {
+        assert_eq!(answers.recv().await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!(service.idle_workers().await, 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_frees_its_worker() {
+    let (service, mut origin) = service(Limits {
+        workers: 1,
+        queue: 1,
+        ..Limits::default()
+    })
+    .await;
+    let leaving = Arc::clone(&service);
+    let leaving = tokio::spawn(async move { leaving.resize("w:9", "/held.jpg").await });
+    origin.asked.recv().await.unwrap();
+    assert_eq!(service.idle_workers().await, 0);
+
+    leaving.abort();
+    origin.over.recv().await.unwrap();
+    // Waits for the one worker, which nobody else would ever free.
+    origin.answers.add_permits(1);
+    let answer = service.resize("w:9", "/held.jpg").await;
+    assert_eq!(answer.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_the_queue_frees_its_place() {
+    let workers = Workers::new(1, 1);
+    let worker = workers.acquire().await.unwrap();
+    let mut waiting = Box::pin(workers.acquire());
+    tokio::select! {
+        biased;
+        _ = &mut waiting => panic!("there is no second worker"),
+        () = std::future::ready(()) => {}
+    }
+    workers.acquire().await.unwrap_err();
+    drop(waiting);
+    let waiting = tokio::spawn({
+        let workers = workers.clone();
+        async move { workers.acquire().await }
+    });
+    drop(worker);
+    waiting.await.unwrap().unwrap();
+}
