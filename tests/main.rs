@@ -22,9 +22,13 @@ mod filter_and_trust;
     feature = "otlp-http"
 ))]
 mod image_proxy;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp_same_trace;
 mod propagation_vectors;
 mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod telemetry_shutdown;
