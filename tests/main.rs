@@ -4,20 +4,13 @@
 
 mod cancelled_requests;
 mod completed_requests;
-#[cfg(feature = "console")]
 mod console_waterfall;
-#[cfg(feature = "telemetry")]
 mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
-#[cfg(all(
-    feature = "axum",
-    feature = "console",
-    feature = "otlp-grpc",
-    feature = "otlp-http"
-))]
 mod image_proxy;
+mod otlp_same_trace;
 mod propagation_properties;
 mod propagation_together;
 mod propagation_vectors;
@@ -27,3 +20,4 @@ mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+mod telemetry_shutdown;

@@ -1,6 +1,8 @@
 //! What the behaviours are tested with.
 
 pub mod body;
+#[allow(dead_code)]
+pub mod otlp;
 pub mod recorder;
 
 pub use self::{body::ChannelBody, recorder::Recorder};
