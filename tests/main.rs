@@ -11,6 +11,8 @@ mod failed_requests;
 mod filter_and_trust;
 mod image_proxy;
 mod otlp_same_trace;
+#[cfg(feature = "axum")]
+mod propagation_over_http;
 mod propagation_properties;
 mod propagation_together;
 mod propagation_vectors;
