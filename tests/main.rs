@@ -11,6 +11,8 @@ mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp_same_trace;
 #[cfg(all(
     feature = "axum",
     feature = "console",
@@ -19,7 +21,10 @@ mod filter_and_trust;
 ))]
 mod image_proxy;
 mod propagation_vectors;
+mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod telemetry_shutdown;

@@ -11,9 +11,97 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use serde_json::Value;
 use tower_image_trace::propagation::{Propagator, Propagators};
 
-/// Rows that are answered otherwise than Go does, with the clause of the format's specification
-/// that says so, and the answer: what differs from the row's `want`.
-const DEVIATIONS: &[(&[&str], &str, &str)] = &[];
+/// Rows that are answered otherwise than Go does: the clause of the format's specification that
+/// says so, and what of the row's `want` changes.
+const DEVIATIONS: &[(&[&str], &str, &str)] = &[
+    (
+        &["tracecontext/extract/045", "tracecontext/extract/047"],
+        "Trace Context §3.2.2.5: a bit field, of which the bits that are not defined are sent as \
+         zero; a flag that is reserved does not make a version 00 header invalid, or `random` \
+         could not have been added",
+        r#"{ "valid": true, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+             "span_id": "00f067aa0ba902b7", "flags": 0, "sampled": false,
+             "reinjected": { "traceparent":
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00" } }"#,
+    ),
+    (
+        &["tracecontext/extract/049"],
+        "the same: §3.2.2.5 has `09` as its own example of a header with `sampled`",
+        r#"{ "valid": true, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+             "span_id": "00f067aa0ba902b7", "flags": 1, "sampled": true,
+             "reinjected": { "traceparent":
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" } }"#,
+    ),
+    (
+        &["tracecontext/extract/053"],
+        "the same",
+        r#"{ "valid": true, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+             "span_id": "00f067aa0ba902b7", "flags": 3, "sampled": true,
+             "reinjected": { "traceparent":
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03" } }"#,
+    ),
+    (
+        &["tracecontext/extract/114", "tracecontext/extract/115"],
+        "RFC 9110 §5.5: white space around a field value is not part of it, and the W3C test \
+         `traceparent_ows_handling` wants the parent",
+        r#"{ "valid": true, "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+             "span_id": "00f067aa0ba902b7", "flags": 1, "sampled": true,
+             "reinjected": { "traceparent":
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" } }"#,
+    ),
+    (
+        &["tracecontext/extract/116"],
+        "Trace Context §3.2.2.2: version 00 ends after the flags",
+        r#"{ "valid": false, "trace_id": null, "span_id": null, "flags": null, "sampled": null,
+             "reinjected": {} }"#,
+    ),
+    (
+        &["tracecontext/extract/145"],
+        "Trace Context §3.3.1: several tracestate lines are one list",
+        r#"{ "tracestate": "a=1,b=2",
+             "reinjected": { "tracestate": "a=1,b=2", "traceparent":
+                "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01" } }"#,
+    ),
+    (
+        &["tracecontext/extract/146"],
+        "Trace Context §3.2: traceparent is one value, and the W3C test `traceparent_duplicated` \
+         wants a new trace; a carrier that knows only the first line gets what the row wants, below",
+        r#"{ "valid": false, "trace_id": null, "span_id": null, "flags": null, "sampled": null,
+             "reinjected": {} }"#,
+    ),
+    (
+        &["xray/extract/179", "xray/extract/181"],
+        "AWS X-Ray, tracing header: the fields are named Root, Parent and Sampled; Go takes every \
+         name that begins so",
+        r#"{ "valid": false, "trace_id": null, "span_id": null, "flags": null, "sampled": null,
+             "reinjected": {} }"#,
+    ),
+    (
+        &["xray/extract/180"],
+        "the same",
+        r#"{ "flags": 0, "sampled": false, "reinjected": { "x-amzn-trace-id":
+             "Root=1-8a3c60f7-d188f8fa79d48a391a778fa6;Parent=53995c3f42cd8ad8;Sampled=0" } }"#,
+    ),
+];
+
+/// W3C Baggage §3.3.2 allows 64 members. Go keeps any 64 of 200, here it is the first ones.
+const ANY_64_MEMBERS: &str = "ottrace/extract/143";
+
+/// The row's `want`, with what [`DEVIATIONS`] says of it.
+fn expected(row: &Value) -> Value {
+    let mut want = row["want"].clone();
+    want["reinjected"] = serde_json::json!(written(&want["reinjected"]).0);
+    for (rows, _, changes) in DEVIATIONS {
+        if rows.contains(&row["id"].as_str().unwrap()) {
+            let changes: Value = serde_json::from_str(changes).unwrap();
+            for (key, value) in changes.as_object().unwrap() {
+                assert_ne!(want[key], *value, "{rows:?}: no deviation");
+                want[key] = value.clone();
+            }
+        }
+    }
+    want
+}
 
 fn vectors() -> Value {
     serde_json::from_str(include_str!("vectors/propagation.json")).unwrap()
@@ -79,9 +167,8 @@ struct Written(BTreeMap<String, String>);
 
 impl Injector for Written {
     fn set(&mut self, name: &str, value: String) {
-        assert_eq!(name, name.to_lowercase(), "names are sent in lower case");
         self.0
-            .insert(name.to_owned(), sorted_if_baggage(name, value));
+            .insert(name.to_lowercase(), sorted_if_baggage(name, value));
     }
 }
 
@@ -155,54 +242,129 @@ fn context(row: &Value) -> Context {
         )
 }
 
-#[test]
-fn extraction_answers_as_go_or_as_the_specification() {
-    let mut failed = Vec::new();
-    for row in vectors()["vectors"].as_array().unwrap() {
-        if row["direction"] != "extract" {
-            continue;
-        }
-        let id = row["id"].as_str().unwrap();
-        let propagators = propagators(row);
-        let lines = Lines::of(row);
-        let cx = propagators.extract(&lines);
-        let mut want = row["want"].clone();
-        want["reinjected"] = serde_json::json!(written(&want["reinjected"]).0);
-        let got = describe(&propagators, &cx);
-        if let Some(headers) = lines.to_headers() {
-            let cx = propagators.extract_headers(&Context::new(), &headers);
-            assert_eq!(
-                describe(&propagators, &cx),
-                got,
-                "{id}: by either way the same"
-            );
-        }
-        if got != want {
-            failed.push(format!(
-                "{id} {} {} {}\n   want {want}\n   got  {got}",
-                row["tier"], row["note"], row["headers"]
-            ));
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+fn rows(list: &str, direction: &str) -> Vec<Value> {
+    let mut vectors = vectors();
+    let rows = std::mem::take(vectors[list].as_array_mut().unwrap());
+    let chosen: Vec<_> = rows
+        .into_iter()
+        .filter(|row| row["direction"] == direction)
+        .collect();
+    assert!(!chosen.is_empty());
+    chosen
 }
 
 #[test]
-fn injection_answers_as_go_or_as_the_specification() {
-    let mut failed = Vec::new();
-    for row in vectors()["vectors"].as_array().unwrap() {
-        if row["direction"] != "inject" {
+fn extraction_answers_as_go_or_as_the_specification() {
+    for row in rows("vectors", "extract") {
+        let propagators = propagators(&row);
+        let lines = Lines::of(&row);
+        let got = describe(&propagators, &propagators.extract(&lines));
+        if row["id"] == ANY_64_MEMBERS {
+            assert_eq!(got["baggage"].as_object().unwrap().len(), 64);
             continue;
         }
-        let mut got = Written::default();
-        propagators(row).inject_context(&context(row), &mut got);
-        let want = written(&row["want"]["headers"]);
-        if got != want {
-            failed.push(format!(
-                "{} {} {} \n   want {want:?}\n   got  {got:?}",
-                row["id"], row["tier"], row["context"]
-            ));
+        assert_eq!(got, expected(&row), "{row:#}");
+        if let Some(headers) = lines.to_headers() {
+            let cx = propagators.extract_headers(&Context::new(), &headers);
+            assert_eq!(describe(&propagators, &cx), got, "{row:#}");
         }
     }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn a_carrier_that_knows_only_the_first_line_gets_the_first_parent() {
+    /// Without `get_all`, like the carriers of other protocols.
+    struct FirstLine(Lines);
+
+    impl Extractor for FirstLine {
+        fn get(&self, key: &str) -> Option<&str> {
+            self.0.get(key)
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            self.0.keys()
+        }
+    }
+
+    for row in rows("vectors", "extract") {
+        if row["wire"] == "duplicate" && row["tier"] == "must" {
+            let propagators = propagators(&row);
+            let cx = propagators.extract(&FirstLine(Lines::of(&row)));
+            let mut want = row["want"].clone();
+            want["reinjected"] = serde_json::json!(written(&want["reinjected"]).0);
+            assert_eq!(describe(&propagators, &cx), want, "{row:#}");
+        }
+    }
+}
+
+#[test]
+fn injection_answers_as_go() {
+    for row in rows("vectors", "inject") {
+        let propagators = propagators(&row);
+        let cx = context(&row);
+        let mut got = Written::default();
+        propagators.inject_context(&cx, &mut got);
+        assert_eq!(got, written(&row["want"]["headers"]), "{row:#}");
+
+        let mut headers = HeaderMap::new();
+        propagators.inject_headers(&cx, &mut headers);
+        for (name, value) in &got.0 {
+            // A line break is what HTTP cannot carry.
+            let want = (!value.contains('\n')).then_some(value.clone());
+            let got = headers.get(name).map(|value| value.as_bytes().to_vec());
+            let got = got.map(|value| sorted_if_baggage(name, String::from_utf8(value).unwrap()));
+            assert_eq!(got, want, "{row:#}");
+        }
+    }
+}
+
+#[test]
+fn extraction_answers_as_gos_own_tables() {
+    for row in rows("reference_tables", "extract") {
+        let propagators = propagators(&row);
+        let cx = propagators.extract(&Lines::of(&row));
+        let got = describe(&propagators, &cx);
+        let want = &row["want"];
+        for key in ["valid", "trace_id", "span_id", "sampled", "baggage"] {
+            assert_eq!(got[key], want[key], "{key} of {row:#}");
+        }
+        let mut written = Written::default();
+        match row["format"].as_str().unwrap() {
+            "b3" | "b3multi" => {
+                Propagator::B3Multi.inject_context(&cx, &mut written);
+                let debug = written.0.contains_key("x-b3-flags");
+                let deferred = !debug && !written.0.contains_key("x-b3-sampled");
+                assert_eq!(want["debug"], debug, "{row:#}");
+                assert_eq!(want["deferred"], deferred, "{row:#}");
+            }
+            "jaeger" => {
+                Propagator::Jaeger.inject_context(&cx, &mut written);
+                let debug = written.0.values().any(|value| value.ends_with(":3"));
+                assert_eq!(want["debug"], debug, "{row:#}");
+            }
+            _ => assert!(want["debug"].is_null(), "{row:#}"),
+        }
+    }
+}
+
+/// The `absent` lists are left aside: they name headers that the same row wants. Go's test looks
+/// them up by a name that is never in its map.
+#[test]
+fn injection_answers_as_gos_own_tables() {
+    for row in rows("reference_tables", "inject") {
+        let ids = &row["context"];
+        let ids_text = format!("{}-{}", ids["trace_id"], ids["span_id"]).replace('"', "");
+        let b3 = |text| Lines(vec![("b3".to_owned(), text)]);
+        // Nothing but a header sets these two.
+        let cx = match (ids["debug"] == true, ids["deferred"] == true) {
+            (true, _) => Propagator::B3.extract(&b3(ids_text + "-d")),
+            (_, true) => Propagator::B3.extract(&b3(ids_text)),
+            _ => context(&row),
+        };
+        let mut got = Written::default();
+        propagators(&row).inject_context(&cx, &mut got);
+        for (name, value) in written(&row["want"]["headers"]).0 {
+            assert_eq!(got.0.get(&name), Some(&value), "{row:#}");
+        }
+    }
 }

@@ -21,7 +21,8 @@ pub(super) struct Block {
     pub(super) trace_id: TraceId,
     /// Where the time axis starts.
     pub(super) start: SystemTime,
-    /// The stages in the order they started, each followed by its own, with their depth below the heading.
+    /// The stages in the order they started, each followed by its own, with their depth below the
+    /// heading.
     pub(super) stages: Vec<(usize, SpanData)>,
 }
 
@@ -35,8 +36,9 @@ pub(super) enum Heading {
     Unfinished,
 }
 
-/// Holds each span until its local root has ended. One trace id may have several local roots (an upstream that
-/// calls twice, a service that calls itself), so spans are followed from parent to parent.
+/// Holds each span until its local root has ended. One trace id may have several local roots (an
+/// upstream that calls twice, a service that calls itself), so spans are followed from parent to
+/// parent.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     /// By parent.
@@ -69,7 +71,8 @@ impl Assembly {
             let stages = self.take(&root_id);
             blocks.push(self.block(Heading::Request(Box::new(root)), root_id.0, start, stages));
         }
-        // After the roots: a stage that ended just after its root, in the same batch, is still part of its block.
+        // After the roots: a stage that ended just after its root, in the same batch, is still part
+        // of its block.
         for parent in parents {
             if let Some(&(_, start)) = self.printed.iter().rfind(|(id, _)| *id == parent) {
                 let stages = self.take(&parent);
@@ -174,7 +177,8 @@ mod tests {
     use super::super::tests::span;
     use super::*;
 
-    /// A block as what it is, the ids of its root and stages in order, and a `>` for each level of depth.
+    /// A block as what it is, the ids of its root and stages in order, and a `>` for each level of
+    /// depth.
     fn told(blocks: &[Block]) -> Vec<String> {
         let number = |span: &SpanData| u64::from_be_bytes(span.span_context.span_id().to_bytes());
         let told = blocks.iter().map(|block| {
@@ -244,7 +248,8 @@ mod tests {
         // Just after it: one batch.
         let blocks = assembly.add(vec![root, span(2, 1, "a", 6, 10)]);
         assert_eq!(told(&blocks), ["request 1: 2"]);
-        // Much later: below the root, below a stage that was printed, and one whose parent is yet to end.
+        // Much later: below the root, below a stage that was printed, and one whose parent is yet
+        // to end.
         let late = vec![
             span(3, 1, "b", 7, 20),
             span(4, 2, "c", 7, 20),
@@ -262,15 +267,20 @@ mod tests {
     fn what_is_held_can_be_drained() {
         let mut assembly = Assembly::default();
         assembly.add(vec![
-            in_trace(7, span(2, 1, "a", 5, 6)),
             in_trace(8, span(4, 3, "b", 2, 3)),
             in_trace(8, span(5, 4, "c", 2, 3)),
             in_trace(8, span(7, 6, "d", 3, 4)),
         ]);
-        assert_eq!(
-            told(&assembly.drain()),
-            ["unfinished: 4 >5 7", "unfinished: 2"]
+        let others = 10..20_u64;
+        assembly.add(
+            others
+                .clone()
+                .map(|id| in_trace(id.into(), span(id, 1, "a", id, id)))
+                .collect(),
         );
+        let mut expected = vec!["unfinished: 4 >5 7".to_owned()];
+        expected.extend(others.map(|id| format!("unfinished: {id}")));
+        assert_eq!(told(&assembly.drain()), expected, "oldest first");
         assert!(assembly.drain().is_empty());
         assert_eq!((assembly.held_count, assembly.held.len()), (0, 0));
     }

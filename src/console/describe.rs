@@ -344,6 +344,16 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
     }
 
     #[test]
+    fn the_last_value_of_an_attribute_counts() {
+        let root = request(1, "/{source}", 200, 0, 9)
+            .with("http.route", "/{options}/{source}")
+            .with(PROCESSING_OPTIONS, "")
+            .with(PROCESSING_OPTIONS, "rs:fit");
+        assert_eq!(title(&root), "GET /{options}/{source}");
+        assert_eq!(facts(&root), ["rs:fit"]);
+    }
+
+    #[test]
     fn roots_that_are_not_requests() {
         let client = span(2, 1, "GET", 10, 20)
             .with("http.request.method", "GET")

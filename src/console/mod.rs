@@ -1,4 +1,5 @@
-//! Each trace of this process as a waterfall on the terminal, for when there is no collector to look at.
+//! Each trace of this process as a waterfall on the terminal, for when there is no collector to
+//! look at.
 //!
 //! ```text
 //! GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
@@ -15,9 +16,10 @@
 //!   streaming_image   +41.5 ms 6.70 ms │                                   ██████│
 //! ```
 //!
-//! The first line is the request: method, route, status, total time and trace id. Below it is what came in and went
-//! out, then its stages on one time axis, each with its start after that of the request, its duration, its bar and
-//! what is known of it. Errors are told in words below the stage they happened in.
+//! The first line is the request: method, route, status, total time and trace id. Below it is what
+//! came in and went out, then its stages on one time axis, each with its start after that of the
+//! request, its duration, its bar and what is known of it. Errors are told in words below the stage
+//! they happened in.
 //!
 //! [`ConsoleExporter`] is a [`SpanExporter`], so it goes into a tracer provider like any other:
 //!
@@ -31,17 +33,19 @@
 //! # provider.shutdown().unwrap();
 //! ```
 //!
-//! A batch processor hands over its spans every five seconds unless `OTEL_BSP_SCHEDULE_DELAY` or its own
-//! configuration says otherwise; a tenth of a second feels immediate. It writes from a thread of its own. A simple
-//! processor writes in the thread that ends the span, where a terminal that stands still holds up the request.
+//! A batch processor hands over its spans every five seconds unless `OTEL_BSP_SCHEDULE_DELAY` or
+//! its own configuration says otherwise; a tenth of a second feels immediate. It writes from a
+//! thread of its own. A simple processor writes in the thread that ends the span, where a terminal
+//! that stands still holds up the request.
 //!
 //! # What makes a block
 //!
-//! A block is printed when a *local root* ends: a span without a parent, or whose parent is in another process. It
-//! shows all spans of this process below that root that ended before it or came in the same batch. A stage that ends
-//! later, as blocking work does whose client went away, is printed in a short block of its own with the same trace
-//! id, on the time axis of its request. Stages whose root has not ended are printed when the exporter is shut down
-//! or flushed, and also when they are among the oldest of more than 4096.
+//! A block is printed when a *local root* ends: a span without a parent, or whose parent is in
+//! another process. It shows all spans of this process below that root that ended before it or came
+//! in the same batch. A stage that ends later, as blocking work does whose client went away, is
+//! printed in a short block of its own with the same trace id, on the time axis of its request.
+//! Stages whose root has not ended are printed when the exporter is shut down or flushed, and also
+//! when they are among the oldest of more than 4096.
 
 mod assembly;
 mod describe;
@@ -63,8 +67,8 @@ const DEFAULT_WIDTH: usize = 80;
 
 /// Prints each finished trace of this process as a waterfall; see the [module](self) for a picture.
 ///
-/// A writer that fails (a closed pipe, a full disk) makes `export` return an error and loses the blocks at hand;
-/// the next batch is tried again.
+/// A writer that fails (a closed pipe, a full disk) makes `export` return an error and loses the
+/// blocks at hand; the next batch is tried again.
 pub struct ConsoleExporter {
     waterfall: Waterfall,
     state: Mutex<State>,
@@ -77,25 +81,17 @@ struct State {
 }
 
 impl ConsoleExporter {
-    /// Prints to standard output, in colour when that is a terminal that knows colour and `NO_COLOR` is not set.
+    /// Prints to standard output, in colour when that is a terminal that knows colour. `NO_COLOR`
+    /// switches colour off, `CLICOLOR_FORCE` on; an empty variable counts as unset.
     pub fn stdout() -> Self {
-        let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let color = io::stdout().is_terminal() && !is_set("NO_COLOR") && !dumb;
-        Self::new(io::stdout()).with_color(color)
+        Self::new(io::stdout()).with_color(wants_color(io::stdout().is_terminal(), var))
     }
 
-    /// Prints to `writer` without colour, in as many columns as `COLUMNS` says, 80 without it. Each batch is one
-    /// `write_all` and one `flush`.
+    /// Prints to `writer` without colour, in as many columns as `COLUMNS` says, 80 without it. Each
+    /// batch is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
-        let columns = std::env::var("COLUMNS")
-            .ok()
-            .and_then(|columns| columns.parse().ok());
-        let columns = columns
-            .filter(|&columns| columns > 0)
-            .unwrap_or(DEFAULT_WIDTH);
         Self {
-            waterfall: Waterfall::new(columns, false),
+            waterfall: Waterfall::new(columns(var), false),
             state: Mutex::new(State {
                 assembly: Assembly::default(),
                 writer: Some(Box::new(writer)),
@@ -145,6 +141,23 @@ impl ConsoleExporter {
         // A writer of the caller's that panicked leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String>) -> bool {
+    let knows_color = is_terminal && var("TERM").is_none_or(|term| term != "dumb");
+    var("NO_COLOR").is_none() && (knows_color || var("CLICOLOR_FORCE").is_some())
+}
+
+fn columns(var: impl Fn(&str) -> Option<String>) -> usize {
+    // 0 stands for a terminal of unknown size.
+    let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
+    columns
+        .filter(|&columns| columns > 0)
+        .unwrap_or(DEFAULT_WIDTH)
 }
 
 impl SpanExporter for ConsoleExporter {

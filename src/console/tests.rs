@@ -222,6 +222,20 @@ GET /resize/{options}/{*sou… 200 48.2 ms
 }
 
 #[test]
+fn a_short_title_leaves_room_for_the_trace_id() {
+    for (route, first_line) in [
+        (
+            "/",
+            "GET / 200 9.00 µs         4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        ("/long/{route}", "GET /long/{route} 200 9.00 µs"),
+    ] {
+        let page = draw(58, vec![request(1, route, 200, 0, 9)]);
+        assert_eq!(page.lines().next(), Some(first_line));
+    }
+}
+
+#[test]
 fn a_wide_terminal() {
     assert_eq!(
         draw(120, resize()),
@@ -390,4 +404,38 @@ fn colours_are_only_added() {
         .map(|piece| piece.split_once('m').map_or(piece, |(_, text)| text))
         .collect();
     assert_eq!(without, plain);
+}
+
+#[test]
+fn colour_and_width_follow_the_environment() {
+    for (is_terminal, set, color) in [
+        (true, None, true),
+        (false, None, false),
+        (true, Some(("TERM", "xterm")), true),
+        (true, Some(("TERM", "dumb")), false),
+        (true, Some(("NO_COLOR", "1")), false),
+        (false, Some(("CLICOLOR_FORCE", "1")), true),
+    ] {
+        let var = |name: &str| {
+            set.filter(|(set, _)| *set == name)
+                .map(|(_, value)| value.to_owned())
+        };
+        assert_eq!(
+            wants_color(is_terminal, var),
+            color,
+            "{is_terminal} {set:?}"
+        );
+    }
+    assert!(
+        !wants_color(true, |name| (name != "TERM").then(|| "1".to_owned())),
+        "NO_COLOR wins"
+    );
+    for (value, width) in [
+        (None, 80),
+        (Some("132"), 132),
+        (Some("0"), 80),
+        (Some("wide"), 80),
+    ] {
+        assert_eq!(columns(|_| value.map(str::to_owned)), width, "{value:?}");
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Writes out everything a terminal would obey or hide rather than show: control characters (escape sequences
-/// start with one), direction overrides, zero-width and unassigned characters. Runs of white space become one
-/// space, so that a message of several lines flows as one.
+/// Writes out everything a terminal would obey or hide rather than show: control characters (escape
+/// sequences start with one), direction overrides, zero-width and unassigned characters. Runs of
+/// white space become one space, so that a message of several lines flows as one.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split_whitespace() {
@@ -12,7 +12,8 @@ pub(super) fn printable(text: &str) -> String {
             out.push(' ');
         }
         for c in word.chars() {
-            // `escape_debug` knows Unicode's unprintable characters, but for Rust literals it escapes quotes too.
+            // `escape_debug` knows Unicode's unprintable characters, but for Rust literals it
+            // escapes quotes too.
             if matches!(c, '"' | '\'' | '\\') || combines(c) {
                 out.push(c);
             } else {
@@ -23,8 +24,9 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
-/// The number of terminal columns of a [`printable`] text. Wide characters are judged by block, so a rare symbol
-/// may be given two columns where it takes one: a line is never longer than it was measured.
+/// The number of terminal columns of a [`printable`] text. Wide characters are judged by block, so
+/// a rare symbol may be given two columns where it takes one: a line is never longer than it was
+/// measured.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
 }
@@ -51,8 +53,8 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// Whether `c` is drawn onto the character before it: the standard library escapes such a character at the start
-/// of a string and keeps it elsewhere.
+/// Whether `c` is drawn onto the character before it: the standard library escapes such a character
+/// at the start of a string and keeps it elsewhere.
 fn combines(c: char) -> bool {
     if c.is_ascii() {
         return false;

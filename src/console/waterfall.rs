@@ -174,7 +174,8 @@ impl Drawing {
         );
     }
 
-    /// Says in words that a span was cancelled or failed, leaving out errors that are shown elsewhere.
+    /// Says in words that a span was cancelled or failed, leaving out errors that are shown
+    /// elsewhere.
     fn troubles(&mut self, span: &SpanData, indent: usize, shown: &HashSet<describe::Error>) {
         if let Some(text) = describe::cancelled(span) {
             self.words(YELLOW, indent, &text);
@@ -258,8 +259,9 @@ impl Layout {
     }
 }
 
-/// A bar from `start` to `end` on an axis of `total` in `cells` columns, with a precision of an eighth of a column
-/// at its end, and of about a third at its start, for which Unicode has fewer blocks.
+/// A bar from `start` to `end` on an axis of `total` in `cells` columns, with a precision of an
+/// eighth of a column at its end, and of about a third at its start, for which Unicode has fewer
+/// blocks.
 fn bar(start: Duration, end: Duration, total: Duration, cells: usize) -> String {
     const LEFT: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
     const RIGHT: [char; 9] = [' ', '▕', '▕', '▐', '▐', '▐', '█', '█', '█'];

@@ -1,7 +1,9 @@
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
+use opentelemetry_sdk::trace::TracerProviderBuilder;
 
 use super::Telemetry;
 use super::env::Variables;
@@ -9,6 +11,10 @@ use super::error::TelemetryError;
 use super::id_generator::TraceIdGenerator;
 use super::report::{Sink, TelemetryEvent};
 use super::sampler::Sampler;
+#[cfg(feature = "console")]
+use crate::console::ConsoleExporter;
+use crate::propagation::Propagators;
+
 use super::settings::{Code, PREFIX, Protocol, Settings};
 
 /// The settings of [`Telemetry`] in code; the environment fills in what code leaves open.
@@ -23,13 +29,32 @@ use super::settings::{Code, PREFIX, Protocol, Settings};
 ///     .build()?;
 /// # Ok::<(), tower_image_trace::telemetry::TelemetryError>(())
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 #[must_use]
 pub struct TelemetryBuilder {
     code: Code,
     prefix: Option<String>,
     vars: Option<Vec<(String, String)>>,
-    sink: Sink,
+    outlets: Outlets,
+}
+
+/// Where things go that are not settings, because they are not data.
+#[derive(Debug, Default)]
+pub(super) struct Outlets {
+    pub(super) events: Sink,
+    #[cfg(feature = "console")]
+    pub(super) console: Option<ConsoleExporter>,
+    pub(super) tracer_provider: Option<Change>,
+}
+
+pub(super) struct Change(
+    pub(super) Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>,
+);
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Change")
+    }
 }
 
 impl TelemetryBuilder {
@@ -72,6 +97,19 @@ impl TelemetryBuilder {
         self
     }
 
+    /// The formats of the caller's context; `tracecontext,baggage` when left out.
+    pub fn propagators(mut self, propagators: Propagators) -> Self {
+        self.code.propagators = Some(propagators);
+        self
+    }
+
+    /// Whether [`Stage::inject`](crate::Stage::inject) writes the context into requests to image
+    /// origins; `false` when left out.
+    pub const fn propagate_external(mut self, propagate: bool) -> Self {
+        self.code.propagate_external = Some(propagate);
+        self
+    }
+
     /// How ids of new traces are made; [`TraceIdGenerator::Xray`] when left out.
     pub const fn trace_id_generator(mut self, generator: TraceIdGenerator) -> Self {
         self.code.trace_id_generator = Some(generator);
@@ -92,14 +130,31 @@ impl TelemetryBuilder {
 
     /// Prints traces to the terminal as waterfalls instead of sending them to a collector.
     #[cfg(feature = "console")]
-    pub const fn console(mut self) -> Self {
+    pub fn console(self) -> Self {
+        self.console_exporter(ConsoleExporter::stdout())
+    }
+
+    /// [`console`](Self::console) with a width, colours or a writer of its own.
+    #[cfg(feature = "console")]
+    pub fn console_exporter(mut self, exporter: ConsoleExporter) -> Self {
         self.code.console = true;
+        self.outlets.console = Some(exporter);
+        self
+    }
+
+    /// Changes the tracer provider before it is built, for a span processor of your own beside the
+    /// exporter of this crate.
+    pub fn tracer_provider_with(
+        mut self,
+        change: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send + 'static,
+    ) -> Self {
+        self.outlets.tracer_provider = Some(Change(Box::new(change)));
         self
     }
 
     /// Calls `callback` with what is also written to the log, on the I/O thread: it must be quick.
     pub fn on_event(mut self, callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
-        self.sink = Sink(Some(Arc::new(callback)));
+        self.outlets.events = Sink(Some(Arc::new(callback)));
         self
     }
 
@@ -142,6 +197,6 @@ impl TelemetryBuilder {
     /// # Errors
     /// All wrong settings together, or that the I/O thread could not be started.
     pub fn build(self) -> Result<Telemetry, TelemetryError> {
-        Telemetry::start(self.settings()?, self.sink)
+        Telemetry::start(self.settings()?, self.outlets)
     }
 }

@@ -4,27 +4,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 
+use super::item::{Item, UNSENT, count};
 use super::queue::Queue;
 use super::report::SignalReport;
 use super::transport::{Failure, Retry, Transport};
-
-/// What a queue holds.
-pub(super) trait Item: Sized + Send + 'static {
-    /// Spans, data points or log records in it.
-    fn count(&self) -> u64 {
-        1
-    }
-
-    /// The OTLP export request for a batch.
-    fn encode(batch: Vec<Self>, resource: &ResourceAttributesWithSchema) -> Bytes;
-}
-
-fn count<T: Item>(batch: &[T]) -> u64 {
-    batch.iter().map(Item::count).sum()
-}
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 // short, so that a collector that is back is noticed before the queue is full
@@ -48,30 +33,55 @@ pub(super) async fn deliver<T: Item>(
         let taken = batch.len() as u64;
         let items = count(&batch);
         let body = T::encode(batch, &resource);
+        let in_flight = InFlight {
+            report: &report,
+            items,
+        };
         let started = Instant::now();
         loop {
             match transport.send(body.clone()).await {
                 Ok(accepted) => {
                     pause = FIRST_PAUSE;
-                    report.exported(items, accepted);
+                    report.exported(items, accepted.rejected, &accepted.message);
                     break;
                 }
                 Err(failure) => {
                     let left = window.saturating_sub(started.elapsed());
                     let Some(wait) = pause_before_retry(&failure, &mut pause, left) else {
-                        report.lost(items, &failure);
+                        report.lost(items, &failure.message);
                         if failure.retry != Retry::Never {
                             let old = queue.settle_older_than(window);
-                            report.lost(count(&old), &failure);
+                            report.lost(count(&old), &failure.message);
                         }
                         break;
                     };
-                    report.attempt_failed(&failure);
+                    report.attempt_failed(&failure.message);
                     queue.pause(wait).await;
                 }
             }
         }
+        in_flight.settle();
         queue.settle(taken);
+    }
+}
+
+/// Counts a batch as lost when the I/O thread ends while it is being sent.
+struct InFlight<'a> {
+    report: &'a SignalReport,
+    items: u64,
+}
+
+impl InFlight<'_> {
+    fn settle(mut self) {
+        self.items = 0;
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if self.items > 0 {
+            self.report.lost(self.items, UNSENT);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 use prost::Message;
 
-use super::deliver::Item;
+use super::item::Item;
 use super::queue::Queue;
 use super::report::SignalReport;
 

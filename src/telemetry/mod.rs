@@ -30,6 +30,8 @@ mod builder;
 #[cfg(feature = "_otlp")]
 #[cfg_attr(not(feature = "otlp-grpc"), allow(dead_code))]
 mod client;
+#[cfg(feature = "console")]
+mod console;
 #[cfg(feature = "_otlp")]
 mod deliver;
 mod endpoint;
@@ -41,6 +43,7 @@ mod grpc;
 mod http;
 mod id_generator;
 mod io_thread;
+mod item;
 #[cfg(feature = "_otlp")]
 mod metric_exporter;
 mod queue;
@@ -53,13 +56,15 @@ mod span_processor;
 #[cfg(feature = "_otlp")]
 mod transport;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider};
 
 pub use builder::TelemetryBuilder;
+use builder::{Change, Outlets};
 pub use error::{SettingError, TelemetryError};
 pub use id_generator::{ContinuingIdGenerator, TraceIdGenerator};
 pub use report::{SignalStats, TelemetryEvent};
@@ -69,10 +74,15 @@ pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLim
 use id_generator::AnyIdGenerator;
 use io_thread::IoThread;
 use queue::Queue;
-use report::{SignalReport, Sink};
+use report::SignalReport;
 use settings::Signal;
 use shutdown::{Pipeline, Reports, off_runtime};
 use span_processor::QueueSpanProcessor;
+
+#[cfg(feature = "console")]
+use crate::console::ConsoleExporter;
+use crate::propagation::Propagators;
+use crate::{ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -86,6 +96,7 @@ pub struct Telemetry {
     tracer_provider: SdkTracerProvider,
     meter_provider: SdkMeterProvider,
     settings: Settings,
+    in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
     /// `None` when everything is switched off.
     pipeline: Option<Arc<Pipeline>>,
 }
@@ -136,8 +147,48 @@ impl Telemetry {
         self.meter_provider.clone()
     }
 
-    /// Makes the providers those of [`opentelemetry::global`].
+    /// The formats of the caller's context.
+    #[must_use]
+    pub fn propagators(&self) -> Propagators {
+        self.settings.propagators.clone()
+    }
+
+    /// A layer that traces and measures with these providers, settings and formats.
+    ///
+    /// For a filter or a trust decision of your own, give the providers to
+    /// [`ImageTraceLayer::builder`].
+    #[must_use]
+    pub fn trace_layer(&self) -> ImageTraceLayer {
+        if !self.is_enabled() {
+            return ImageTraceLayer::disabled();
+        }
+        let layer = ImageTraceLayer::builder()
+            .tracer_provider(self.tracer_provider())
+            .propagators(self.propagators())
+            .propagate_external(self.settings.propagate_external);
+        match self.settings.metrics {
+            Exporter::None => layer.without_metrics().build(),
+            _ => layer.meter_provider(self.meter_provider()).build(),
+        }
+    }
+
+    /// A layer that counts requests in progress, and the counts, which are exported as
+    /// `requests_in_progress` and `images_in_progress`.
+    ///
+    /// All layers from one `Telemetry` share their counts.
+    #[must_use]
+    pub fn in_progress_layer(&self) -> (RequestsInProgressLayer, RequestsInProgress) {
+        let pair = self.in_progress.get_or_init(|| {
+            let (layer, counts) = RequestsInProgressLayer::pair();
+            in_progress_gauges(&self.meter_provider, &counts);
+            (layer, counts)
+        });
+        pair.clone()
+    }
+
+    /// Makes the providers and formats those of [`opentelemetry::global`].
     pub fn install_global(&self) {
+        opentelemetry::global::set_text_map_propagator(self.propagators());
         opentelemetry::global::set_tracer_provider(self.tracer_provider());
         opentelemetry::global::set_meter_provider(self.meter_provider());
     }
@@ -205,7 +256,7 @@ impl Telemetry {
             .map_or(Ok(()), |pipeline| pipeline.flush(timeout))
     }
 
-    fn start(settings: Settings, sink: Sink) -> Result<Self, TelemetryError> {
+    fn start(settings: Settings, outlets: Outlets) -> Result<Self, TelemetryError> {
         let resource = resource::build(&settings);
         let limits = settings.span_limits;
         let mut tracer_provider = SdkTracerProvider::builder()
@@ -221,23 +272,32 @@ impl Telemetry {
                 Exporter::None => SdkSampler::AlwaysOff,
                 _ => settings.sampler.into(),
             });
+        if let Some(Change(change)) = outlets.tracer_provider {
+            tracer_provider = change(tracer_provider);
+        }
         let mut meter_provider = SdkMeterProvider::builder().with_resource(resource.clone());
         if !settings.is_enabled() {
             return Ok(Self {
                 tracer_provider: tracer_provider.build(),
                 meter_provider: meter_provider.build(),
                 settings,
+                in_progress: OnceLock::new(),
                 pipeline: None,
             });
         }
 
         let thread = IoThread::start().map_err(TelemetryError::IoThread)?;
         let reports = Arc::new(Reports {
-            traces: Arc::new(SignalReport::new(Signal::Traces, sink.clone())),
-            metrics: Arc::new(SignalReport::new(Signal::Metrics, sink.clone())),
+            traces: Arc::new(SignalReport::new(Signal::Traces, outlets.events.clone())),
+            metrics: Arc::new(SignalReport::new(Signal::Metrics, outlets.events.clone())),
         });
 
-        let spans = Arc::new(Queue::new(settings.span_batching));
+        let mut span_batching = settings.span_batching;
+        if matches!(settings.traces, Exporter::Console) {
+            // somebody is looking
+            span_batching.schedule_delay = Duration::from_millis(100);
+        }
+        let spans = Arc::new(Queue::new(span_batching));
         #[cfg(feature = "_otlp")]
         if let Exporter::Otlp(exporter) = &settings.traces {
             let transport = transport::Transport::new(exporter, Signal::Traces);
@@ -247,6 +307,15 @@ impl Telemetry {
                 (&resource).into(),
                 transport,
                 report,
+            ));
+        }
+        #[cfg(feature = "console")]
+        if matches!(settings.traces, Exporter::Console) {
+            let exporter = outlets.console.unwrap_or_else(ConsoleExporter::stdout);
+            thread.spawn(console::print(
+                spans.clone(),
+                exporter,
+                reports.traces.clone(),
             ));
         }
         if !matches!(settings.traces, Exporter::None) {
@@ -293,14 +362,33 @@ impl Telemetry {
             reports,
         };
         let summary = settings.summary();
-        sink.emit(&TelemetryEvent::Started { summary });
+        outlets.events.emit(&TelemetryEvent::Started { summary });
         Ok(Self {
             tracer_provider: tracer_provider.build(),
             meter_provider,
             settings,
+            in_progress: OnceLock::new(),
             pipeline: Some(Arc::new(pipeline)),
         })
     }
+}
+
+fn in_progress_gauges(provider: &SdkMeterProvider, counts: &RequestsInProgress) {
+    let meter = provider.meter(env!("CARGO_PKG_NAME"));
+    let requests = counts.clone();
+    meter
+        .i64_observable_gauge("requests_in_progress")
+        .with_unit("1")
+        .with_description("The number of requests currently in progress.")
+        .with_callback(move |gauge| gauge.observe(requests.requests(), &[]))
+        .build();
+    let images = counts.clone();
+    meter
+        .i64_observable_gauge("images_in_progress")
+        .with_unit("1")
+        .with_description("The number of images currently in progress.")
+        .with_callback(move |gauge| gauge.observe(images.images(), &[]))
+        .build();
 }
 
 impl Drop for Telemetry {

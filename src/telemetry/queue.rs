@@ -37,7 +37,7 @@ struct State<T> {
 
 impl<T> State<T> {
     fn pending(&self) -> u64 {
-        self.accepted - self.settled
+        self.accepted.saturating_sub(self.settled)
     }
 
     fn close_batch(&mut self) {
@@ -162,6 +162,19 @@ impl<T> Queue<T> {
             let waited = self.settled.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Gives up everything, because nobody will take it any more, and returns what was not taken.
+    pub(super) fn abandon(&self) -> Vec<T> {
+        let mut state = self.lock();
+        state.closed = true;
+        state.settled = state.accepted;
+        let full = std::mem::take(&mut state.full);
+        let mut left: Vec<T> = full.into_iter().flat_map(|(_, batch)| batch).collect();
+        left.append(&mut state.open);
+        drop(state);
+        self.settled.notify_all();
+        left
     }
 
     /// Refuses all further items.

@@ -7,8 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::settings::Signal;
-#[cfg(feature = "_otlp")]
-use super::transport::{Accepted, Failure};
 
 /// How long nothing more is said about a kind of event after it was reported.
 const QUIET: Duration = Duration::from_secs(60);
@@ -113,7 +111,9 @@ pub struct SignalStats {
 
 /// The callback for events, beside the log.
 #[derive(Clone, Default)]
-pub(super) struct Sink(pub(super) Option<Arc<dyn Fn(&TelemetryEvent) + Send + Sync>>);
+pub(super) struct Sink(pub(super) Option<Arc<Callback>>);
+
+type Callback = dyn Fn(&TelemetryEvent) + Send + Sync;
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -217,9 +217,8 @@ impl SignalReport {
         self.dropped.fetch_add(items, Relaxed);
     }
 
-    #[cfg(feature = "_otlp")]
-    pub(super) fn exported(&self, items: u64, accepted: Accepted) {
-        let rejected = accepted.rejected.min(items);
+    pub(super) fn exported(&self, items: u64, rejected: u64, message: &str) {
+        let rejected = rejected.min(items);
         self.exported.fetch_add(items - rejected, Relaxed);
         self.failed.fetch_add(rejected, Relaxed);
         let what = self.signal.items();
@@ -235,62 +234,50 @@ impl SignalReport {
             });
         }
         let total = said.rejected.total + rejected;
-        let warning = !accepted.message.is_empty() && is_due(&mut said.rejected.when);
+        let warning = !message.is_empty() && is_due(&mut said.rejected.when);
         let count = said.rejected.due(total, warning);
         if count.is_some() || warning {
-            let (count, message) = (count.unwrap_or(0), accepted.message);
+            let (count, message) = (count.unwrap_or(0), message.to_owned());
             events.push(TelemetryEvent::Rejected {
                 what,
                 count,
                 message,
             });
         }
-        self.say(said, events);
+        self.say(said, events, false);
     }
 
-    #[cfg(feature = "_otlp")]
-    pub(super) fn attempt_failed(&self, failure: &Failure) {
+    pub(super) fn attempt_failed(&self, error: &str) {
         let mut said = self.said();
         said.failing_since.get_or_insert_with(Instant::now);
-        said.error.clone_from(&failure.message);
+        error.clone_into(&mut said.error);
         let mut events = Vec::new();
         if is_due(&mut said.failure) {
-            let error = failure.message.clone();
+            let error = error.to_owned();
             events.push(TelemetryEvent::ExportFailed {
                 what: self.signal.items(),
                 error,
             });
         }
-        self.say(said, events);
+        self.say(said, events, false);
     }
 
-    #[cfg(feature = "_otlp")]
-    pub(super) fn lost(&self, items: u64, failure: &Failure) {
+    pub(super) fn lost(&self, items: u64, error: &str) {
         self.failed.fetch_add(items, Relaxed);
         let mut said = self.said();
         said.failing_since.get_or_insert_with(Instant::now);
-        said.error.clone_from(&failure.message);
+        error.clone_into(&mut said.error);
         said.lost.total += items;
-        self.say(said, Vec::new());
+        self.say(said, Vec::new(), false);
     }
 
     /// Says what was not said because of the time since the last report.
     pub(super) fn finish(&self) {
         let said = self.said();
-        self.say_counts(said, Vec::new(), true);
+        self.say(said, Vec::new(), true);
     }
 
-    #[cfg(feature = "_otlp")]
-    fn say(&self, said: MutexGuard<'_, Said>, events: Vec<TelemetryEvent>) {
-        self.say_counts(said, events, false);
-    }
-
-    fn say_counts(
-        &self,
-        mut said: MutexGuard<'_, Said>,
-        mut events: Vec<TelemetryEvent>,
-        now: bool,
-    ) {
+    fn say(&self, mut said: MutexGuard<'_, Said>, mut events: Vec<TelemetryEvent>, now: bool) {
         let what = self.signal.items();
         let lost = said.lost.total;
         if let Some(count) = said.lost.due(lost, now) {

@@ -13,6 +13,7 @@ use super::error::{SettingError, TelemetryError};
 use super::id_generator::TraceIdGenerator;
 use super::resource;
 use super::sampler::{self, Sampler};
+use crate::propagation::{PropagatorError, Propagators};
 
 /// The prefix imgproxy's own variables have.
 pub(super) const PREFIX: &str = "IMGPROXY_";
@@ -141,6 +142,10 @@ pub struct Settings {
     pub service_name: String,
     /// The other attributes of the resource, percent-decoded.
     pub resource_attributes: Vec<(String, String)>,
+    /// The formats of the caller's context.
+    pub propagators: Propagators,
+    /// Whether the trace context is written into requests to image origins.
+    pub propagate_external: bool,
     /// How trace ids are made.
     pub trace_id_generator: TraceIdGenerator,
     /// Which traces are recorded.
@@ -201,6 +206,8 @@ impl Settings {
             metrics: Exporter::None,
             service_name: String::new(),
             resource_attributes: resource_attributes(&mut vars),
+            propagators: propagators(&mut vars, code),
+            propagate_external: propagate_external(&mut vars, code),
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
             span_limits: span_limits(&mut vars),
@@ -236,6 +243,8 @@ pub(super) struct Code {
     pub(super) insecure: Option<bool>,
     pub(super) timeout: Option<Duration>,
     pub(super) service_name: Option<String>,
+    pub(super) propagators: Option<Propagators>,
+    pub(super) propagate_external: Option<bool>,
     pub(super) trace_id_generator: Option<TraceIdGenerator>,
     pub(super) sampler: Option<Sampler>,
     pub(super) metrics: Option<bool>,
@@ -463,6 +472,26 @@ fn metrics_enabled(vars: &mut Variables, code: &Code) -> bool {
     code.metrics
         .or(asked)
         .unwrap_or_else(|| vars.get("OTEL_METRICS_EXPORTER").is_some())
+}
+
+fn propagators(vars: &mut Variables, code: &Code) -> Propagators {
+    let variable = vars.own("PROPAGATORS");
+    let parsed = match vars.first(&[variable.as_str(), "OTEL_PROPAGATORS"]) {
+        Some((name, list)) => list
+            .parse()
+            .map_err(|error: PropagatorError| (name.to_owned(), error.to_string())),
+        None => Ok(Propagators::default()),
+    };
+    let parsed = parsed.map_err(|(setting, problem)| {
+        vars.refuse(SettingError::Unusable { setting, problem });
+    });
+    code.propagators.clone().or(parsed.ok()).unwrap_or_default()
+}
+
+fn propagate_external(vars: &mut Variables, code: &Code) -> bool {
+    let variable = vars.own("PROPAGATE_EXTERNAL");
+    let parsed = vars.parse_bool(&[variable.as_str()]);
+    code.propagate_external.or(parsed).unwrap_or(false)
 }
 
 fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {

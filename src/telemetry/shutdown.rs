@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::error::TelemetryError;
 use super::io_thread::IoThread;
+use super::item::{Item, UNSENT, count};
 #[cfg(feature = "_otlp")]
 use super::metric_exporter::MetricsRequest;
 use super::queue::{Queue, deadline};
@@ -66,6 +67,9 @@ impl Pipeline {
         self.spans.close();
         let drained = self.drain(timeout, move || drop(provider.shutdown()));
         thread.stop(STOP);
+        give_up(&self.spans, &self.reports.traces);
+        #[cfg(feature = "_otlp")]
+        give_up(&self.metrics, &self.reports.metrics);
         self.reports.traces.finish();
         self.reports.metrics.finish();
         drained
@@ -99,6 +103,13 @@ impl Pipeline {
             0 => Ok(()),
             lost => Err(TelemetryError::Undelivered { lost }),
         }
+    }
+}
+
+fn give_up<T: Item>(queue: &Queue<T>, report: &SignalReport) {
+    let left = count(&queue.abandon());
+    if left > 0 {
+        report.lost(left, UNSENT);
     }
 }
 

@@ -5,6 +5,7 @@ use opentelemetry::Context;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
 
+use super::item::Item;
 use super::queue::{Queue, deadline};
 use super::report::SignalReport;
 
@@ -47,8 +48,8 @@ impl SpanProcessor for QueueSpanProcessor {
     }
 }
 
-#[cfg(feature = "_otlp")]
-impl super::deliver::Item for SpanData {
+impl Item for SpanData {
+    #[cfg(feature = "_otlp")]
     fn encode(
         batch: Vec<Self>,
         resource: &opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema,

@@ -1,0 +1,509 @@
+//! A collector in this process: real gRPC and real HTTP/protobuf, on one port.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    ops::Deref,
+    sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use axum::{Router, routing::post};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use opentelemetry_proto::tonic::{
+    collector::{
+        metrics::v1::{
+            ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+            metrics_service_server::{MetricsService, MetricsServiceServer},
+        },
+        trace::v1::{
+            ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+            trace_service_server::{TraceService, TraceServiceServer},
+        },
+    },
+    common::v1::{KeyValue, any_value},
+    metrics::v1::Metric,
+    trace::v1,
+};
+use prost::Message;
+use tokio::{net::TcpListener, sync::oneshot};
+use tonic::codec::CompressionEncoding;
+
+/// Long enough for the busiest machine; nothing waits that long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How the collector treats the requests that come next.
+#[derive(Clone, Debug, Default)]
+pub enum Behaviour {
+    #[default]
+    Accept,
+    /// Takes the request after a while.
+    Slow(Duration),
+    /// Never answers.
+    Hang,
+    /// Takes the request but for so many items.
+    Reject(i64, &'static str),
+    /// Answers with this status, over HTTP and over gRPC.
+    Refuse {
+        http: StatusCode,
+        grpc: tonic::Code,
+        message: &'static str,
+        retry_after: Option<Duration>,
+    },
+}
+
+/// A span as it was received, with what the request said about where it comes from.
+#[derive(Clone, Debug)]
+pub struct ReceivedSpan {
+    pub span: v1::Span,
+    pub resource: BTreeMap<String, String>,
+    pub scope: String,
+}
+
+impl ReceivedSpan {
+    pub fn trace_id(&self) -> String {
+        hex(&self.span.trace_id)
+    }
+
+    pub fn attributes(&self) -> BTreeMap<String, String> {
+        attributes(&self.span.attributes)
+    }
+}
+
+impl Deref for ReceivedSpan {
+    type Target = v1::Span;
+
+    fn deref(&self) -> &v1::Span {
+        &self.span
+    }
+}
+
+#[derive(Default)]
+struct State {
+    spans: Vec<ReceivedSpan>,
+    metrics: Vec<Metric>,
+    /// The heads of all requests, those that were not taken included.
+    requests: Vec<HeaderMap>,
+    behaviour: Behaviour,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// The collector; it has a thread of its own, so any kind of test can wait for it. Gone when dropped.
+pub struct OtlpServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl OtlpServer {
+    pub fn start() -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// On the address of one that is gone, to be the same collector after a restart.
+    pub fn start_at(address: SocketAddr) -> Self {
+        let shared = Arc::<Shared>::default();
+        let (stop, stopped) = oneshot::channel();
+        let listener = std::net::TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let collector = Collector(shared.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let listener = TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    _ = stopped => {}
+                    () = serve(listener, collector) => {}
+                }
+            });
+        });
+        Self {
+            address,
+            shared,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `127.0.0.1:port`, for both protocols.
+    pub fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub fn behave(&self, behaviour: Behaviour) {
+        self.shared.state.lock().unwrap().behaviour = behaviour;
+    }
+
+    pub fn spans(&self) -> Vec<ReceivedSpan> {
+        self.shared.state.lock().unwrap().spans.clone()
+    }
+
+    pub fn metrics(&self) -> Vec<Metric> {
+        self.shared.state.lock().unwrap().metrics.clone()
+    }
+
+    /// The headers of all requests, gRPC metadata included.
+    pub fn requests(&self) -> Vec<HeaderMap> {
+        self.shared.state.lock().unwrap().requests.clone()
+    }
+
+    /// Waits for that many spans, blocking.
+    pub fn wait_for_spans(&self, count: usize) -> Vec<ReceivedSpan> {
+        self.wait_for(|state| (state.spans.len() >= count).then(|| state.spans.clone()))
+    }
+
+    /// Waits for a metric of that name, blocking.
+    pub fn wait_for_metric(&self, name: &str) -> Metric {
+        self.wait_for(|state| {
+            let mut metrics = state.metrics.iter();
+            metrics.find(|metric| metric.name == name).cloned()
+        })
+    }
+
+    /// Waits for that many requests, taken or not, blocking.
+    pub fn wait_for_requests(&self, count: usize) -> Vec<HeaderMap> {
+        self.wait_for(|state| (state.requests.len() >= count).then(|| state.requests.clone()))
+    }
+
+    fn wait_for<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.shared.state.lock().unwrap();
+        loop {
+            if let Some(found) = look(&state) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero(),
+                "{} requests, {} spans, metrics {:?}",
+                state.requests.len(),
+                state.spans.len(),
+                state.metrics.iter().map(|m| &m.name).collect::<Vec<_>>(),
+            );
+            state = self.shared.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+}
+
+impl Drop for OtlpServer {
+    fn drop(&mut self) {
+        let _ = self.stop.take().unwrap().send(());
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+async fn serve(listener: TcpListener, collector: Collector) {
+    let traces =
+        TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
+    let metrics =
+        MetricsServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
+    let router = Router::new()
+        .route("/v1/traces", post(http_traces))
+        .route("/v1/metrics", post(http_metrics))
+        .with_state(collector)
+        .route_service(
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            traces,
+        )
+        .route_service(
+            "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            metrics,
+        );
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            return;
+        };
+        let service = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let connection = auto::Builder::new(TokioExecutor::new());
+            let _ = connection
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+#[derive(Clone)]
+struct Collector(Arc<Shared>);
+
+/// What to answer: items to refuse out of a request that is taken, or a refusal of all.
+type Verdict = Result<Option<(i64, &'static str)>, Refusal>;
+
+struct Refusal {
+    http: StatusCode,
+    grpc: tonic::Code,
+    message: &'static str,
+    retry_after: Option<Duration>,
+}
+
+impl Collector {
+    async fn take(&self, head: HeaderMap, store: impl FnOnce(&mut State)) -> Verdict {
+        let behaviour = {
+            let mut state = self.0.state.lock().unwrap();
+            state.requests.push(head);
+            state.behaviour.clone()
+        };
+        self.0.changed.notify_all();
+        let partial = match behaviour {
+            Behaviour::Accept => None,
+            Behaviour::Slow(pause) => {
+                tokio::time::sleep(pause).await;
+                None
+            }
+            Behaviour::Hang => std::future::pending().await,
+            Behaviour::Reject(count, message) => Some((count, message)),
+            Behaviour::Refuse {
+                http,
+                grpc,
+                message,
+                retry_after,
+            } => {
+                return Err(Refusal {
+                    http,
+                    grpc,
+                    message,
+                    retry_after,
+                });
+            }
+        };
+        store(&mut self.0.state.lock().unwrap());
+        self.0.changed.notify_all();
+        Ok(partial)
+    }
+
+    async fn take_traces(&self, head: HeaderMap, request: ExportTraceServiceRequest) -> Verdict {
+        self.take(head, |state| {
+            for resource in request.resource_spans {
+                let about = attributes(&resource.resource.unwrap_or_default().attributes);
+                for scope in resource.scope_spans {
+                    let name = scope.scope.unwrap_or_default().name;
+                    state
+                        .spans
+                        .extend(scope.spans.into_iter().map(|span| ReceivedSpan {
+                            span,
+                            resource: about.clone(),
+                            scope: name.clone(),
+                        }));
+                }
+            }
+        })
+        .await
+    }
+
+    async fn take_metrics(&self, head: HeaderMap, request: ExportMetricsServiceRequest) -> Verdict {
+        self.take(head, |state| {
+            let scopes = request
+                .resource_metrics
+                .into_iter()
+                .flat_map(|r| r.scope_metrics);
+            state.metrics.extend(scopes.flat_map(|scope| scope.metrics));
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportTraceServiceRequest>,
+    ) -> Result<tonic::Response<ExportTraceServiceResponse>, tonic::Status> {
+        let (head, _, request) = request.into_parts();
+        let partial = self.take_traces(head.into_headers(), request).await;
+        let partial_success = partial.map_err(grpc_status)?.map(trace_partial);
+        Ok(tonic::Response::new(ExportTraceServiceResponse {
+            partial_success,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        let (head, _, request) = request.into_parts();
+        let partial = self.take_metrics(head.into_headers(), request).await;
+        let partial_success = partial.map_err(grpc_status)?.map(metrics_partial);
+        Ok(tonic::Response::new(ExportMetricsServiceResponse {
+            partial_success,
+        }))
+    }
+}
+
+fn trace_partial((rejected_spans, message): (i64, &str)) -> ExportTracePartialSuccess {
+    ExportTracePartialSuccess {
+        rejected_spans,
+        error_message: message.to_owned(),
+    }
+}
+
+fn metrics_partial((rejected_data_points, message): (i64, &str)) -> ExportMetricsPartialSuccess {
+    ExportMetricsPartialSuccess {
+        rejected_data_points,
+        error_message: message.to_owned(),
+    }
+}
+
+fn grpc_status(refusal: Refusal) -> tonic::Status {
+    match refusal.retry_after {
+        Some(pause) => {
+            let details = retry_details(refusal.grpc, refusal.message, pause);
+            tonic::Status::with_details(refusal.grpc, refusal.message, details)
+        }
+        None => tonic::Status::new(refusal.grpc, refusal.message),
+    }
+}
+
+/// `google.rpc.Status` with a `google.rpc.RetryInfo` in it.
+fn retry_details(code: tonic::Code, message: &str, pause: Duration) -> Bytes {
+    #[derive(Clone, PartialEq, Message)]
+    struct RpcStatus {
+        #[prost(int32, tag = "1")]
+        code: i32,
+        #[prost(string, tag = "2")]
+        message: String,
+        #[prost(message, repeated, tag = "3")]
+        details: Vec<Any>,
+    }
+    #[derive(Clone, PartialEq, Message)]
+    struct Any {
+        #[prost(string, tag = "1")]
+        type_url: String,
+        #[prost(message, optional, tag = "2")]
+        value: Option<RetryInfo>,
+    }
+    #[derive(Clone, PartialEq, Message)]
+    struct RetryInfo {
+        #[prost(message, optional, tag = "1")]
+        retry_delay: Option<Delay>,
+    }
+    #[derive(Clone, PartialEq, Message)]
+    struct Delay {
+        #[prost(int64, tag = "1")]
+        seconds: i64,
+        #[prost(int32, tag = "2")]
+        nanos: i32,
+    }
+    let delay = Delay {
+        seconds: pause.as_secs().try_into().unwrap(),
+        nanos: pause.subsec_nanos().try_into().unwrap(),
+    };
+    let info = Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+        value: Some(RetryInfo {
+            retry_delay: Some(delay),
+        }),
+    };
+    let status = RpcStatus {
+        code: code.into(),
+        message: message.to_owned(),
+        details: vec![info],
+    };
+    status.encode_to_vec().into()
+}
+
+type HttpAnswer =
+    Result<([(header::HeaderName, HeaderValue); 1], Vec<u8>), axum::response::Response>;
+
+async fn http_traces(
+    axum::extract::State(collector): axum::extract::State<Collector>,
+    head: HeaderMap,
+    body: Bytes,
+) -> HttpAnswer {
+    let request = decode(&head, &body);
+    let partial = collector
+        .take_traces(head, request)
+        .await
+        .map_err(http_refusal)?;
+    let partial_success = partial.map(trace_partial);
+    Ok(http_answer(&ExportTraceServiceResponse { partial_success }))
+}
+
+async fn http_metrics(
+    axum::extract::State(collector): axum::extract::State<Collector>,
+    head: HeaderMap,
+    body: Bytes,
+) -> HttpAnswer {
+    let request = decode(&head, &body);
+    let partial = collector
+        .take_metrics(head, request)
+        .await
+        .map_err(http_refusal)?;
+    let partial_success = partial.map(metrics_partial);
+    Ok(http_answer(&ExportMetricsServiceResponse {
+        partial_success,
+    }))
+}
+
+const PROTOBUF: (header::HeaderName, HeaderValue) = (
+    header::CONTENT_TYPE,
+    HeaderValue::from_static("application/x-protobuf"),
+);
+
+/// Panics on what is not valid, which the client sees as a connection that breaks.
+fn decode<M: Message + Default>(head: &HeaderMap, body: &[u8]) -> M {
+    assert_eq!(head[PROTOBUF.0], PROTOBUF.1);
+    match head.get(header::CONTENT_ENCODING) {
+        Some(encoding) => {
+            assert_eq!(encoding, "gzip");
+            let mut plain = Vec::new();
+            let mut decoder = flate2::read::GzDecoder::new(body);
+            std::io::Read::read_to_end(&mut decoder, &mut plain).unwrap();
+            M::decode(plain.as_slice()).unwrap()
+        }
+        None => M::decode(body).unwrap(),
+    }
+}
+
+fn http_answer(message: &impl Message) -> ([(header::HeaderName, HeaderValue); 1], Vec<u8>) {
+    ([PROTOBUF], message.encode_to_vec())
+}
+
+fn http_refusal(refusal: Refusal) -> axum::response::Response {
+    let mut response = http::Response::builder().status(refusal.http);
+    if let Some(pause) = refusal.retry_after {
+        response = response.header(header::RETRY_AFTER, pause.as_secs());
+    }
+    response.body(refusal.message.into()).unwrap()
+}
+
+pub fn attributes(attributes: &[KeyValue]) -> BTreeMap<String, String> {
+    let text = |value: &KeyValue| match value.value.as_ref().and_then(|any| any.value.as_ref()) {
+        Some(any_value::Value::StringValue(text)) => text.clone(),
+        Some(any_value::Value::IntValue(number)) => number.to_string(),
+        Some(any_value::Value::BoolValue(truth)) => truth.to_string(),
+        Some(any_value::Value::DoubleValue(number)) => number.to_string(),
+        other => format!("{other:?}"),
+    };
+    attributes
+        .iter()
+        .map(|attribute| (attribute.key.clone(), text(attribute)))
+        .collect()
+}
+
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
