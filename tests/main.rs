@@ -11,8 +11,6 @@ mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
-mod otlp_same_trace;
 #[cfg(all(
     feature = "axum",
     feature = "console",
@@ -20,6 +18,8 @@ mod otlp_same_trace;
     feature = "otlp-http"
 ))]
 mod image_proxy;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp_same_trace;
 mod propagation_vectors;
 mod real_connections;
 mod requests_in_progress;

@@ -1,6 +1,7 @@
 //! `--demo`: requests to the service itself, over TCP, each with the answer that must come back.
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -48,12 +49,14 @@ impl<'a> Demo<'a> {
 
     /// Runs the script; fails with the first answer that is not as expected.
     pub(crate) async fn run(&self) -> Outcome {
-        println!("# A plain resize\n");
+        heading("A plain resize")?;
         let plain = self.get("rs:fit:300:200/f:jpg", "chelsea.png", None);
         expect(StatusCode::OK, plain.await?)?;
         self.settle().await?;
 
-        println!("# A burst that has to queue: 6 requests for {WORKERS} workers\n");
+        heading(&format!(
+            "A burst that has to queue: 6 requests for {WORKERS} workers"
+        ))?;
         let mut burst = JoinSet::new();
         for _ in 0..6 {
             burst.spawn(self.get("rs:fill:500:500/f:webp", "hubble.jpg", None));
@@ -63,24 +66,24 @@ impl<'a> Demo<'a> {
         }
         self.settle().await?;
 
-        println!("# A missing source\n");
+        heading("A missing source")?;
         let missing = self.get("rs:fit:300:200", "missing.jpg", None);
         expect(StatusCode::NOT_FOUND, missing.await?)?;
         self.settle().await?;
 
-        println!("# A source that is no picture\n");
+        heading("A source that is no picture")?;
         let text = self.get("rs:fit:300:200", "notes.txt", None);
         expect(StatusCode::UNPROCESSABLE_ENTITY, text.await?)?;
         self.settle().await?;
 
-        println!("# A slow source, and a client that disconnects after half a second\n");
+        heading("A slow source, and a client that disconnects after half a second")?;
         let slow = self.get("rs:fit:300:200", "slow.png", None);
         if let Ok(answer) = timeout(Duration::from_millis(500), slow).await {
             return Err(format!("the slow source answered {}", answer?.0).into());
         }
         self.settle().await?;
 
-        println!("# A request of an upstream's trace: {UPSTREAM}\n");
+        heading(&format!("A request of the trace {UPSTREAM}"))?;
         let traced = self.get("rs:force:200:200/f:png", "rocket.jpg", Some(UPSTREAM));
         expect(StatusCode::OK, traced.await?)?;
         self.settle().await
@@ -122,6 +125,11 @@ impl<'a> Demo<'a> {
         let _ = self.telemetry.force_flush(Duration::from_secs(1)).await;
         Ok(())
     }
+}
+
+/// `println!` would panic when nobody reads on.
+fn heading(text: &str) -> Outcome {
+    Ok(writeln!(io::stdout(), "# {text}\n")?)
 }
 
 /// An expected success is a picture as well.
