@@ -4,27 +4,22 @@
 
 mod cancelled_requests;
 mod completed_requests;
-#[cfg(feature = "console")]
 mod console_waterfall;
-#[cfg(feature = "telemetry")]
 mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
-#[cfg(all(
-    feature = "axum",
-    feature = "console",
-    feature = "otlp-grpc",
-    feature = "otlp-http"
-))]
 mod image_proxy;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_same_trace;
+#[cfg(feature = "axum")]
+mod propagation_over_http;
+mod propagation_properties;
+mod propagation_together;
 mod propagation_vectors;
+mod propagation_w3c_trace_context;
 mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod telemetry_shutdown;
