@@ -19,12 +19,18 @@ mod filter_and_trust;
 ))]
 mod image_proxy;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp_failures;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_same_trace;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+mod otlp_tls;
 mod propagation_vectors;
 mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+#[cfg(feature = "telemetry")]
+mod telemetry_settings;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod telemetry_shutdown;

@@ -2,6 +2,8 @@
 
 pub mod body;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
+pub mod certificates;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 #[allow(dead_code)]
 pub mod otlp;
 pub mod recorder;
