@@ -4,19 +4,11 @@
 
 mod cancelled_requests;
 mod completed_requests;
-#[cfg(feature = "console")]
 mod console_waterfall;
-#[cfg(feature = "telemetry")]
 mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
-#[cfg(all(
-    feature = "axum",
-    feature = "console",
-    feature = "otlp-grpc",
-    feature = "otlp-http"
-))]
 mod image_proxy;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_failures;
@@ -24,7 +16,13 @@ mod otlp_failures;
 mod otlp_same_trace;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_tls;
+mod otlp_same_trace;
+#[cfg(feature = "axum")]
+mod propagation_over_http;
+mod propagation_properties;
+mod propagation_together;
 mod propagation_vectors;
+mod propagation_w3c_trace_context;
 mod real_connections;
 mod requests_in_progress;
 mod routes_and_methods;

@@ -1,0 +1,426 @@
+//! Several formats at once: order, merging, and what must not be lost.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::baggage::{BaggageExt, BaggageMetadata};
+use opentelemetry::propagation::TextMapPropagator;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{Context, KeyValue};
+use tower_image_trace::propagation::{
+    Propagator, PropagatorError, Propagators, continued_trace_id,
+};
+
+const W3C: (&str, &str) = (
+    "traceparent",
+    "00-11111111111111111111111111111111-1111111111111111-01",
+);
+const B3: (&str, &str) = ("b3", "22222222222222222222222222222222-2222222222222222-1");
+const XRAY_ROOT: &str = "Root=1-8a3c60f7-d188f8fa79d48a391a778fa6";
+const XRAY_ID: TraceId = TraceId::from_bytes(0x8a3c60f7d188f8fa79d48a391a778fa6_u128.to_be_bytes());
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
+    }
+    headers
+}
+
+fn extract(names: &str, lines: &[(&str, &str)]) -> Context {
+    let propagators: Propagators = names.parse().unwrap();
+    propagators.extract_headers(&Context::new(), &headers(lines))
+}
+
+fn inject(names: &str, cx: &Context) -> HeaderMap {
+    let propagators: Propagators = names.parse().unwrap();
+    let mut headers = HeaderMap::new();
+    propagators.inject_headers(cx, &mut headers);
+    headers
+}
+
+fn trace_id(cx: &Context) -> TraceId {
+    cx.span().span_context().trace_id()
+}
+
+fn baggage(cx: &Context) -> Vec<(String, String)> {
+    let member = |(key, (value, _)): (&opentelemetry::Key, &(opentelemetry::StringValue, _))| {
+        (key.to_string(), value.to_string())
+    };
+    let mut members: Vec<_> = cx.baggage().iter().map(member).collect();
+    members.sort();
+    members
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    let owned = |(key, value): &(&str, &str)| (key.to_string(), value.to_string());
+    pairs.iter().map(owned).collect()
+}
+
+/// `cx` with a local span of the same trace, as a service has it when it calls on.
+fn with_child(cx: &Context, sampled: bool) -> Context {
+    cx.with_remote_span_context(SpanContext::new(
+        trace_id(cx),
+        SpanId::from(7),
+        TraceFlags::default().with_sampled(sampled),
+        false,
+        TraceState::NONE,
+    ))
+}
+
+#[test]
+fn names_are_those_of_otel_propagators() {
+    let all = "tracecontext,baggage,b3,b3multi,jaeger,xray,ottrace";
+    let propagators: Propagators = all.parse().unwrap();
+    assert!(propagators.iter().eq(Propagator::ALL));
+    assert_eq!(propagators.to_string(), all);
+    for propagator in Propagator::ALL {
+        assert_eq!(propagator.to_string().parse(), Ok(propagator));
+    }
+}
+
+#[test]
+fn blanks_and_repeated_names_do_no_harm() {
+    let propagators: Propagators = " b3 ,, baggage,B3 ,".parse().unwrap();
+    assert_eq!(propagators.to_string(), "b3,baggage");
+    assert_eq!("".parse(), Ok(Propagators::default()));
+    assert_eq!(Propagators::default().to_string(), "tracecontext,baggage");
+}
+
+#[test]
+fn none_is_a_no_op() {
+    for list in ["none", " NONE ", "b3,none,baggage"] {
+        let propagators: Propagators = list.parse().unwrap();
+        assert_eq!(propagators, Propagators::none(), "{list:?}");
+        assert_eq!(propagators.to_string(), "none");
+        assert_eq!(propagators.fields().count(), 0);
+    }
+    assert!(!extract("none", &[W3C]).span().span_context().is_valid());
+    assert!(inject("none", &extract("tracecontext", &[W3C])).is_empty());
+}
+
+#[test]
+fn an_unknown_name_is_an_error_that_lists_the_valid_ones() {
+    let error = "baggage,zipkin".parse::<Propagators>().unwrap_err();
+    assert_eq!(error, PropagatorError::Unknown("zipkin".to_owned()));
+    let message = error.to_string();
+    assert!(message.contains("\"zipkin\""), "{message}");
+    for propagator in Propagator::ALL {
+        assert!(message.contains(propagator.name()), "{message}");
+    }
+    assert!(message.contains("none"), "{message}");
+    assert!("none,zipkin".parse::<Propagators>().is_err());
+}
+
+#[test]
+fn the_last_valid_parent_wins() {
+    assert_eq!(
+        trace_id(&extract("tracecontext,b3", &[W3C, B3])),
+        TraceId::from(u128::MAX / 15 * 2)
+    );
+    assert_eq!(
+        trace_id(&extract("b3,tracecontext", &[W3C, B3])),
+        TraceId::from(u128::MAX / 15)
+    );
+}
+
+#[test]
+fn an_invalid_parent_changes_nothing() {
+    let bad = [
+        ("tracecontext", "traceparent", "00-0-0-0"),
+        ("b3", "b3", "garbage"),
+        (
+            "b3multi",
+            "x-b3-traceid",
+            "22222222222222222222222222222222",
+        ),
+        ("jaeger", "uber-trace-id", "0:0:0:1"),
+        ("xray", "x-amzn-trace-id", "Root=1-0-0;Parent=1;Sampled=1"),
+        ("xray", "x-amzn-trace-id", XRAY_ROOT),
+        ("ottrace", "ot-tracer-traceid", "2222222222222222"),
+    ];
+    let before = extract("tracecontext", &[W3C]);
+    for (format, name, value) in bad {
+        let propagators: Propagators = format.parse().unwrap();
+        let after = propagators.extract_headers(&before, &headers(&[(name, value)]));
+        assert_eq!(
+            after.span().span_context(),
+            before.span().span_context(),
+            "{format}"
+        );
+    }
+}
+
+#[test]
+fn all_formats_are_written() {
+    let all = Propagators::new(Propagator::ALL);
+    let cx = extract("tracecontext", &[W3C]).with_baggage([KeyValue::new("k", "v")]);
+    let mut headers = HeaderMap::new();
+    all.inject_headers(&cx, &mut headers);
+    let mut written: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+    written.sort_unstable();
+    let want = [
+        "b3",
+        "baggage",
+        "ot-baggage-k",
+        "ot-tracer-sampled",
+        "ot-tracer-spanid",
+        "ot-tracer-traceid",
+        "traceparent",
+        "uber-trace-id",
+        "x-amzn-trace-id",
+        "x-b3-sampled",
+        "x-b3-spanid",
+        "x-b3-traceid",
+    ];
+    assert_eq!(written, want);
+    let fields: Vec<_> = all.fields().collect();
+    assert!(
+        want.iter()
+            .all(|name| name.starts_with("ot-baggage-") || fields.contains(name))
+    );
+}
+
+#[test]
+fn each_b3_writes_its_own_encoding_only() {
+    let cx = extract("b3", &[B3]);
+    assert_eq!(inject("b3", &cx), headers(&[B3]));
+    let multi = inject("b3multi", &cx);
+    assert_eq!(multi.len(), 3);
+    assert_eq!(multi["x-b3-traceid"], "22222222222222222222222222222222");
+}
+
+#[test]
+fn baggage_of_several_formats_and_lines_is_merged() {
+    let lines = [
+        ("baggage", "a=1,b=2"),
+        ("baggage", "c=3"),
+        ("ot-tracer-traceid", "3333333333333333"),
+        ("ot-tracer-spanid", "3333333333333333"),
+        ("ot-baggage-d", "4"),
+        ("ot-baggage-a", "5"),
+    ];
+    let cx = extract("baggage,ottrace", &lines);
+    assert_eq!(
+        baggage(&cx),
+        pairs(&[("a", "5"), ("b", "2"), ("c", "3"), ("d", "4")])
+    );
+}
+
+#[test]
+fn garbage_does_not_wipe_baggage() {
+    let before = Context::new().with_baggage([KeyValue::new("kept", "1")]);
+    let propagators = Propagators::new([Propagator::Baggage, Propagator::OtTrace]);
+    for garbage in ["", "garbage", "=v", "k=\"", "k=%zz", "\u{7f}\u{e9}"] {
+        let mut lines = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(garbage.as_bytes()) {
+            lines.insert("baggage", value);
+        }
+        let after = propagators.extract_headers(&before, &lines);
+        assert_eq!(baggage(&after), pairs(&[("kept", "1")]), "{garbage:?}");
+    }
+    let after = propagators.extract_headers(&before, &headers(&[("baggage", "garbage,k=v")]));
+    assert_eq!(baggage(&after), pairs(&[("k", "v"), ("kept", "1")]));
+}
+
+#[test]
+fn baggage_values_may_have_equals_signs_and_properties_are_kept() {
+    let line = "k=a=b%20c ; p1 ; p2 = x%3B ;; p3=, other=1;bad prop";
+    let cx = extract("baggage", &[("baggage", line)]);
+    let (value, properties) = cx.baggage().get_with_metadata("k").unwrap();
+    assert_eq!(value.as_str(), "a=b c");
+    assert_eq!(*properties, BaggageMetadata::from("p1;p2=x%3B;p3="));
+    assert_eq!(
+        cx.baggage().len(),
+        1,
+        "an invalid property makes its member invalid"
+    );
+    assert_eq!(
+        inject("baggage", &cx)["baggage"],
+        "k=a=b%20c;p1;p2=x%3B;p3="
+    );
+}
+
+#[test]
+fn properties_that_no_header_could_carry_are_not_written() {
+    let mut all = opentelemetry::baggage::Baggage::new();
+    all.insert_with_metadata("k", "v", "ok=1;evil,other=2;line\nbreak;fine");
+    let sent = inject("baggage", &Context::new().with_baggage(all));
+    assert_eq!(sent["baggage"], "k=v;ok=1;fine");
+}
+
+#[test]
+fn baggage_is_limited_to_64_members_and_the_first_ones_stay() {
+    let list: Vec<_> = (0..70).map(|n| format!("k{n:02}=v")).collect();
+    let cx = extract(
+        "baggage",
+        &[
+            ("baggage", &list[..40].join(",")),
+            ("baggage", &list[40..].join(",")),
+        ],
+    );
+    assert_eq!(cx.baggage().len(), 64);
+    assert!(cx.baggage().get("k63").is_some());
+    assert!(cx.baggage().get("k64").is_none());
+}
+
+#[test]
+fn baggage_is_limited_to_8192_bytes_and_what_fits_stays() {
+    let exactly = format!("k={}", "v".repeat(8190));
+    assert_eq!(
+        extract("baggage", &[("baggage", &exactly)]).baggage().len(),
+        1
+    );
+    let too_long = format!("big={},small=1", "v".repeat(8200));
+    assert_eq!(
+        baggage(&extract("baggage", &[("baggage", &too_long)])),
+        pairs(&[("small", "1")])
+    );
+    let two = format!("a={0},b={0},c=1", "v".repeat(4094));
+    let cx = extract("baggage", &[("baggage", &two)]);
+    assert!(cx.baggage().get("b").is_none() && cx.baggage().get("c").is_some());
+
+    // Escapes make it longer on the way out.
+    let spaces = " ".repeat(2000);
+    let members = ["a", "b", "c"].map(|key| {
+        KeyValue::new(
+            key,
+            if key == "b" {
+                spaces.clone()
+            } else {
+                "x".repeat(3000)
+            },
+        )
+    });
+    let sent = inject("baggage", &Context::new().with_baggage(members));
+    let line = sent["baggage"].to_str().unwrap();
+    assert!(line.len() <= 8192 && line.starts_with("a=xxx") && line.contains(",c=xxx"));
+}
+
+#[test]
+fn b3_debug_goes_on_as_debug() {
+    let debug = ("b3", "22222222222222222222222222222222-2222222222222222-d");
+    let cx = with_child(&extract("b3", &[debug]), true);
+    let child = "22222222222222222222222222222222-0000000000000007-d";
+    assert_eq!(inject("b3", &cx), headers(&[("b3", child)]));
+    assert_eq!(inject("b3multi", &cx)["x-b3-flags"], "1");
+    assert!(inject("b3multi", &cx).get("x-b3-sampled").is_none());
+    assert!(
+        inject("jaeger", &cx)["uber-trace-id"]
+            .to_str()
+            .unwrap()
+            .ends_with(":3")
+    );
+
+    // The next header replaces it.
+    let propagators = Propagators::new([Propagator::B3]);
+    let later = propagators.extract_headers(&cx, &headers(&[("b3", &child.replace("-d", "-1"))]));
+    assert_eq!(
+        inject("b3", &later)["b3"],
+        child.replace("-d", "-1").as_str()
+    );
+}
+
+#[test]
+fn a_deferred_b3_decision_is_sent_once_it_is_made() {
+    let deferred = ("b3", "22222222222222222222222222222222-2222222222222222");
+    let cx = extract("b3", &[deferred]);
+    assert_eq!(inject("b3", &cx), headers(&[deferred]));
+    let child = "22222222222222222222222222222222-0000000000000007-1";
+    assert_eq!(inject("b3", &with_child(&cx, true))["b3"], child);
+}
+
+#[test]
+fn a_sampling_state_without_ids_is_no_parent() {
+    for line in [
+        ("b3", "0"),
+        ("b3", "1"),
+        ("b3", "d"),
+        ("x-b3-sampled", "0"),
+        ("x-b3-flags", "1"),
+    ] {
+        assert!(
+            !extract("b3", &[line]).span().span_context().is_valid(),
+            "{line:?}"
+        );
+    }
+    assert_eq!(
+        inject("b3", &extract("b3multi", &[("x-b3-flags", "1")]))["b3"],
+        "d"
+    );
+}
+
+#[test]
+fn stale_b3_headers_are_not_left_behind() {
+    let mut outgoing = headers(&[
+        ("x-b3-flags", "1"),
+        ("x-b3-parentspanid", "0000000000000001"),
+    ]);
+    let propagators = Propagators::new([Propagator::B3Multi]);
+    propagators.inject_headers(&extract("b3", &[B3]), &mut outgoing);
+    assert_eq!(outgoing, inject("b3multi", &extract("b3", &[B3])));
+}
+
+#[test]
+fn an_xray_root_alone_continues_the_trace_without_a_parent() {
+    for header in [
+        XRAY_ROOT.to_owned(),
+        format!("Self=1-67891233-abcdef012345678912345678;{XRAY_ROOT}"),
+        format!("{XRAY_ROOT};Sampled=?"),
+        format!("{XRAY_ROOT};Sampled=1"),
+    ] {
+        let cx = extract("xray", &[("x-amzn-trace-id", &header)]);
+        assert!(!cx.span().span_context().is_valid(), "{header}");
+        assert_eq!(continued_trace_id(&cx), Some(XRAY_ID), "{header}");
+    }
+}
+
+#[test]
+fn an_open_xray_decision_continues_the_trace() {
+    for sampled in ["", ";Sampled=?"] {
+        let header = format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8{sampled}");
+        let cx = extract("xray", &[("x-amzn-trace-id", &header)]);
+        assert!(!cx.span().span_context().is_sampled());
+        assert_eq!(continued_trace_id(&cx), Some(XRAY_ID), "{header}");
+        assert_eq!(
+            continued_trace_id(&with_child(&cx, true)),
+            None,
+            "the root span is there"
+        );
+    }
+    for sampled in ["0", "1"] {
+        let header = format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8;Sampled={sampled}");
+        let cx = extract("xray", &[("x-amzn-trace-id", &header)]);
+        assert_eq!(continued_trace_id(&cx), None, "{header}");
+    }
+}
+
+#[test]
+fn a_valid_parent_of_another_format_comes_before_an_xray_root() {
+    for names in ["tracecontext,xray", "xray,tracecontext"] {
+        let cx = extract(names, &[W3C, ("x-amzn-trace-id", XRAY_ROOT)]);
+        assert_eq!(trace_id(&cx), TraceId::from(u128::MAX / 15), "{names}");
+        assert_eq!(continued_trace_id(&cx), None, "{names}");
+    }
+}
+
+#[test]
+fn xray_writes_no_foreign_fields() {
+    let lines = [W3C, ("tracestate", "foreign=1")];
+    let sent = inject("xray", &extract("tracecontext", &lines));
+    let want = "Root=1-11111111-111111111111111111111111;Parent=1111111111111111;Sampled=1";
+    assert_eq!(sent, headers(&[("x-amzn-trace-id", want)]));
+}
+
+#[test]
+fn ottrace_keeps_the_baggage_that_is_valid() {
+    let lines = [
+        ("ot-tracer-traceid", "3333333333333333"),
+        ("ot-tracer-spanid", "3333333333333333"),
+        ("ot-tracer-sampled", "TRUE"),
+        ("ot-baggage-bad", "a,b"),
+        ("OT-Baggage-Good", "a%20b"),
+    ];
+    let cx = extract("ottrace", &lines);
+    assert!(cx.span().span_context().is_sampled());
+    assert_eq!(baggage(&cx), pairs(&[("good", "a b")]));
+}
