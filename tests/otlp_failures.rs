@@ -1,0 +1,1 @@
+//! Whatever the collector does.
