@@ -16,7 +16,6 @@ mod otlp_failures;
 mod otlp_same_trace;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_tls;
-mod otlp_same_trace;
 #[cfg(feature = "axum")]
 mod propagation_over_http;
 mod propagation_properties;
