@@ -3,6 +3,7 @@
 pub mod body;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 pub mod certificates;
+pub mod download;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 #[allow(dead_code)]
 pub mod otlp;
