@@ -45,12 +45,12 @@ impl Format for BaggagePropagator {
         let mut bytes_left = MAX_BYTES;
         'lines: for line in carrier.lines(&BAGGAGE) {
             for member in line.split(|&byte| byte == b',') {
-                // A comma a member: one byte more than the list has, which the first may exceed.
                 let length = trim(member).len();
                 if length > bytes_left {
                     continue;
                 }
                 if let Some((key, value, properties)) = parse_member(member) {
+                    // With the comma that comes before the next one.
                     bytes_left = bytes_left.saturating_sub(length + 1);
                     received.insert(cx, key.to_owned(), value.into_owned(), properties);
                     if received.is_full() {
