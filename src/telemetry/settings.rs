@@ -208,8 +208,13 @@ impl Settings {
     /// What the line at the start says.
     pub(super) fn summary(&self) -> String {
         format!(
-            "service {}, traces {}, metrics {}, trace ids {}, sampler {}",
-            self.service_name, self.traces, self.metrics, self.trace_id_generator, self.sampler,
+            "service {}, traces {}, metrics {}, propagators {}, trace ids {}, sampler {}",
+            self.service_name,
+            self.traces,
+            self.metrics,
+            self.propagators,
+            self.trace_id_generator,
+            self.sampler,
         )
     }
 
