@@ -13,6 +13,7 @@ mod image_proxy;
 mod otlp_failures;
 mod otlp_same_trace;
 mod otlp_tls;
+#[cfg(feature = "axum")]
 mod propagation_over_http;
 mod propagation_properties;
 mod propagation_together;
