@@ -10,7 +10,9 @@ mod current_context;
 mod failed_requests;
 mod filter_and_trust;
 mod image_proxy;
+mod otlp_failures;
 mod otlp_same_trace;
+mod otlp_tls;
 #[cfg(feature = "axum")]
 mod propagation_over_http;
 mod propagation_properties;
@@ -22,4 +24,5 @@ mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+mod telemetry_settings;
 mod telemetry_shutdown;

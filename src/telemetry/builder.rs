@@ -15,7 +15,7 @@ use super::sampler::Sampler;
 use crate::console::ConsoleExporter;
 use crate::propagation::Propagators;
 
-use super::settings::{Code, PREFIX, Protocol, Settings};
+use super::settings::{Code, PREFIX, Protocol, Secret, Settings};
 
 /// The settings of [`Telemetry`] in code; the environment fills in what code leaves open.
 ///
@@ -29,13 +29,22 @@ use super::settings::{Code, PREFIX, Protocol, Settings};
 ///     .build()?;
 /// # Ok::<(), tower_image_trace::telemetry::TelemetryError>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use]
 pub struct TelemetryBuilder {
     code: Code,
     prefix: Option<String>,
     vars: Option<Vec<(String, String)>>,
     outlets: Outlets,
+}
+
+impl fmt::Debug for TelemetryBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // without the variables, some of which are secret
+        f.debug_struct("TelemetryBuilder")
+            .field("code", &self.code)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where things go that are not settings, because they are not data.
@@ -75,6 +84,26 @@ impl TelemetryBuilder {
     /// Whether an endpoint without a scheme is reached without TLS; `true` when left out.
     pub const fn insecure(mut self, insecure: bool) -> Self {
         self.code.insecure = Some(insecure);
+        self
+    }
+
+    /// The CA that signed the collector's certificate, or that certificate itself, as PEM; means TLS.
+    ///
+    /// Without it the roots of the system are trusted.
+    pub fn server_certificate(mut self, pem: impl Into<String>) -> Self {
+        self.code.server_certificate = Some(Secret(pem.into()));
+        self
+    }
+
+    /// The certificate, with its chain, and the key that prove to the collector who we are, as PEM;
+    /// means TLS.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<String>,
+        key: impl Into<String>,
+    ) -> Self {
+        self.code.client_certificate = Some(Secret(certificate.into()));
+        self.code.client_key = Some(Secret(key.into()));
         self
     }
 

@@ -7,15 +7,30 @@ use bytes::Bytes;
 use http::header::{RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
 use super::settings::{OtlpExporter, Protocol};
+use super::tls::Tls;
 use super::transport::{Failure, Retry};
 
-type Inner = legacy::Client<HttpConnector, Full<Bytes>>;
+#[derive(Debug)]
+enum Inner {
+    Plain(legacy::Client<HttpConnector, Full<Bytes>>),
+    Tls(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
+}
+
+impl Inner {
+    fn request(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
+        match self {
+            Self::Plain(client) => client.request(request),
+            Self::Tls(client) => client.request(request),
+        }
+    }
+}
 
 // a collector's answer is a few bytes; whatever talks that long is none
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -28,6 +43,7 @@ pub(super) struct Client {
     timeout: Duration,
     gzip: bool,
     http2: bool,
+    tls: Option<Tls>,
 }
 
 /// A whole answer.
@@ -48,7 +64,8 @@ impl Client {
             .entry(USER_AGENT)
             .or_insert(HeaderValue::from_static(agent));
         Self {
-            inner: build(http2),
+            inner: build(http2, exporter.tls.as_ref()),
+            tls: exporter.tls.clone(),
             headers,
             timeout: exporter.timeout,
             gzip: exporter.gzip,
@@ -83,10 +100,10 @@ impl Client {
                 .inner
                 .request(request)
                 .await
-                .map_err(|error| chain(&error))?;
+                .map_err(|error| self.message(&error))?;
             let (head, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await;
-            let body = body.map_err(|error| chain(&*error))?;
+            let body = body.map_err(|error| self.message(&*error))?;
             let trailers = body.trailers().cloned();
             Ok(Answer {
                 status: head.status,
@@ -100,7 +117,7 @@ impl Client {
             Ok(Err(message)) => message,
             Err(_) => {
                 // an HTTP/2 connection that hangs would hang for all further requests too
-                self.inner = build(self.http2);
+                self.inner = build(self.http2, self.tls.as_ref());
                 format!("no answer within {:?}", self.timeout)
             }
         };
@@ -111,14 +128,35 @@ impl Client {
     }
 }
 
-fn build(http2: bool) -> Inner {
+impl Client {
+    fn message(&self, error: &(dyn Error + 'static)) -> String {
+        let message = chain(error);
+        match self.tls.as_ref().and_then(|tls| tls.explain(error)) {
+            Some(explained) => format!("{explained} ({message})"),
+            None => message,
+        }
+    }
+}
+
+fn build(http2: bool, tls: Option<&Tls>) -> Inner {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    legacy::Client::builder(TokioExecutor::new())
+    let mut client = legacy::Client::builder(TokioExecutor::new());
+    client
         .http2_only(http2)
         .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new())
-        .build(connector)
+        .pool_timer(TokioTimer::new());
+    let Some(tls) = tls else {
+        return Inner::Plain(client.build(connector));
+    };
+    connector.enforce_http(false);
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls.config())
+        .https_only();
+    Inner::Tls(client.build(match http2 {
+        true => https.enable_http2().wrap_connector(connector),
+        false => https.enable_http1().wrap_connector(connector),
+    }))
 }
 
 impl Answer {
@@ -160,7 +198,7 @@ impl Answer {
 }
 
 /// An error and its causes in one line.
-pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

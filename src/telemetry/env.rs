@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::error::SettingError;
 
-/// The variables a [`Settings`](super::Settings) is made from.
-#[derive(Clone, Debug, Default)]
+/// The variables a [`Settings`](super::Settings) is made from; not `Debug`, some are secret.
+#[derive(Clone, Default)]
 pub(super) struct Variables {
     values: HashMap<String, String>,
     prefix: String,
@@ -72,7 +72,7 @@ impl Variables {
                 value: value.to_owned(),
                 expected: expected.to_owned(),
             };
-            self.errors.push(error);
+            self.refuse(error);
         }
         parsed
     }
@@ -105,8 +105,16 @@ impl Variables {
         })
     }
 
+    /// Notes a mistake; one that two signals share is noted once.
     pub(super) fn refuse(&mut self, error: SettingError) {
-        self.errors.push(error);
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
+    }
+
+    /// The value of `result`, or `None` and a mistake noted.
+    pub(super) fn accept<T>(&mut self, result: Result<T, SettingError>) -> Option<T> {
+        result.map_err(|error| self.refuse(error)).ok()
     }
 
     pub(super) fn into_errors(self) -> Vec<SettingError> {

@@ -54,6 +54,8 @@ mod settings;
 mod shutdown;
 mod span_processor;
 #[cfg(feature = "_otlp")]
+mod tls;
+#[cfg(feature = "_otlp")]
 mod transport;
 
 use std::sync::{Arc, Mutex, OnceLock};

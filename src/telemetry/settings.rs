@@ -13,7 +13,9 @@ use super::error::{SettingError, TelemetryError};
 use super::id_generator::TraceIdGenerator;
 use super::resource;
 use super::sampler::{self, Sampler};
-use crate::propagation::{PropagatorError, Propagators};
+#[cfg(feature = "_otlp")]
+use super::tls::Tls;
+use crate::propagation::{Propagator, Propagators};
 
 /// The prefix imgproxy's own variables have.
 pub(super) const PREFIX: &str = "IMGPROXY_";
@@ -83,8 +85,19 @@ impl fmt::Display for Exporter {
         match self {
             Self::None => f.write_str("off"),
             Self::Console => f.write_str("to the terminal"),
-            Self::Otlp(otlp) => write!(f, "to {} ({})", otlp.endpoint, otlp.protocol),
+            Self::Otlp(otlp) => otlp.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for OtlpExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {} ({}, ", self.endpoint, self.protocol)?;
+        #[cfg(feature = "_otlp")]
+        if let Some(tls) = &self.tls {
+            return write!(f, "{tls})");
+        }
+        f.write_str("no TLS)")
     }
 }
 
@@ -102,6 +115,9 @@ pub struct OtlpExporter {
     pub timeout: Duration,
     /// Whether requests are compressed with gzip.
     pub gzip: bool,
+    /// Set when the endpoint is `https`.
+    #[cfg(feature = "_otlp")]
+    pub(super) tls: Option<Tls>,
 }
 
 /// The queue between the requests and the exporter: `OTEL_BSP_*`, and `OTEL_BLRP_*` for logs.
@@ -192,8 +208,13 @@ impl Settings {
     /// What the line at the start says.
     pub(super) fn summary(&self) -> String {
         format!(
-            "service {}, traces {}, metrics {}, trace ids {}, sampler {}",
-            self.service_name, self.traces, self.metrics, self.trace_id_generator, self.sampler,
+            "service {}, traces {}, metrics {}, propagators {}, trace ids {}, sampler {}",
+            self.service_name,
+            self.traces,
+            self.metrics,
+            self.propagators,
+            self.trace_id_generator,
+            self.sampler,
         )
     }
 
@@ -249,6 +270,26 @@ pub(super) struct Code {
     pub(super) sampler: Option<Sampler>,
     pub(super) metrics: Option<bool>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) server_certificate: Option<Secret>,
+    pub(super) client_certificate: Option<Secret>,
+    pub(super) client_key: Option<Secret>,
+}
+
+/// PEM text, and the setting it comes from.
+#[cfg_attr(not(feature = "_otlp"), allow(dead_code))]
+pub(super) struct Pem {
+    pub(super) setting: String,
+    pub(super) text: String,
+}
+
+/// PEM text, which is not shown.
+#[derive(Clone)]
+pub(super) struct Secret(pub(super) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
 }
 
 /// What telemetry consists of.
@@ -351,36 +392,82 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporte
     let insecure = code
         .insecure
         .or(vars.parse_bool(&[insecure_variable.as_str(), &own, &general]));
+    let roots = pem(
+        vars,
+        &code.server_certificate,
+        signal,
+        "SERVER_CERT",
+        "CERTIFICATE",
+    );
+    let certificate = pem(
+        vars,
+        &code.client_certificate,
+        signal,
+        "CLIENT_CERT",
+        "CLIENT_CERTIFICATE",
+    );
+    let key = pem(vars, &code.client_key, signal, "CLIENT_KEY", "CLIENT_KEY");
     let rules = Rules {
         protocol,
         insecure,
-        certificate: false,
+        certificate: roots.is_some() || certificate.is_some() || key.is_some(),
         append: (setting != own_variable).then_some(signal.path()),
     };
-    let resolved = endpoint::resolve(&text, rules).and_then(|endpoint| {
-        if endpoint.scheme_str() == Some("https") {
-            return Err("TLS is not supported yet".to_owned());
-        }
-        Ok(endpoint)
+    let endpoint = endpoint::resolve(&text, rules).map_err(|expected| SettingError::Invalid {
+        setting,
+        value: without_user_info(&text),
+        expected,
     });
+    #[cfg(feature = "_otlp")]
+    let tls = match &endpoint {
+        Ok(endpoint) if endpoint.scheme_str() == Some("https") => {
+            Tls::new(roots, certificate, key).map(Some)
+        }
+        _ => Ok(None),
+    };
     let exporter = OtlpExporter {
-        endpoint: match resolved {
-            Ok(endpoint) => endpoint,
-            Err(expected) => {
-                vars.refuse(SettingError::Invalid {
-                    setting,
-                    value: without_user_info(&text),
-                    expected,
-                });
-                return None;
-            }
-        },
+        endpoint: vars.accept(endpoint)?,
         protocol,
         headers: headers(vars, code, signal),
         timeout: timeout(vars, code, signal),
         gzip: gzip(vars, signal),
+        #[cfg(feature = "_otlp")]
+        tls: vars.accept(tls)?,
     };
     Some(exporter)
+}
+
+/// Certificates and keys are text in the crate's own variables, and files in the standard ones.
+fn pem(
+    vars: &mut Variables,
+    code: &Option<Secret>,
+    signal: Signal,
+    own: &str,
+    standard: &str,
+) -> Option<Pem> {
+    if let Some(Secret(text)) = code {
+        let setting = own.to_ascii_lowercase();
+        return Some(Pem {
+            setting,
+            text: text.clone(),
+        });
+    }
+    let own = vars.own(own);
+    if let Some(text) = vars.get(&own) {
+        let text = text.replace("\\n", "\n");
+        return Some(Pem { setting: own, text });
+    }
+    let [per_signal, general] = signal.variables(standard);
+    let (setting, path) = vars.first(&[per_signal.as_str(), &general])?;
+    let (setting, path) = (setting.to_owned(), path.to_owned());
+    let text = std::fs::read_to_string(&path).map_err(|error| SettingError::Unusable {
+        problem: format!("the file {path:?} cannot be read: {error}"),
+        setting: setting.clone(),
+    });
+    Some(Pem {
+        text: vars.accept(text)?,
+        setting,
+    })
 }
 
 fn protocol(vars: &mut Variables, code: &Code, signal: Signal) -> Option<Protocol> {
@@ -476,16 +563,14 @@ fn metrics_enabled(vars: &mut Variables, code: &Code) -> bool {
 
 fn propagators(vars: &mut Variables, code: &Code) -> Propagators {
     let variable = vars.own("PROPAGATORS");
-    let parsed = match vars.first(&[variable.as_str(), "OTEL_PROPAGATORS"]) {
-        Some((name, list)) => list
-            .parse()
-            .map_err(|error: PropagatorError| (name.to_owned(), error.to_string())),
-        None => Ok(Propagators::default()),
-    };
-    let parsed = parsed.map_err(|(setting, problem)| {
-        vars.refuse(SettingError::Unusable { setting, problem });
-    });
-    code.propagators.clone().or(parsed.ok()).unwrap_or_default()
+    let names: Vec<_> = Propagator::ALL.iter().map(|format| format.name()).collect();
+    let expected = format!("a list of {} or none", names.join(", "));
+    let parsed = vars.parse(
+        &[variable.as_str(), "OTEL_PROPAGATORS"],
+        &expected,
+        |list| list.parse().ok(),
+    );
+    code.propagators.clone().or(parsed).unwrap_or_default()
 }
 
 fn propagate_external(vars: &mut Variables, code: &Code) -> bool {

@@ -1,6 +1,7 @@
 //! What the behaviours are tested with.
 
 pub mod body;
+pub mod certificates;
 #[allow(dead_code)]
 pub mod otlp;
 pub mod recorder;

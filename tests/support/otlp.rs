@@ -34,6 +34,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use tokio::{net::TcpListener, sync::oneshot};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
 /// Long enough for the busiest machine; nothing waits that long when all is well.
@@ -113,8 +114,17 @@ impl OtlpServer {
         Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
+    pub fn start_tls(config: ServerConfig) -> Self {
+        let tls = TlsAcceptor::from(Arc::new(config));
+        Self::start_with(SocketAddr::from(([127, 0, 0, 1], 0)), Some(tls))
+    }
+
     /// On the address of one that is gone, to be the same collector after a restart.
     pub fn start_at(address: SocketAddr) -> Self {
+        Self::start_with(address, None)
+    }
+
+    fn start_with(address: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
         let shared = Arc::<Shared>::default();
         let (stop, stopped) = oneshot::channel();
         let listener = std::net::TcpListener::bind(address).unwrap();
@@ -130,7 +140,7 @@ impl OtlpServer {
                 let listener = TcpListener::from_std(listener).unwrap();
                 tokio::select! {
                     _ = stopped => {}
-                    () = serve(listener, collector) => {}
+                    () = serve(listener, tls, collector) => {}
                 }
             });
         });
@@ -140,6 +150,13 @@ impl OtlpServer {
             stop: Some(stop),
             thread: Some(thread),
         }
+    }
+
+    /// Ends it, and returns what it had taken.
+    pub fn stop(self) -> Vec<ReceivedSpan> {
+        let shared = self.shared.clone();
+        drop(self);
+        std::mem::take(&mut shared.state.lock().unwrap().spans)
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -213,7 +230,7 @@ impl Drop for OtlpServer {
     }
 }
 
-async fn serve(listener: TcpListener, collector: Collector) {
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Collector) {
     let traces =
         TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
     let metrics =
@@ -235,11 +252,24 @@ async fn serve(listener: TcpListener, collector: Collector) {
             return;
         };
         let service = TowerToHyperService::new(router.clone());
+        let tls = tls.clone();
         tokio::spawn(async move {
             let connection = auto::Builder::new(TokioExecutor::new());
-            let _ = connection
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            match tls {
+                None => {
+                    let _ = connection
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                }
+                Some(tls) => {
+                    let Ok(stream) = tls.accept(stream).await else {
+                        return;
+                    };
+                    let _ = connection
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                }
+            }
         });
     }
 }
