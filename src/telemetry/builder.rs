@@ -157,6 +157,13 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Whether the service's log is exported too, by [`Telemetry::log_layer`]; `false` when left out.
+    #[cfg(feature = "logs")]
+    pub const fn logs(mut self, enabled: bool) -> Self {
+        self.code.logs = Some(enabled);
+        self
+    }
+
     /// Prints traces to the terminal as waterfalls instead of sending them to a collector.
     #[cfg(feature = "console")]
     pub fn console(self) -> Self {
