@@ -29,6 +29,8 @@
     allow(dead_code, unused_imports, unused_mut, unused_variables)
 )]
 
+#[cfg(feature = "aws")]
+mod aws;
 mod builder;
 #[cfg(feature = "_otlp")]
 #[cfg_attr(not(feature = "otlp-grpc"), allow(dead_code))]

@@ -160,6 +160,8 @@ pub struct Settings {
     pub service_name: String,
     /// The other attributes of the resource, percent-decoded.
     pub resource_attributes: Vec<(String, String)>,
+    /// Whether AWS is asked for more attributes of the resource at the start, for at most a second.
+    pub aws_resource: bool,
     /// The formats of the caller's context.
     pub propagators: Propagators,
     /// Whether the trace context is written into requests to image origins.
@@ -234,6 +236,7 @@ impl Settings {
             logs: Exporter::None,
             service_name: String::new(),
             resource_attributes: resource_attributes(&mut vars),
+            aws_resource: aws_resource(&mut vars, code),
             propagators: propagators(&mut vars, code),
             propagate_external: propagate_external(&mut vars, code),
             trace_id_generator: trace_id_generator(&mut vars, code),
@@ -279,6 +282,7 @@ pub(super) struct Code {
     pub(super) sampler: Option<Sampler>,
     pub(super) metrics: Option<bool>,
     pub(super) logs: Option<bool>,
+    pub(super) aws_resource: Option<bool>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) server_certificate: Option<Secret>,
     pub(super) client_certificate: Option<Secret>,
@@ -601,6 +605,20 @@ fn propagate_external(vars: &mut Variables, code: &Code) -> bool {
     let variable = vars.own("PROPAGATE_EXTERNAL");
     let parsed = vars.parse_bool(&[variable.as_str()]);
     code.propagate_external.or(parsed).unwrap_or(false)
+}
+
+fn aws_resource(vars: &mut Variables, code: &Code) -> bool {
+    let variable = vars.own("AWS_RESOURCE");
+    let parsed = vars.parse_bool(&[variable.as_str()]);
+    let asked = code.aws_resource.or(parsed).unwrap_or(false);
+    if asked && cfg!(not(feature = "aws")) {
+        vars.refuse(SettingError::Feature {
+            setting: variable,
+            value: "true".to_owned(),
+            feature: "aws",
+        });
+    }
+    asked
 }
 
 fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
