@@ -58,7 +58,6 @@ struct Service {
     app: App,
     router: Router,
     spans: InMemorySpanExporter,
-    traces: SdkTracerProvider,
 }
 
 #[derive(Debug)]
@@ -95,11 +94,11 @@ impl Service {
 
     async fn with(origin: SocketAddr, limits: Limits) -> Self {
         let spans = InMemorySpanExporter::default();
-        let traces = SdkTracerProvider::builder()
+        let provider = SdkTracerProvider::builder()
             .with_simple_exporter(spans.clone())
             .build();
         let trace = ImageTraceLayer::builder()
-            .tracer_provider(traces.clone())
+            .tracer_provider(provider)
             .propagators(TraceContextPropagator::new())
             .build();
         let (count, in_progress) = RequestsInProgressLayer::pair();
@@ -119,7 +118,6 @@ impl Service {
             app,
             router,
             spans,
-            traces,
         }
     }
 

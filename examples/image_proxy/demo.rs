@@ -1,6 +1,7 @@
 //! `--demo`: requests to the service itself, over TCP, each with the answer that must come back.
 
 use std::error::Error;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -10,10 +11,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tower_image_trace::RequestsInProgress;
+use tower_image_trace::{RequestsInProgress, Telemetry};
 
 /// The demo's workers, few enough for a burst to queue on every machine.
 pub(crate) const WORKERS: usize = 2;
@@ -23,38 +23,40 @@ const UPSTREAM: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
-pub(crate) struct Demo {
+pub(crate) struct Demo<'a> {
     client: Client<HttpConnector, Empty<Bytes>>,
     service: SocketAddr,
     origin: SocketAddr,
-    in_progress: RequestsInProgress,
-    traces: SdkTracerProvider,
+    in_progress: &'a RequestsInProgress,
+    telemetry: &'a Telemetry,
 }
 
-impl Demo {
+impl<'a> Demo<'a> {
     pub(crate) fn new(
         service: SocketAddr,
         origin: SocketAddr,
-        in_progress: RequestsInProgress,
-        traces: SdkTracerProvider,
+        in_progress: &'a RequestsInProgress,
+        telemetry: &'a Telemetry,
     ) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             service,
             origin,
             in_progress,
-            traces,
+            telemetry,
         }
     }
 
     /// Runs the script; fails with the first answer that is not as expected.
     pub(crate) async fn run(&self) -> Outcome {
-        println!("# A plain resize\n");
+        heading("A plain resize")?;
         let plain = self.get("rs:fit:300:200/f:jpg", "chelsea.png", None);
         expect(StatusCode::OK, plain.await?)?;
         self.settle().await?;
 
-        println!("# A burst that has to queue: 6 requests for {WORKERS} workers\n");
+        heading(&format!(
+            "A burst that has to queue: 6 requests for {WORKERS} workers"
+        ))?;
         let mut burst = JoinSet::new();
         for _ in 0..6 {
             burst.spawn(self.get("rs:fill:500:500/f:webp", "hubble.jpg", None));
@@ -64,24 +66,24 @@ impl Demo {
         }
         self.settle().await?;
 
-        println!("# A missing source\n");
+        heading("A missing source")?;
         let missing = self.get("rs:fit:300:200", "missing.jpg", None);
         expect(StatusCode::NOT_FOUND, missing.await?)?;
         self.settle().await?;
 
-        println!("# A source that is no picture\n");
+        heading("A source that is no picture")?;
         let text = self.get("rs:fit:300:200", "notes.txt", None);
         expect(StatusCode::UNPROCESSABLE_ENTITY, text.await?)?;
         self.settle().await?;
 
-        println!("# A slow source, and a client that disconnects after half a second\n");
+        heading("A slow source, and a client that disconnects after half a second")?;
         let slow = self.get("rs:fit:300:200", "slow.png", None);
         if let Ok(answer) = timeout(Duration::from_millis(500), slow).await {
             return Err(format!("the slow source answered {}", answer?.0).into());
         }
         self.settle().await?;
 
-        println!("# A request of an upstream's trace: {UPSTREAM}\n");
+        heading(&format!("A request of the trace {UPSTREAM}"))?;
         let traced = self.get("rs:force:200:200/f:png", "rocket.jpg", Some(UPSTREAM));
         expect(StatusCode::OK, traced.await?)?;
         self.settle().await
@@ -119,9 +121,15 @@ impl Demo {
         };
         let done = timeout(Duration::from_secs(10), done).await;
         done.map_err(|_| "the service is still busy after its last answer")?;
-        let traces = self.traces.clone();
-        Ok(tokio::task::spawn_blocking(move || traces.force_flush()).await??)
+        // A collector that is away fails no demo; the shutdown says what it missed.
+        let _ = self.telemetry.force_flush(Duration::from_secs(1)).await;
+        Ok(())
     }
+}
+
+/// `println!` would panic when nobody reads on.
+fn heading(text: &str) -> Outcome {
+    Ok(writeln!(io::stdout(), "# {text}\n")?)
 }
 
 /// An expected success is a picture as well.

@@ -32,12 +32,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tower_image_trace::console::ConsoleExporter;
-use tower_image_trace::propagation::Propagators;
-use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
+use tower_image_trace::telemetry::{Telemetry, TelemetryError, TelemetryEvent};
 
 use app::App;
 use arguments::{Arguments, USAGE};
@@ -47,6 +44,8 @@ use workers::Workers;
 
 /// How long requests may go on after the service was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How long the last spans may take to the collector then.
+const FLUSH: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -78,15 +77,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     } else {
         std::thread::available_parallelism().map_or(2, usize::from)
     };
-    let traces = SdkTracerProvider::builder()
-        .with_batch_exporter(ConsoleExporter::stdout())
-        .build();
-    let propagators: Propagators = "tracecontext,baggage".parse()?;
-    let trace = ImageTraceLayer::builder()
-        .tracer_provider(traces.clone())
-        .propagators(propagators)
-        .build();
-    let (count, in_progress) = RequestsInProgressLayer::pair();
+    let telemetry = telemetry()?;
+    let (count, in_progress) = telemetry.in_progress_layer();
     let app = App {
         in_progress,
         sources: Sources::new(SourceLimits {
@@ -98,16 +90,15 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     };
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server =
-        axum::serve(listener, app.clone().router(trace, count)).with_graceful_shutdown(async {
+    let server = axum::serve(listener, app.clone().router(telemetry.trace_layer(), count))
+        .with_graceful_shutdown(async {
             // An error means that `stop` was dropped, which is how it is used.
             let _ = stopped.await;
         });
     let server = tokio::spawn(server.into_future());
 
     let outcome = if arguments.demo {
-        let in_progress = app.in_progress.clone();
-        Demo::new(address, origin, in_progress, traces.clone())
+        Demo::new(address, origin, &app.in_progress, &telemetry)
             .run()
             .await
     } else {
@@ -119,8 +110,20 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(served) => served??,
         Err(_) => eprintln!("image_proxy: gave up on requests that took longer than {DRAIN:?}"),
     }
-    traces.shutdown()?;
+    if let Err(error) = telemetry.shutdown(FLUSH).await {
+        eprintln!("image_proxy: {error}");
+    }
     outcome
+}
+
+/// To the collector that the environment names; without one, to the terminal.
+fn telemetry() -> Result<Telemetry, TelemetryError> {
+    let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
+    let telemetry = Telemetry::builder().on_event(say).build()?;
+    if telemetry.is_enabled() {
+        return Ok(telemetry);
+    }
+    Telemetry::builder().console().build()
 }
 
 async fn bind(port: u16) -> Result<TcpListener, String> {

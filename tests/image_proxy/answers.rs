@@ -6,6 +6,7 @@ use axum::http::{Method, StatusCode};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use image::GenericImageView;
+use tower_image_trace::Telemetry;
 
 use super::demo::Demo;
 use super::{Limits, Service, origin};
@@ -123,23 +124,28 @@ async fn health_needs_no_worker() {
     assert_eq!((answer.status, answer.text()), (StatusCode::OK, "ok\n"));
 }
 
-fn demo(service: &Service, origin: SocketAddr) -> Demo {
-    let in_progress = service.app.in_progress.clone();
-    Demo::new(service.address, origin, in_progress, service.traces.clone())
+async fn demo(service: &Service, origin: SocketAddr) -> Result<(), String> {
+    let telemetry = Telemetry::builder().vars([("", ""); 0]).build().unwrap();
+    let demo = Demo::new(
+        service.address,
+        origin,
+        &service.app.in_progress,
+        &telemetry,
+    );
+    demo.run().await.map_err(|error| error.to_string())
 }
 
 #[tokio::test]
 async fn the_demo_gets_the_answers_it_expects() {
     let service = Service::start().await;
-    demo(&service, service.origin).run().await.unwrap();
+    demo(&service, service.origin).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_demo_fails_on_another_answer() {
     let service = Service::start().await;
     // An origin that the service does not know.
-    let failed = demo(&service, service.address).run().await;
-    let sentence = failed.unwrap_err().to_string();
+    let sentence = demo(&service, service.address).await.unwrap_err();
     assert!(
         sentence.starts_with("expected 200 OK, got 403 Forbidden: "),
         "{sentence}"

@@ -220,7 +220,10 @@ async fn a_client_that_leaves_cancels_its_download() {
     let service = Service::with(origin, Limits::default()).await;
     tokio::select! {
         answer = service.resize("w:9", "/slow.png") => panic!("{answer:?}"),
-        _ = asked.recv() => {}
+        _ = asked.recv() => {
+            assert_eq!(service.app.in_progress.requests(), 1);
+            assert_eq!(service.app.in_progress.images(), 1);
+        }
     }
     over.recv().await.unwrap();
     let trace = service.trace().await;
