@@ -31,3 +31,4 @@ mod telemetry_logs;
 mod telemetry_self_metrics;
 mod telemetry_settings;
 mod telemetry_shutdown;
+mod telemetry_throughput;
