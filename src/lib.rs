@@ -61,6 +61,7 @@
 pub mod attribute;
 #[cfg(feature = "console")]
 pub mod console;
+pub mod download;
 pub mod in_progress;
 mod metrics;
 pub mod propagation;
@@ -75,6 +76,7 @@ pub use self::telemetry::{
     Protocol, Settings, Telemetry, TelemetryBuilder, TelemetryError, TraceIdGenerator,
 };
 pub use self::{
+    download::DownloadLayer,
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
     propagation::{Propagator, Propagators},
     request::{ErrorKind, RequestTrace, Stage},

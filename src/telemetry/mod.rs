@@ -89,7 +89,7 @@ pub use sampler::Sampler;
 pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLimits};
 
 use crate::propagation::Propagators;
-use crate::{ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
+use crate::{DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
 use shutdown::{Pipeline, off_runtime};
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
@@ -173,6 +173,22 @@ impl Telemetry {
             return ImageTraceLayer::disabled();
         }
         let layer = ImageTraceLayer::builder()
+            .tracer_provider(self.tracer_provider())
+            .propagators(self.propagators())
+            .propagate_external(self.settings.propagate_external);
+        match self.settings.metrics {
+            Exporter::None => layer.without_metrics().build(),
+            _ => layer.meter_provider(self.meter_provider()).build(),
+        }
+    }
+
+    /// A layer for a client that downloads, which records with these providers, settings and formats.
+    #[must_use]
+    pub fn download_layer(&self) -> DownloadLayer {
+        if !self.is_enabled() {
+            return DownloadLayer::disabled();
+        }
+        let layer = DownloadLayer::builder()
             .tracer_provider(self.tracer_provider())
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
