@@ -28,5 +28,11 @@ mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+#[cfg(feature = "aws")]
+mod telemetry_aws;
+#[cfg(feature = "logs")]
+mod telemetry_logs;
+mod telemetry_self_metrics;
 mod telemetry_settings;
 mod telemetry_shutdown;
+mod telemetry_throughput;
