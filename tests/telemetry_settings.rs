@@ -345,7 +345,7 @@ fn secrets_are_never_shown() {
             "OTEL_EXPORTER_OTLP_HEADERS",
             format!("authorization={secret}\u{7f}"),
         ),
-        ("OTEL_EXPORTER_OTLP_HEADERS", format!("{secret}")),
+        ("OTEL_EXPORTER_OTLP_HEADERS", secret.to_owned()),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             format!("https://user:{secret}@collector"),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(feature = "_otlp")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
@@ -124,7 +126,7 @@ pub struct OtlpExporter {
     pub gzip: bool,
     /// Set when the endpoint is `https`.
     #[cfg(feature = "_otlp")]
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// The queue between the requests and the exporter: `OTEL_BSP_*`, and `OTEL_BLRP_*` for logs.
@@ -455,7 +457,7 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporte
     #[cfg(feature = "_otlp")]
     let tls = match &endpoint {
         Ok(endpoint) if endpoint.scheme_str() == Some("https") => {
-            Tls::new(roots, certificate, key).map(Some)
+            Tls::new(roots, certificate, key).map(|tls| Some(Arc::new(tls)))
         }
         _ => Ok(None),
     };
