@@ -2,6 +2,7 @@
 // Nobody else reaches the modules of a test binary, and a failed unwrap is a failed test.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
+mod addresses;
 mod cancelled_requests;
 mod completed_requests;
 mod console_waterfall;
@@ -9,14 +10,11 @@ mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+mod grpc_calls;
 mod image_proxy;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_failures;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_same_trace;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_tls;
-mod otlp_same_trace;
 #[cfg(feature = "axum")]
 mod propagation_over_http;
 mod propagation_properties;
@@ -24,11 +22,12 @@ mod propagation_together;
 mod propagation_vectors;
 mod propagation_w3c_trace_context;
 mod real_connections;
+mod recorded_headers;
+mod redaction;
 mod requests_in_progress;
+mod response_headers;
 mod routes_and_methods;
 mod stages;
 mod support;
-#[cfg(feature = "telemetry")]
 mod telemetry_settings;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod telemetry_shutdown;

@@ -84,7 +84,9 @@ use span_processor::QueueSpanProcessor;
 #[cfg(feature = "console")]
 use crate::console::ConsoleExporter;
 use crate::propagation::Propagators;
-use crate::{ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
+use crate::{
+    ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer, trace::ImageTraceLayerBuilder,
+};
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -156,21 +158,23 @@ impl Telemetry {
     }
 
     /// A layer that traces and measures with these providers, settings and formats.
-    ///
-    /// For a filter or a trust decision of your own, give the providers to
-    /// [`ImageTraceLayer::builder`].
     #[must_use]
     pub fn trace_layer(&self) -> ImageTraceLayer {
+        self.trace_layer_builder().build()
+    }
+
+    /// The same, for a filter, a trust decision or anything else of your own.
+    pub fn trace_layer_builder(&self) -> ImageTraceLayerBuilder {
         if !self.is_enabled() {
-            return ImageTraceLayer::disabled();
+            return ImageTraceLayerBuilder::disabled();
         }
         let layer = ImageTraceLayer::builder()
             .tracer_provider(self.tracer_provider())
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
         match self.settings.metrics {
-            Exporter::None => layer.without_metrics().build(),
-            _ => layer.meter_provider(self.meter_provider()).build(),
+            Exporter::None => layer.without_metrics(),
+            _ => layer.meter_provider(self.meter_provider()),
         }
     }
 
