@@ -9,7 +9,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use super::carrier::{Carrier, Format, Writer};
 use super::hex;
 
-const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["x-amzn-trace-id".to_owned()]);
 
 /// AWS X-Ray's [tracing header], `Root`, `Parent` and `Sampled` in any order among other fields.
@@ -36,6 +36,7 @@ impl Format for XRayPropagator {
         let Some(header) = carrier.first(&X_AMZN_TRACE_ID).and_then(parse) else {
             return;
         };
+        // There is a parent that comes first: nothing to store, and so nothing to allocate.
         if header.parent.is_none() && cx.span().span_context().is_valid() {
             return;
         }

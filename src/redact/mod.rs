@@ -193,10 +193,6 @@ impl Redaction {
 }
 
 /// A URL without credentials and the signatures that semconv knows, and without its fragment.
-#[allow(
-    dead_code,
-    reason = "for the download side, which has no layer's settings"
-)]
 pub(crate) fn url(url: &str) -> Cow<'_, str> {
     Redaction::default().url(url, 0)
 }

@@ -1,13 +1,13 @@
 //! What is known of a request when it comes (semconv http-spans, HTTP server).
 
-use http::{HeaderMap, Method, Request, Version, header};
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::{addresses::Addresses, config::Config, rpc::Call};
 use crate::{redact::Redaction, request::Route};
 
 /// A method that semconv does not know.
-const OTHER_METHOD: &str = "_OTHER";
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
 
 /// The values that the root span and the metrics share, all of bounded cardinality.
 #[derive(Debug)]
@@ -27,11 +27,7 @@ impl Facts {
     pub(super) fn of<B>(config: &Config, request: &Request<B>, addresses: &Addresses<'_>) -> Self {
         let method = request.method();
         Self {
-            method: config
-                .known_methods
-                .iter()
-                .find(|(known, _)| known == method)
-                .map_or_else(|| OTHER_METHOD.into(), |(_, name)| name.clone()),
+            method: method_name(&config.known_methods, method),
             scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
             request_body_size: content_length(request.headers()),
@@ -124,12 +120,29 @@ impl Facts {
     }
 }
 
+/// The value of `http.request.method`.
+pub(crate) fn method_name(known: &[(Method, StringValue)], method: &Method) -> StringValue {
+    known
+        .iter()
+        .find(|(known, _)| known == method)
+        .map_or_else(|| OTHER_METHOD.into(), |(_, name)| name.clone())
+}
+
+/// Whether the response to a HEAD or CONNECT request, or to any other, has no body whatever its
+/// headers announce (RFC 9110 §6.4.1), so that nobody will poll one.
+pub(crate) fn is_bodiless(head: bool, connect: bool, status: StatusCode) -> bool {
+    head || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || (connect && status.is_success())
+}
+
 /// An attribute value of a size; more than 8 EiB does not occur.
-pub(super) fn int(size: u64) -> i64 {
+pub(crate) fn int(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     text(headers, header::CONTENT_LENGTH)?.parse().ok()
 }
 
@@ -141,7 +154,7 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
         .filter(|text| !text.is_empty())
 }
 
-fn protocol_version(version: Version) -> &'static str {
+pub(crate) fn protocol_version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",

@@ -16,7 +16,7 @@ use opentelemetry::{
 };
 
 use super::{
-    attributes::{Facts, content_length, int},
+    attributes::{Facts, content_length, int, is_bodiless},
     config::Config,
     rpc::{Call, Code, Named},
 };
@@ -100,17 +100,12 @@ impl Finish {
         if let Some(call) = &mut self.facts.call {
             call.head(response);
         }
-        // RFC 9110 §6.4.1: these have no body, so nobody will poll one.
-        let bodiless = self.facts.head
-            || status.is_informational()
-            || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED
-            || (self.facts.connect && status.is_success());
         let awaits_trailers = self
             .facts
             .call
             .as_ref()
             .is_some_and(|call| call.code().is_none());
+        let bodiless = is_bodiless(self.facts.head, self.facts.connect, status);
         let announced = if bodiless {
             Some(0)
         } else if awaits_trailers {

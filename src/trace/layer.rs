@@ -103,11 +103,21 @@ pub struct ImageTraceLayerBuilder {
 }
 
 #[derive(Default)]
-enum MeterChoice {
+pub(crate) enum MeterChoice {
     #[default]
     Global,
     Given(Meter),
     Off,
+}
+
+impl MeterChoice {
+    pub(crate) fn meter(self) -> Option<Meter> {
+        match self {
+            Self::Global => Some(global::meter_with_scope(scope())),
+            Self::Given(meter) => Some(meter),
+            Self::Off => None,
+        }
+    }
 }
 
 impl ImageTraceLayerBuilder {
@@ -327,11 +337,7 @@ impl ImageTraceLayerBuilder {
         let tracer = self
             .tracer
             .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
-        let meter = match self.meter {
-            MeterChoice::Global => Some(global::meter_with_scope(scope())),
-            MeterChoice::Given(meter) => Some(meter),
-            MeterChoice::Off => None,
-        };
+        let meter = self.meter.meter();
         let config = Config {
             tracer,
             propagation: self.propagation.unwrap_or(Propagation::Global),
@@ -346,12 +352,7 @@ impl ImageTraceLayerBuilder {
             request_headers: RecordedHeaders::new("request", self.request_headers),
             response_headers: RecordedHeaders::new("response", self.response_headers),
             added_headers: self.added_headers,
-            known_methods: self
-                .known_methods
-                .or_else(known_methods_from_env)
-                .map_or_else(default_known_methods, |methods| {
-                    methods.into_iter().map(named).collect()
-                }),
+            known_methods: known_methods(self.known_methods),
             rpc_methods: self.rpc_methods.unwrap_or_else(Methods::learned),
             error_views: self.error_views,
         };
@@ -368,11 +369,20 @@ impl fmt::Debug for ImageTraceLayerBuilder {
     }
 }
 
-fn scope() -> InstrumentationScope {
+pub(crate) fn scope() -> InstrumentationScope {
     InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
         .with_version(env!("CARGO_PKG_VERSION"))
         .with_schema_url(SCHEMA_URL)
         .build()
+}
+
+/// The given methods, or else those of the environment, or else the default ones.
+pub(crate) fn known_methods(given: Option<Vec<Method>>) -> Vec<(Method, StringValue)> {
+    given
+        .or_else(known_methods_from_env)
+        .map_or_else(default_known_methods, |methods| {
+            methods.into_iter().map(named).collect()
+        })
 }
 
 fn default_known_methods() -> Vec<(Method, StringValue)> {

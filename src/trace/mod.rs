@@ -13,7 +13,12 @@ mod rpc;
 mod service;
 mod trust;
 
-pub(crate) use self::config::Config;
+pub(crate) use self::{
+    addresses::server,
+    attributes::{OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version},
+    config::{Config, ErrorView, Propagation, StartSpan},
+    layer::{MeterChoice, known_methods, scope},
+};
 pub use self::{
     addresses::{Networks, NetworksError, PeerAddr},
     body::ResponseBody,

@@ -1,8 +1,8 @@
 //! What the behaviours are tested with.
 
 pub mod body;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 pub mod certificates;
+pub mod download;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 #[allow(dead_code)]
 pub mod otlp;

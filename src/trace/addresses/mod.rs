@@ -112,7 +112,7 @@ fn scheme(scheme: Option<&str>) -> &'static str {
 
 /// Host and port that the client asked for: `:authority`, or the `Host` header (semconv http-spans:
 /// server.address). The brackets of an IPv6 address are not part of it.
-fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
+pub(crate) fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
         None => headers.get(header::HOST)?.to_str().ok()?,
