@@ -74,9 +74,12 @@ impl HttpMetrics {
         self.active.add(1, attributes);
     }
 
-    /// `active` are the attributes that the request was [`started`](Self::started) with.
-    pub(crate) fn finished(&self, active: &[KeyValue], request: &Measurement<'_>) {
-        self.active.add(-1, active);
+    /// The request is over that was [`started`](Self::started) with these attributes.
+    pub(crate) fn ended(&self, attributes: &[KeyValue]) {
+        self.active.add(-1, attributes);
+    }
+
+    pub(crate) fn finished(&self, request: &Measurement<'_>) {
         self.duration
             .record(request.duration.as_secs_f64(), request.attributes);
         if let Some(size) = request.request_body {
