@@ -47,6 +47,8 @@ mod client;
 mod console;
 #[cfg(feature = "_otlp")]
 mod deliver;
+#[cfg(feature = "_otlp")]
+mod encode;
 mod endpoint;
 mod env;
 mod error;
