@@ -42,7 +42,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
+use tower_image_trace::{DownloadLayer, ImageTraceLayer, RequestsInProgressLayer};
 
 use app::App;
 use source::{SourceLimits, Sources};
@@ -98,16 +98,20 @@ impl Service {
             .with_simple_exporter(spans.clone())
             .build();
         let trace = ImageTraceLayer::builder()
-            .tracer_provider(provider)
+            .tracer_provider(provider.clone())
             .propagators(TraceContextPropagator::new())
             .build();
+        let downloads = DownloadLayer::builder().tracer_provider(provider).build();
         let (count, in_progress) = RequestsInProgressLayer::pair();
         let app = App {
-            sources: Sources::new(SourceLimits {
-                allowed: vec![format!("http://{origin}").parse().unwrap()],
-                time: limits.time,
-                bytes: limits.bytes,
-            }),
+            sources: Sources::new(
+                SourceLimits {
+                    allowed: vec![format!("http://{origin}").parse().unwrap()],
+                    time: limits.time,
+                    bytes: limits.bytes,
+                },
+                &downloads,
+            ),
             workers: Workers::new(limits.workers, limits.queue),
             in_progress,
         };

@@ -3,8 +3,8 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -46,10 +46,8 @@ impl App {
 
     async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Bytes, SourceError> {
         let stage = trace.download(&source.to_string());
-        let mut headers = HeaderMap::new();
-        stage.inject(&mut headers);
         let download = async {
-            let bytes = self.sources.download(source, headers).await?;
+            let bytes = self.sources.download(source).await?;
             get_active_span(|stage| stage.set_attribute(size(attribute::SOURCE_SIZE, &bytes)));
             Ok(bytes)
         };

@@ -81,11 +81,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (count, in_progress) = telemetry.in_progress_layer();
     let app = App {
         in_progress,
-        sources: Sources::new(SourceLimits {
-            allowed,
-            time: Duration::from_secs(5),
-            bytes: 32 * 1024 * 1024,
-        }),
+        sources: Sources::new(
+            SourceLimits {
+                allowed,
+                time: Duration::from_secs(5),
+                bytes: 32 * 1024 * 1024,
+            },
+            &telemetry.download_layer(),
+        ),
         workers: Workers::new(workers, 16 * workers),
     };
 

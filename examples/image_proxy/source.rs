@@ -8,10 +8,13 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::header::LOCATION;
-use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
+use tower::{Layer, ServiceExt};
+use tower_image_trace::DownloadLayer;
+use tower_image_trace::download::{Attempts, Download, DownloadBody};
 
 const MAX_REDIRECTS: usize = 3;
 
@@ -93,16 +96,16 @@ pub(crate) struct SourceLimits {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Download<Client<HttpConnector, Empty<Bytes>>>,
     limits: SourceLimits,
 }
 
 impl Sources {
-    pub(crate) fn new(limits: SourceLimits) -> Self {
+    pub(crate) fn new(limits: SourceLimits, trace: &DownloadLayer) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: trace.layer(Client::builder(TokioExecutor::new()).build(connector)),
             limits,
         }
     }
@@ -116,23 +119,19 @@ impl Sources {
         Ok(Source(uri))
     }
 
-    /// Downloads a source; `headers` go with each request, redirected ones too.
-    pub(crate) async fn download(
-        &self,
-        source: Source,
-        headers: HeaderMap,
-    ) -> Result<Bytes, SourceError> {
+    pub(crate) async fn download(&self, source: Source) -> Result<Bytes, SourceError> {
         let time = self.limits.time;
-        let download = tokio::time::timeout(time, self.follow(source, headers));
+        let download = tokio::time::timeout(time, self.follow(source));
         download.await.map_err(|_| SourceError::Timeout(time))?
     }
 
-    async fn follow(&self, mut source: Source, headers: HeaderMap) -> Result<Bytes, SourceError> {
+    async fn follow(&self, mut source: Source) -> Result<Bytes, SourceError> {
+        let attempts = Attempts::default();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
             *request.uri_mut() = source.0.clone();
-            *request.headers_mut() = headers.clone();
-            let response = self.client.request(request).await;
+            request.extensions_mut().insert(attempts.clone());
+            let response = self.client.clone().oneshot(request).await;
             let response = response.map_err(SourceError::Unreachable)?;
             let location = response.headers().get(LOCATION);
             match (response.status(), location) {
@@ -151,7 +150,7 @@ impl Sources {
         Err(SourceError::TooManyRedirects)
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Bytes, SourceError> {
+    async fn read(&self, response: Response<DownloadBody<Incoming>>) -> Result<Bytes, SourceError> {
         let mut body = response.into_body();
         let limit = self.limits.bytes;
         let announced = body.size_hint().lower();

@@ -25,7 +25,7 @@
 
 // without a transport, half of the plumbing has nothing to carry
 #![cfg_attr(
-    not(feature = "_otlp"),
+    not(any(feature = "otlp-grpc", feature = "otlp-http")),
     allow(dead_code, unused_imports, unused_mut, unused_variables)
 )]
 
