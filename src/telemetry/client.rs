@@ -221,3 +221,46 @@ pub(super) fn gzip(body: &[u8]) -> Bytes {
     let _ = encoder.write_all(body);
     encoder.finish().unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, retry_after: &str, body: &'static str) -> Answer {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, retry_after.parse().unwrap());
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.into(),
+            trailers: None,
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let retry = |status, retry_after: &str| answer(status, retry_after, "").failure().retry;
+        assert_eq!(retry(429, "7"), Retry::After(Duration::from_secs(7)));
+        assert_eq!(retry(503, "soon"), Retry::Backoff);
+        assert_eq!(retry(400, "7"), Retry::Never);
+        let later = std::time::SystemTime::now() + Duration::from_secs(3600);
+        match retry(503, &httpdate::fmt_http_date(later)) {
+            Retry::After(pause) => assert!(pause > Duration::from_secs(3000), "{pause:?}"),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(retry(503, "Thu, 01 Jan 1970 00:00:00 GMT"), Retry::Backoff);
+    }
+
+    #[test]
+    fn a_failure_is_one_line_with_what_the_answer_says() {
+        let message = |body| answer(400, "1", body).failure().message;
+        assert_eq!(message(""), "400 Bad Request");
+        assert_eq!(message("two\nlines\u{1b}"), "400 Bad Request: two lines");
+        let page = "<html><head><title>No certificate</title></head><body>…</body></html>";
+        assert_eq!(message(page), "400 Bad Request: No certificate");
+        assert_eq!(
+            message("</title><title>"),
+            "400 Bad Request: </title><title>"
+        );
+    }
+}

@@ -85,7 +85,7 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// How long to wait before the next attempt, or `None` when there is none within `left`.
+/// How long to wait before the next attempt, at most what is `left`; `None` when there is no other.
 fn pause_before_retry(failure: &Failure, pause: &mut Duration, left: Duration) -> Option<Duration> {
     let wait = match failure.retry {
         Retry::Never => return None,
@@ -97,7 +97,7 @@ fn pause_before_retry(failure: &Failure, pause: &mut Duration, left: Duration) -
             wait.mul_f64(0.75 + random() / 2.0)
         }
     };
-    (wait < left).then_some(wait)
+    (!left.is_zero()).then(|| wait.min(left))
 }
 
 /// A number from 0 to 1 that need not be unpredictable.

@@ -22,6 +22,14 @@
 //! the attributes of a request's root span about 1 KiB each, so 16 MiB when it is full; memory that
 //! is not used is not taken). That is a restart of 10 s at 1,000 spans/s without losing one. What
 //! does not fit is dropped and counted.
+//!
+//! # What it says about itself
+//!
+//! A line at the start says what was resolved; later ones the first export, failures, recovery, and
+//! what was lost, at most once a minute each: see [`TelemetryEvent`]. They are `tracing` events with
+//! the target `tower_image_trace::telemetry`, and go to [`TelemetryBuilder::on_event`]. The counts are in
+//! [`Telemetry::span_stats`] and its siblings, and among the metrics as `otel.sdk.exporter.*` and
+//! `otel.sdk.processor.*`.
 
 // without a transport, half of the plumbing has nothing to carry
 #![cfg_attr(
