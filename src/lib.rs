@@ -6,10 +6,11 @@ pub mod attribute;
 #[cfg(feature = "console")]
 pub mod console;
 pub mod in_progress;
-mod metrics;
+pub mod metrics;
 pub mod propagation;
 mod redact;
 pub mod request;
+mod scope;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 pub mod trace;

@@ -9,6 +9,7 @@ mod continued_traces;
 mod current_context;
 mod failed_requests;
 mod filter_and_trust;
+mod gauges;
 mod image_proxy;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_failures;
@@ -16,7 +17,6 @@ mod otlp_failures;
 mod otlp_same_trace;
 #[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_tls;
-mod otlp_same_trace;
 #[cfg(feature = "axum")]
 mod propagation_over_http;
 mod propagation_properties;

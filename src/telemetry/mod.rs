@@ -61,7 +61,6 @@ mod transport;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use opentelemetry::metrics::MeterProvider;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider};
 
@@ -83,6 +82,7 @@ use span_processor::QueueSpanProcessor;
 
 #[cfg(feature = "console")]
 use crate::console::ConsoleExporter;
+use crate::metrics::Gauges;
 use crate::propagation::Propagators;
 use crate::{ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
 
@@ -97,6 +97,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Telemetry {
     tracer_provider: SdkTracerProvider,
     meter_provider: SdkMeterProvider,
+    gauges: Gauges,
     settings: Settings,
     in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
     /// `None` when everything is switched off.
@@ -182,10 +183,16 @@ impl Telemetry {
     pub fn in_progress_layer(&self) -> (RequestsInProgressLayer, RequestsInProgress) {
         let pair = self.in_progress.get_or_init(|| {
             let (layer, counts) = RequestsInProgressLayer::pair();
-            in_progress_gauges(&self.meter_provider, &counts);
+            self.gauges.in_progress(&counts);
             (layer, counts)
         });
         pair.clone()
+    }
+
+    /// Gauges that are exported until this `Telemetry` is dropped.
+    #[must_use]
+    pub const fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// Makes the providers and formats those of [`opentelemetry::global`].
@@ -279,9 +286,11 @@ impl Telemetry {
         }
         let mut meter_provider = SdkMeterProvider::builder().with_resource(resource.clone());
         if !settings.is_enabled() {
+            let meter_provider = meter_provider.build();
             return Ok(Self {
                 tracer_provider: tracer_provider.build(),
-                meter_provider: meter_provider.build(),
+                gauges: Gauges::new(&meter_provider),
+                meter_provider,
                 settings,
                 in_progress: OnceLock::new(),
                 pipeline: None,
@@ -367,30 +376,13 @@ impl Telemetry {
         outlets.events.emit(&TelemetryEvent::Started { summary });
         Ok(Self {
             tracer_provider: tracer_provider.build(),
+            gauges: Gauges::new(&meter_provider),
             meter_provider,
             settings,
             in_progress: OnceLock::new(),
             pipeline: Some(Arc::new(pipeline)),
         })
     }
-}
-
-fn in_progress_gauges(provider: &SdkMeterProvider, counts: &RequestsInProgress) {
-    let meter = provider.meter(env!("CARGO_PKG_NAME"));
-    let requests = counts.clone();
-    meter
-        .i64_observable_gauge("requests_in_progress")
-        .with_unit("1")
-        .with_description("The number of requests currently in progress.")
-        .with_callback(move |gauge| gauge.observe(requests.requests(), &[]))
-        .build();
-    let images = counts.clone();
-    meter
-        .i64_observable_gauge("images_in_progress")
-        .with_unit("1")
-        .with_description("The number of images currently in progress.")
-        .with_callback(move |gauge| gauge.observe(images.images(), &[]))
-        .build();
 }
 
 impl Drop for Telemetry {

@@ -2,7 +2,7 @@ use std::{any::Any, borrow::Cow, error::Error, fmt, sync::Arc};
 
 use http::{Method, request::Parts};
 use opentelemetry::{
-    InstrumentationScope, StringValue, global,
+    StringValue, global,
     metrics::{Meter, MeterProvider},
     propagation::TextMapPropagator,
     trace::{Tracer, TracerProvider},
@@ -13,10 +13,10 @@ use super::{
     ImageTrace, Trust,
     config::{Config, Decide, ErrorView, Filter, Propagation, StartSpan},
 };
-use crate::metrics::{HttpMetrics, StageMetrics};
-
-/// The semantic conventions that spans and metrics follow.
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
+use crate::{
+    metrics::{HttpMetrics, StageMetrics},
+    scope::scope,
+};
 
 /// Semconv registry, `http.request.method`: the methods of RFC 9110, PATCH and QUERY.
 const KNOWN_METHODS: [&str; 10] = [
@@ -210,13 +210,6 @@ impl fmt::Debug for ImageTraceLayerBuilder {
         f.debug_struct("ImageTraceLayerBuilder")
             .finish_non_exhaustive()
     }
-}
-
-fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .with_schema_url(SCHEMA_URL)
-        .build()
 }
 
 fn default_known_methods() -> Vec<(Method, StringValue)> {
