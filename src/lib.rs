@@ -1,4 +1,60 @@
 //! Tower middleware that shows where the time of an image request went.
+//!
+//! ```text
+//!  request ──► RequestsInProgressLayer   +1 until the response body is dropped
+//!         ──► ImageTraceLayer
+//!               propagation       headers ─► parent context         (Trust: Parent | Link | Ignore)
+//!               root span         SERVER, "{method} {route}"
+//!               extensions        RequestTrace goes into the request: the handle
+//!         ──► handler             trace.queue() ─► trace.download(url) ─► trace.process(options) ─► trace.stream()
+//!               each stage        a child span and one duration; errors go to stage, root and errors_total
+//!         ◄── response head       status code
+//!         ◄── response body       frames counted
+//!               the end           exactly once: completed, failed, cancelled in a phase, or panicked
+//!         ──► Telemetry           OTLP over gRPC or HTTP, or the waterfall on the terminal
+//! ```
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "axum", feature = "telemetry"))]
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::{io, time::Duration};
+//! use axum::{Router, routing::get};
+//! use tower_image_trace::{RequestTrace, Telemetry};
+//!
+//! # async fn fetch() -> io::Result<Vec<u8>> { Ok(Vec::new()) }
+//! # fn resize(source: Vec<u8>) -> io::Result<Vec<u8>> { Ok(source) }
+//! async fn thumbnail(trace: RequestTrace) -> Result<Vec<u8>, String> {
+//!     let source = trace.download("https://cdn.example/cat.jpg").run(fetch()).await;
+//!     let source = source.map_err(|error| error.to_string())?;
+//!     let work = trace.process("rs:fill:300:200").run_blocking(move || resize(source));
+//!     work.await.map_err(|error| error.to_string())
+//! }
+//!
+//! let telemetry = Telemetry::from_env()?; // IMGPROXY_OPEN_TELEMETRY_* and OTEL_*
+//! let app: Router = Router::new()
+//!     .route("/thumbnail/{source}", get(thumbnail))
+//!     .layer(telemetry.trace_layer());
+//! // … serve the app …
+//! telemetry.shutdown(Duration::from_secs(5)).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Where to look: [`trace`] is the layer and the root span, [`request`] the handle and its stages,
+//! [`in_progress`] the counts, [`propagation`] the wire formats, `telemetry` the way from settings to
+//! running providers, `console` the waterfall, [`attribute`] the names of the crate's own attributes.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `axum` | yes | `RequestTrace` as an extractor, routes from `MatchedPath` |
+//! | `tokio` | yes | `Stage::run_blocking` |
+//! | `console` | yes | the waterfall on the terminal |
+//! | `otlp-grpc`, `otlp-http` | yes | `Telemetry` with OTLP over gRPC, over HTTP with protobuf |
+//! | `telemetry` | yes | what these three have in common: `Telemetry`, `Settings` |
+//!
+//! Without any of them the middleware needs the OpenTelemetry API and nothing of its SDK.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -25,3 +81,8 @@ pub use self::{
     request::{ErrorKind, RequestTrace, Stage},
     trace::{ImageTraceLayer, Trust},
 };
+
+/// The README's example must compile.
+#[cfg(all(doctest, feature = "axum", feature = "otlp-grpc"))]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -11,11 +11,8 @@ mod failed_requests;
 mod filter_and_trust;
 mod gauges;
 mod image_proxy;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_failures;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_same_trace;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod otlp_tls;
 #[cfg(feature = "axum")]
 mod propagation_over_http;
@@ -28,7 +25,5 @@ mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
-#[cfg(feature = "telemetry")]
 mod telemetry_settings;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 mod telemetry_shutdown;

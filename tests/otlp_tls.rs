@@ -1,11 +1,6 @@
 //! TLS is the same over gRPC and over HTTP: who is trusted, who is shown, and what is said when it fails.
 
-use std::{
-    path::PathBuf,
-    process::Command,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Command, sync::mpsc, time::Duration};
 
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tower_image_trace::{Protocol, Telemetry, TelemetryBuilder, telemetry::TelemetryEvent};
@@ -150,6 +145,92 @@ fn with_files_in_the_standard_variables() {
     assert_eq!(server.spans()[0].resource["service.name"], "thumbs");
 }
 
+const RSA: &str = include_str!("certificates/rsa.pem");
+const RSA_PKCS1: &str = include_str!("certificates/rsa.pkcs1.key");
+const RSA_PKCS8: &str = include_str!("certificates/rsa.pkcs8.key");
+const EC_VERSION_1: &str = include_str!("certificates/ec.version1.pem");
+const EC_SEC1: &str = include_str!("certificates/ec.sec1.key");
+const EC_ENCRYPTED: &str = include_str!("certificates/ec.encrypted.key");
+const BROKEN: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+const CUT_OFF: &str = "-----BEGIN CERTIFICATE-----\nMIIB";
+
+/// Server certificate, client certificate, client key; a part of the message, or none when it is fine.
+#[test]
+fn pem_is_checked_when_it_is_read() {
+    let chain = format!("{RSA}{EC_VERSION_1}");
+    let with_words = format!("Bag Attributes\n{EC_VERSION_1}");
+    #[rustfmt::skip]
+    let table: &[(&str, &str, &str, Option<&str>)] = &[
+        (RSA,       "",           "",           None),
+        (&chain,    "",           "",           None),
+        (&with_words, "",         "",           None),
+        ("",        RSA,          RSA_PKCS1,    None),
+        ("",        RSA,          RSA_PKCS8,    None),
+        (RSA,       &chain,       RSA_PKCS8,    None),
+        ("",        EC_VERSION_1, EC_SEC1,      None),
+        ("garbage", "",           "",           Some("SERVER_CERT: it is not PEM")),
+        (CUT_OFF,   "",           "",           Some("SERVER_CERT: it is not PEM")),
+        (BROKEN,    "",           "",           Some("SERVER_CERT: what is in it is not an X.509 certificate")),
+        (RSA_PKCS1, "",           "",           Some("SERVER_CERT: there is no certificate in it")),
+        ("",        RSA_PKCS8,    RSA_PKCS8,    Some("CLIENT_CERT: there is no certificate in it")),
+        ("",        RSA,          RSA,          Some("CLIENT_KEY: there is no private key in it")),
+        ("",        RSA,          "garbage",    Some("CLIENT_KEY: it is not PEM")),
+        ("",        EC_VERSION_1, EC_ENCRYPTED, Some("CLIENT_KEY: the key is encrypted")),
+        ("",        RSA,          EC_SEC1,      Some("CLIENT_KEY: the key does not belong to the certificate in IMGPROXY_OPEN_TELEMETRY_CLIENT_CERT")),
+        ("",        EC_VERSION_1, RSA_PKCS1,    Some("CLIENT_KEY: the key does not belong")),
+        ("",        RSA,          "",           Some("CLIENT_CERT: a client certificate needs its key")),
+        ("",        "",           RSA_PKCS8,    Some("CLIENT_KEY: a client key needs its certificate")),
+    ];
+    for (row, &(server, client, key, expected)) in table.iter().enumerate() {
+        // as it is, and with the line breaks written out
+        for line_break in ["\n", "\\n"] {
+            let vars = [
+                ("SERVER_CERT", server),
+                ("CLIENT_CERT", client),
+                ("CLIENT_KEY", key),
+            ]
+            .map(|(name, pem)| {
+                (
+                    format!("IMGPROXY_OPEN_TELEMETRY_{name}"),
+                    pem.replace('\n', line_break),
+                )
+            });
+            let builder = Telemetry::builder().vars(vars).endpoint("collector:4317");
+            match (builder.settings(), expected) {
+                (Ok(_), None) => {}
+                (Err(error), Some(expected)) => {
+                    let error = error.to_string();
+                    assert!(error.contains(expected), "row {row}: {error}");
+                }
+                (result, _) => panic!("row {row}: {result:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_certificate_file_that_is_not_there_is_named() {
+    let vars = [("OTEL_EXPORTER_OTLP_CERTIFICATE", "/no/such/ca.pem")];
+    let error = Telemetry::builder()
+        .vars(vars)
+        .endpoint("collector:4317")
+        .settings()
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("OTEL_EXPORTER_OTLP_CERTIFICATE"), "{error}");
+    assert!(error.contains("/no/such/ca.pem"), "{error}");
+}
+
+#[test]
+fn a_client_certificate_without_tls_is_refused() {
+    let builder = Telemetry::builder()
+        .vars([] as [(&str, &str); 0])
+        .endpoint("http://collector:4317")
+        .client_certificate(RSA, RSA_PKCS8);
+    let error = builder.settings().unwrap_err().to_string();
+    assert!(error.contains("certificate is set"), "{error}");
+}
+
 /// Run by the tests above with the environment that they want.
 #[test]
 #[ignore = "a part of other tests"]
@@ -179,22 +260,21 @@ fn failure(
     protocol: Protocol,
     tls: impl Fn(TelemetryBuilder) -> TelemetryBuilder,
 ) -> String {
-    let errors = Arc::new(Mutex::new(Vec::new()));
-    let sink = errors.clone();
+    let (said, errors) = mpsc::channel();
     let telemetry = tls(builder(server, protocol))
+        .vars([("OTEL_BSP_SCHEDULE_DELAY", "10")])
         .on_event(move |event| {
             if let TelemetryEvent::ExportFailed { error, .. } = event {
-                sink.lock().unwrap().push(error.clone());
+                said.send(error.clone()).unwrap();
             }
         })
         .build()
         .unwrap();
     drop(telemetry.tracer_provider().tracer("test").start("span"));
-    telemetry
-        .shutdown_blocking(Duration::from_secs(2))
-        .unwrap_err();
+    let error = errors.recv_timeout(PATIENCE).unwrap();
+    telemetry.shutdown_blocking(Duration::ZERO).unwrap_err();
     assert!(server.spans().is_empty());
-    errors.lock().unwrap()[0].clone()
+    error
 }
 
 fn fails_with(

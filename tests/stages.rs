@@ -285,6 +285,53 @@ async fn blocking_work_goes_on_after_the_client_has_gone_and_its_stage_says_so()
     );
 }
 
+#[test]
+fn work_that_no_thread_has_begun_is_taken_back() {
+    let recorder = Recorder::new();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    let ran = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    runtime.block_on(async {
+        let (go, gate) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || gate.recv());
+        let trace = Arc::new(Mutex::new(None));
+        let ran = Arc::clone(&ran);
+        request(&recorder.layer(), |handle| {
+            *trace.lock().unwrap() = Some(handle);
+            async {}
+        })
+        .await;
+        let trace = trace.lock().unwrap().take().unwrap();
+        drop(trace.process("fit").run_blocking(move || {
+            ran.store(true, std::sync::atomic::Ordering::Relaxed);
+            Ok::<_, Infallible>(())
+        }));
+        go.send(()).unwrap();
+        busy.await.unwrap().unwrap();
+        // The pool's one thread has nothing left to do when it gets to this.
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    });
+    assert!(!ran.load(std::sync::atomic::Ordering::Relaxed));
+    let stage = recorder.span("processing_image");
+    assert_eq!(stage.get("image.stage.cancelled").as_deref(), Some("true"));
+}
+
+#[tokio::test]
+async fn attributes_of_the_root_are_replaced_by_later_ones() {
+    let recorder = Recorder::new();
+    request(&recorder.layer(), |trace| async move {
+        trace.set_attribute(KeyValue::new("tenant", "a"));
+        trace.set_attribute(KeyValue::new("cached", true));
+        trace.set_attribute(KeyValue::new("tenant", "b"));
+    })
+    .await;
+    let root = recorder.root();
+    assert_eq!(root.get("tenant").as_deref(), Some("b"));
+    assert_eq!(root.get("cached").as_deref(), Some("true"));
+}
+
 #[tokio::test]
 async fn a_panic_on_the_blocking_pool_is_recorded_and_goes_on_in_the_handler() {
     use futures_util::FutureExt;

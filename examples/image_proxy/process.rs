@@ -11,6 +11,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgb, Rg
 use super::options::{Format, MAX_SIDE, Mode, Options};
 
 /// Most pixels of a source. A few compressed bytes can claim any size, so it is asked before pixels are allocated.
+/// Each takes up to 24 bytes: eight decoded, sixteen while it is resized.
 const MAX_SOURCE_PIXELS: u64 = 50_000_000;
 /// Most memory for decoding, in bytes: eight a pixel.
 const MAX_DECODE_BYTES: u64 = 8 * MAX_SOURCE_PIXELS;
@@ -108,6 +109,13 @@ fn resize(picture: DynamicImage, options: &Options) -> Result<DynamicImage, Proc
             let (x, y) = ((source.0 - cut_width) / 2, (source.1 - cut_height) / 2);
             picture.crop_imm(x, y, cut_width, cut_height)
         }
+    };
+    // Its intermediate picture has the source's width and the result's height, which may be more than either has:
+    // a picture that becomes higher becomes narrower first.
+    let picture = if height > picture.height() {
+        picture.resize_exact(width, picture.height(), FilterType::Lanczos3)
+    } else {
+        picture
     };
     Ok(picture.resize_exact(width, height, FilterType::Lanczos3))
 }

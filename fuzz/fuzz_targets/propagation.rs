@@ -1,5 +1,12 @@
 //! Arbitrary header lines through one format, the one that the target is named after.
 //!
+//! On the stable toolchain, for ten minutes:
+//!
+//! ```text
+//! cd fuzz && mkdir -p corpus/xray
+//! cargo run --release --bin xray -- -max_total_time=600 corpus/xray seeds/xray
+//! ```
+//!
 //! The input is one header line a text line: its first byte chooses the name, the rest is the value.
 
 #![no_main]
@@ -9,9 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use opentelemetry::Context;
 use opentelemetry::baggage::BaggageExt;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::{
-    SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState,
-};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use tower_image_trace::propagation::{HeaderExtractor, HeaderInjector, Propagators};
 
 fuzz_target!(|data: &[u8]| {
@@ -65,7 +70,13 @@ fuzz_target!(|data: &[u8]| {
 
 fn parent() -> SpanContext {
     let (trace_id, span_id) = (TraceId::from(1), SpanId::from(1));
-    SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true, TraceState::NONE)
+    SpanContext::new(
+        trace_id,
+        span_id,
+        TraceFlags::SAMPLED,
+        true,
+        TraceState::NONE,
+    )
 }
 
 type Described = (SpanContext, Vec<(String, String, String)>);

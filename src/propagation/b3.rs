@@ -10,16 +10,16 @@ use super::carrier::{Carrier, Format, Writer};
 use super::hex;
 use super::sampling::Sampling;
 
-const SINGLE: HeaderName = HeaderName::from_static("b3");
-const TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
-const SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
-const PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
-const SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
-const FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
+static SINGLE: HeaderName = HeaderName::from_static("b3");
+static TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+static SPAN_ID: HeaderName = HeaderName::from_static("x-b3-spanid");
+static PARENT_SPAN_ID: HeaderName = HeaderName::from_static("x-b3-parentspanid");
+static SAMPLED: HeaderName = HeaderName::from_static("x-b3-sampled");
+static FLAGS: HeaderName = HeaderName::from_static("x-b3-flags");
 
 static SINGLE_FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["b3".to_owned()]);
 static MULTI_FIELDS: LazyLock<[String; 4]> =
-    LazyLock::new(|| [TRACE_ID, SPAN_ID, SAMPLED, FLAGS].map(|name| name.as_str().to_owned()));
+    LazyLock::new(|| [&TRACE_ID, &SPAN_ID, &SAMPLED, &FLAGS].map(ToString::to_string));
 
 /// [B3](https://github.com/openzipkin/b3-propagation), in one header or in several.
 ///

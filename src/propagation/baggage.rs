@@ -11,7 +11,7 @@ use super::carrier::{Carrier, Format, Writer};
 use super::percent;
 use super::tracestate::trim;
 
-const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["baggage".to_owned()]);
 
 /// §3.3.2: what every implementation must be able to carry, and this one carries at most.
@@ -45,14 +45,14 @@ impl Format for BaggagePropagator {
         let mut bytes_left = MAX_BYTES;
         'lines: for line in carrier.lines(&BAGGAGE) {
             for member in line.split(|&byte| byte == b',') {
-                // A comma a member: one byte more than the list has, which the first may exceed.
                 let length = trim(member).len();
                 if length > bytes_left {
                     continue;
                 }
                 if let Some((key, value, properties)) = parse_member(member) {
+                    // With the comma that comes before the next one.
                     bytes_left = bytes_left.saturating_sub(length + 1);
-                    received.insert(cx, key, value.into_owned(), properties);
+                    received.insert(cx, key.to_owned(), value.into_owned(), properties);
                     if received.is_full() {
                         break 'lines;
                     }
@@ -105,7 +105,7 @@ super::text_map_propagator!(BaggagePropagator);
 pub(super) struct Received(Option<Baggage>);
 
 impl Received {
-    pub(super) fn insert(&mut self, cx: &Context, key: &str, value: String, metadata: String) {
+    pub(super) fn insert(&mut self, cx: &Context, key: String, value: String, metadata: String) {
         self.0
             .get_or_insert_with(|| {
                 let before = cx.baggage().iter();
@@ -113,7 +113,7 @@ impl Received {
                     .map(|(key, item)| (key.clone(), item.clone()))
                     .collect()
             })
-            .insert_with_metadata(key.to_owned(), value, metadata);
+            .insert_with_metadata(key, value, metadata);
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -161,7 +161,9 @@ fn split_pair(pair: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// RFC 7230 §3.2.6, which the keys of baggage keep to.
 pub(super) fn token(key: &[u8]) -> Option<&str> {
-    let is_token_char =
-        |&byte: &u8| byte.is_ascii_graphic() && !b"\"(),/:;<=>?@[\\]{}".contains(&byte);
+    let is_token_char = |byte: &u8| {
+        matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9')
+            || matches!(byte, b'A'..=b'Z' | b'^'..=b'z' | b'|' | b'~')
+    };
     (!key.is_empty() && key.iter().all(is_token_char)).then(|| std::str::from_utf8(key).ok())?
 }

@@ -28,9 +28,9 @@ pub(super) trait Carrier {
     /// The first line of a header that must not be repeated, `None` when it is absent or empty.
     fn first<'a>(&'a self, name: &HeaderName) -> Option<&'a [u8]>;
 
-    /// Calls `f` with the rest of the name, in lower case, and the first line of every header
-    /// whose name starts with `prefix`.
-    fn with_prefix(&self, prefix: &str, f: impl FnMut(&str, &[u8]));
+    /// Calls `f` with the rest of the name, in any case, and the first line of every header whose
+    /// name starts with `prefix`.
+    fn with_prefix<'a>(&'a self, prefix: &str, f: impl FnMut(&'a str, &'a [u8]));
 }
 
 impl Carrier for HeaderMap {
@@ -47,11 +47,14 @@ impl Carrier for HeaderMap {
             .filter(|value| !value.is_empty())
     }
 
-    fn with_prefix(&self, prefix: &str, mut f: impl FnMut(&str, &[u8])) {
-        for name in self.keys() {
-            if let (Some(rest), Some(value)) = (name.as_str().strip_prefix(prefix), self.get(name))
-            {
-                f(rest, value.as_bytes());
+    fn with_prefix<'a>(&'a self, prefix: &str, mut f: impl FnMut(&'a str, &'a [u8])) {
+        let mut previous = None;
+        for (name, value) in self {
+            if let Some(rest) = name.as_str().strip_prefix(prefix) {
+                // The lines of one name come one after the other.
+                if previous.replace(name) != Some(name) {
+                    f(rest, value.as_bytes());
+                }
             }
         }
     }
@@ -74,10 +77,12 @@ impl Carrier for dyn Extractor + '_ {
             .filter(|value| !value.is_empty())
     }
 
-    fn with_prefix(&self, prefix: &str, mut f: impl FnMut(&str, &[u8])) {
+    fn with_prefix<'a>(&'a self, prefix: &str, mut f: impl FnMut(&'a str, &'a [u8])) {
         for key in self.keys() {
-            let lower = key.to_ascii_lowercase();
-            if let (Some(rest), Some(value)) = (lower.strip_prefix(prefix), self.get(key)) {
+            if let Some((start, rest)) = key.split_at_checked(prefix.len())
+                && start.eq_ignore_ascii_case(prefix)
+                && let Some(value) = self.get(key)
+            {
                 f(rest, value.as_bytes());
             }
         }

@@ -10,7 +10,7 @@ use super::carrier::{Carrier, Format, Writer};
 use super::hex;
 use super::sampling::Sampling;
 
-const UBER_TRACE_ID: HeaderName = HeaderName::from_static("uber-trace-id");
+static UBER_TRACE_ID: HeaderName = HeaderName::from_static("uber-trace-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["uber-trace-id".to_owned()]);
 
 const SAMPLED: i64 = 1;

@@ -58,6 +58,10 @@ impl Propagator {
             Self::OtTrace => "ottrace",
         }
     }
+
+    const fn is_b3(self) -> bool {
+        matches!(self, Self::B3 | Self::B3Multi)
+    }
 }
 
 impl Format for Propagator {
@@ -195,8 +199,12 @@ impl Propagators {
 
     fn extract_all<C: Carrier + ?Sized>(&self, cx: &Context, carrier: &C) -> Context {
         let mut cx = cx.clone();
-        for format in &*self.formats {
-            format.read(&mut cx, carrier);
+        let mut formats = self.formats.iter();
+        while let Some(format) = formats.next() {
+            // Both read the same headers, and the last parent wins.
+            if !(format.is_b3() && formats.as_slice().iter().any(|later| later.is_b3())) {
+                format.read(&mut cx, carrier);
+            }
         }
         cx
     }

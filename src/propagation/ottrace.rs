@@ -12,12 +12,13 @@ use super::baggage::{Received, token};
 use super::carrier::{Carrier, Format, Writer};
 use super::{hex, percent};
 
-const TRACE_ID: HeaderName = HeaderName::from_static("ot-tracer-traceid");
-const SPAN_ID: HeaderName = HeaderName::from_static("ot-tracer-spanid");
-const SAMPLED: HeaderName = HeaderName::from_static("ot-tracer-sampled");
-const BAGGAGE_PREFIX: &str = "ot-baggage-";
+static TRACE_ID: HeaderName = HeaderName::from_static("ot-tracer-traceid");
+static SPAN_ID: HeaderName = HeaderName::from_static("ot-tracer-spanid");
+static SAMPLED: HeaderName = HeaderName::from_static("ot-tracer-sampled");
+const PREFIX: &str = "ot-";
+const BAGGAGE: &str = "baggage-";
 static FIELDS: LazyLock<[String; 3]> =
-    LazyLock::new(|| [TRACE_ID, SPAN_ID, SAMPLED].map(|name| name.as_str().to_owned()));
+    LazyLock::new(|| [&TRACE_ID, &SPAN_ID, &SAMPLED].map(ToString::to_string));
 
 /// OT Trace, the headers of the OpenTracing basic tracers.
 ///
@@ -39,20 +40,30 @@ impl OtTracePropagator {
 
 impl Format for OtTracePropagator {
     fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
-        let Some(parent) = extract_parent(carrier) else {
+        let Some(trace_id) = carrier.first(&TRACE_ID) else {
             return;
         };
+        // Baggage has names that only a look at all headers finds, so take the others on the way.
+        let (mut span_id, mut sampled) = (&b""[..], &b""[..]);
         let mut received = Received::default();
-        carrier.with_prefix(BAGGAGE_PREFIX, |key, value| {
-            if received.is_full() {
-                return;
-            }
-            if let (Some(key), Some(value)) = (token(key.as_bytes()), percent::decode(value)) {
+        carrier.with_prefix(PREFIX, |name, value| {
+            if name.eq_ignore_ascii_case("tracer-spanid") {
+                span_id = value;
+            } else if name.eq_ignore_ascii_case("tracer-sampled") {
+                sampled = value;
+            } else if let Some((start, key)) = name.split_at_checked(BAGGAGE.len())
+                && start.eq_ignore_ascii_case(BAGGAGE)
+                && !received.is_full()
+                && let (Some(key), Some(value)) = (token(key.as_bytes()), percent::decode(value))
+            {
+                let key = key.to_ascii_lowercase();
                 received.insert(cx, key, value.into_owned(), String::new());
             }
         });
-        received.store(cx);
-        *cx = cx.with_remote_span_context(parent);
+        if let Some(parent) = parse_parent(trace_id, span_id, sampled) {
+            received.store(cx);
+            *cx = cx.with_remote_span_context(parent);
+        }
     }
 
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
@@ -70,7 +81,7 @@ impl Format for OtTracePropagator {
         writer.set(&SPAN_ID, hex(&span_context.span_id().to_bytes()));
         writer.set(&SAMPLED, span_context.is_sampled().to_string());
         for (key, (value, _)) in cx.baggage() {
-            let name = format!("{BAGGAGE_PREFIX}{key}");
+            let name = format!("{PREFIX}{BAGGAGE}{key}");
             writer.set_named(&name, value.as_str().to_owned());
         }
     }
@@ -82,10 +93,10 @@ impl Format for OtTracePropagator {
 
 super::text_map_propagator!(OtTracePropagator);
 
-fn extract_parent<C: Carrier + ?Sized>(carrier: &C) -> Option<SpanContext> {
-    let trace_id = hex::parse_64_or_128_bit_trace_id(carrier.first(&TRACE_ID)?)?;
-    let span_id = hex::parse_span_id(carrier.first(&SPAN_ID)?)?;
-    let sampled = carrier.first(&SAMPLED).map_or(Some(false), parse_bool)?;
+fn parse_parent(trace_id: &[u8], span_id: &[u8], sampled: &[u8]) -> Option<SpanContext> {
+    let trace_id = hex::parse_64_or_128_bit_trace_id(trace_id)?;
+    let span_id = hex::parse_span_id(span_id)?;
+    let sampled = !sampled.is_empty() && parse_bool(sampled)?;
     let flags = TraceFlags::default().with_sampled(sampled);
     Some(SpanContext::new(
         trace_id,

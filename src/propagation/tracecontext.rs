@@ -9,8 +9,8 @@ use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags};
 use super::carrier::{Carrier, Format, Writer};
 use super::{hex, tracestate};
 
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static FIELDS: LazyLock<[String; 2]> =
     LazyLock::new(|| ["traceparent".to_owned(), "tracestate".to_owned()]);
 

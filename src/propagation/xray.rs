@@ -9,7 +9,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use super::carrier::{Carrier, Format, Writer};
 use super::hex;
 
-const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["x-amzn-trace-id".to_owned()]);
 
 /// AWS X-Ray's [tracing header], `Root`, `Parent` and `Sampled` in any order among other fields.

@@ -129,3 +129,121 @@ fn path_of(path: &str, grpc: bool, append: Option<&str>) -> Result<PathAndQuery,
     path.parse()
         .map_err(|_| "the path of the endpoint is not a valid URL path".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Protocol::{Grpc, Http, Https};
+
+    const TRACES: Option<&str> = Some("/v1/traces");
+
+    /// Endpoint, protocol, `GRPC_INSECURE`, whether a certificate is set, what is appended; the URL or
+    /// a part of the message.
+    type Row = (
+        &'static str,
+        Protocol,
+        Option<bool>,
+        bool,
+        Option<&'static str>,
+        Result<&'static str, &'static str>,
+    );
+
+    #[rustfmt::skip]
+    const TABLE: &[Row] = &[
+        // host and port, gRPC
+        ("collector:4317",           Grpc,  None,        false, TRACES, Ok("http://collector:4317/")),
+        ("collector:4317",           Grpc,  Some(true),  false, TRACES, Ok("http://collector:4317/")),
+        ("collector:4317",           Grpc,  Some(false), false, TRACES, Ok("https://collector:4317/")),
+        ("collector:4317",           Grpc,  None,        true,  TRACES, Ok("https://collector:4317/")),
+        ("collector:4317",           Grpc,  Some(true),  true,  TRACES, Ok("https://collector:4317/")),
+        ("collector:4317/",          Grpc,  None,        false, TRACES, Ok("http://collector:4317/")),
+        ("collector",                Grpc,  None,        false, TRACES, Ok("http://collector:4317/")),
+        ("10.0.0.1:4317",            Grpc,  None,        false, TRACES, Ok("http://10.0.0.1:4317/")),
+        ("my_collector.ns.svc:4317", Grpc,  None,        false, TRACES, Ok("http://my_collector.ns.svc:4317/")),
+        ("[::1]:4317",               Grpc,  None,        false, TRACES, Ok("http://[::1]:4317/")),
+        ("[fe80::1]",                Grpc,  None,        false, TRACES, Ok("http://[fe80::1]:4317/")),
+        // host and port, HTTP
+        ("collector:4318",           Http,  None,        false, TRACES, Ok("http://collector:4318/v1/traces")),
+        ("collector:4318",           Http,  Some(true),  false, TRACES, Ok("http://collector:4318/v1/traces")),
+        ("collector:4318",           Http,  Some(false), false, TRACES, Ok("https://collector:4318/v1/traces")),
+        ("collector:4318",           Http,  None,        true,  TRACES, Ok("https://collector:4318/v1/traces")),
+        ("collector:4318",           Https, None,        false, TRACES, Ok("https://collector:4318/v1/traces")),
+        ("collector:4318",           Https, Some(true),  false, TRACES, Ok("https://collector:4318/v1/traces")),
+        ("collector",                Http,  None,        false, TRACES, Ok("http://collector:4318/v1/traces")),
+        ("collector:4318/",          Http,  None,        false, TRACES, Ok("http://collector:4318/v1/traces")),
+        ("collector:4318/otlp",      Http,  None,        false, TRACES, Ok("http://collector:4318/otlp/v1/traces")),
+        ("[::1]:4318",               Http,  None,        false, TRACES, Ok("http://[::1]:4318/v1/traces")),
+        // URLs: the scheme decides
+        ("http://collector:4317",    Grpc,  None,        false, TRACES, Ok("http://collector:4317/")),
+        ("http://collector:4317",    Grpc,  Some(false), false, TRACES, Ok("http://collector:4317/")),
+        ("https://collector:4317",   Grpc,  Some(true),  false, TRACES, Ok("https://collector:4317/")),
+        ("https://collector:4317/",  Grpc,  None,        true,  TRACES, Ok("https://collector:4317/")),
+        ("HTTP://collector:4317",    Grpc,  None,        false, TRACES, Ok("http://collector:4317/")),
+        ("https://collector",        Grpc,  None,        false, TRACES, Ok("https://collector/")),
+        ("http://[::1]:4318",        Http,  None,        false, TRACES, Ok("http://[::1]:4318/v1/traces")),
+        ("http://collector",         Http,  None,        false, TRACES, Ok("http://collector/v1/traces")),
+        ("http://collector:4318/",   Http,  None,        false, TRACES, Ok("http://collector:4318/v1/traces")),
+        ("http://collector/otlp",    Http,  None,        false, TRACES, Ok("http://collector/otlp/v1/traces")),
+        ("http://collector/otlp/",   Http,  None,        false, TRACES, Ok("http://collector/otlp/v1/traces")),
+        ("https://collector:4318",   Http,  None,        false, TRACES, Ok("https://collector:4318/v1/traces")),
+        ("https://collector:4318",   Https, None,        false, TRACES, Ok("https://collector:4318/v1/traces")),
+        // per-signal endpoints are taken as they are
+        ("http://c:4318/v1/traces",  Http,  None,        false, None,   Ok("http://c:4318/v1/traces")),
+        ("http://c:4318/other",      Http,  None,        false, None,   Ok("http://c:4318/other")),
+        ("http://c:4318",            Http,  None,        false, None,   Ok("http://c:4318/")),
+        ("http://c:4318/?key=1",     Http,  None,        false, None,   Ok("http://c:4318/?key=1")),
+        ("https://c?key=1",          Http,  None,        false, None,   Ok("https://c/?key=1")),
+        ("c:4317",                   Grpc,  None,        false, None,   Ok("http://c:4317/")),
+        // contradictions
+        ("http://collector:4318",    Https, None,        false, TRACES, Err("contradict")),
+        ("http://collector:4317",    Grpc,  None,        true,  TRACES, Err("certificate is set")),
+        ("http://collector:4318",    Http,  None,        true,  TRACES, Err("certificate is set")),
+        ("http://c:4318/v1/traces",  Grpc,  None,        false, TRACES, Err("has no path")),
+        ("c:4317/v1/traces",         Grpc,  None,        false, None,   Err("has no path")),
+        ("http://c:4318?key=1",      Http,  None,        false, TRACES, Err("per-signal")),
+        // what is no endpoint
+        ("http://user:pw@c:4318",    Http,  None,        false, TRACES, Err("user name or password")),
+        ("user@c:4317",              Grpc,  None,        false, TRACES, Err("user name or password")),
+        ("grpc://collector:4317",    Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("unix:///var/run/otlp",     Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("://collector:4317",        Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("http://",                  Http,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("http:///v1/traces",        Http,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("//collector:4318",         Http,  None,        false, TRACES, Err("expected host:port or a URL")),
+        (":4317",                    Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("4317:",                    Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
+        ("collector:",               Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
+        ("collector:0",              Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
+        ("collector:99999",          Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
+        ("collector:http",           Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
+        ("collector:4317:4318",      Grpc,  None,        false, TRACES, Err("brackets")),
+        ("::1:4317",                 Grpc,  None,        false, TRACES, Err("brackets")),
+        ("[::1:4317",                Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("[collector]:4317",         Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("two words:4317",           Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("kollektör:4317",           Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("http://c:4318/a b",        Http,  None,        false, None,   Err("not a valid URL path")),
+        ("http://c:4318/#top",       Http,  None,        false, None,   Err("fragment")),
+    ];
+
+    #[test]
+    fn each_endpoint_has_one_url_or_one_reason() {
+        for row in TABLE {
+            let &(endpoint, protocol, insecure, certificate, append, expected) = row;
+            let rules = Rules {
+                protocol,
+                insecure,
+                certificate,
+                append,
+            };
+            let resolved = resolve(endpoint, rules);
+            match (&resolved, expected) {
+                (Ok(uri), Ok(expected)) => assert_eq!(uri.to_string(), expected, "{row:?}"),
+                (Err(message), Err(expected)) => {
+                    assert!(message.contains(expected), "{row:?}: {message}");
+                }
+                _ => panic!("{row:?}: {resolved:?}"),
+            }
+        }
+    }
+}

@@ -72,7 +72,7 @@ impl Variables {
                 value: value.to_owned(),
                 expected: expected.to_owned(),
             };
-            self.errors.push(error);
+            self.refuse(error);
         }
         parsed
     }
@@ -105,8 +105,11 @@ impl Variables {
         })
     }
 
+    /// Notes a mistake; one that two signals share is noted once.
     pub(super) fn refuse(&mut self, error: SettingError) {
-        self.errors.push(error);
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     /// The value of `result`, or `None` and a mistake noted.

@@ -15,7 +15,7 @@ use super::resource;
 use super::sampler::{self, Sampler};
 #[cfg(feature = "_otlp")]
 use super::tls::Tls;
-use crate::propagation::{PropagatorError, Propagators};
+use crate::propagation::{Propagator, Propagators};
 
 /// The prefix imgproxy's own variables have.
 pub(super) const PREFIX: &str = "IMGPROXY_";
@@ -208,8 +208,13 @@ impl Settings {
     /// What the line at the start says.
     pub(super) fn summary(&self) -> String {
         format!(
-            "service {}, traces {}, metrics {}, trace ids {}, sampler {}",
-            self.service_name, self.traces, self.metrics, self.trace_id_generator, self.sampler,
+            "service {}, traces {}, metrics {}, propagators {}, trace ids {}, sampler {}",
+            self.service_name,
+            self.traces,
+            self.metrics,
+            self.propagators,
+            self.trace_id_generator,
+            self.sampler,
         )
     }
 
@@ -558,16 +563,14 @@ fn metrics_enabled(vars: &mut Variables, code: &Code) -> bool {
 
 fn propagators(vars: &mut Variables, code: &Code) -> Propagators {
     let variable = vars.own("PROPAGATORS");
-    let parsed = match vars.first(&[variable.as_str(), "OTEL_PROPAGATORS"]) {
-        Some((name, list)) => list
-            .parse()
-            .map_err(|error: PropagatorError| (name.to_owned(), error.to_string())),
-        None => Ok(Propagators::default()),
-    };
-    let parsed = parsed.map_err(|(setting, problem)| {
-        vars.refuse(SettingError::Unusable { setting, problem });
-    });
-    code.propagators.clone().or(parsed.ok()).unwrap_or_default()
+    let names: Vec<_> = Propagator::ALL.iter().map(|format| format.name()).collect();
+    let expected = format!("a list of {} or none", names.join(", "));
+    let parsed = vars.parse(
+        &[variable.as_str(), "OTEL_PROPAGATORS"],
+        &expected,
+        |list| list.parse().ok(),
+    );
+    code.propagators.clone().or(parsed).unwrap_or_default()
 }
 
 fn propagate_external(vars: &mut Variables, code: &Code) -> bool {

@@ -14,7 +14,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme,
 };
 
 use super::error::SettingError;
@@ -207,8 +208,7 @@ impl ServerCertVerifier for Verifier {
         match &verified {
             // webpki has checked the dates before it comes to this
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
-                if other.0.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
-                    && self.own.contains(end_entity) =>
+                if is(other, webpki::Error::CaUsedAsEndEntity) && self.own.contains(end_entity) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -262,19 +262,20 @@ fn identity(
         }
     };
     let chain = certificates(&certificate)?;
-    let private = private_key(&key)?;
-    let identity =
-        CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => unusable(
-                &key.setting,
-                format!(
-                    "the key does not belong to the certificate in {}",
-                    certificate.setting
-                ),
-            ),
-            error => unusable(&key.setting, format!("the key cannot be used: {error}")),
-        })?;
-    Ok(Some(Arc::new(identity)))
+    let private = provider
+        .key_provider
+        .load_private_key(private_key(&key)?)
+        .map_err(|error| unusable(&key.setting, format!("the key cannot be used: {error}")))?;
+    // a certificate holds the public key as it is, whatever its version
+    let belongs = |public: &[u8]| chain[0].windows(public.len()).any(|part| part == public);
+    if !private.public_key().is_none_or(|public| belongs(&public)) {
+        let problem = format!(
+            "the key does not belong to the certificate in {}",
+            certificate.setting
+        );
+        return Err(unusable(&key.setting, problem));
+    }
+    Ok(Some(Arc::new(CertifiedKey::new(chain, private))))
 }
 
 fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, SettingError> {
@@ -290,10 +291,22 @@ fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, SettingError>
         return Err(unusable(&pem.setting, problem));
     }
     for certificate in &certificates {
-        ParsedCertificate::try_from(certificate)
-            .map_err(|_| unusable(&pem.setting, "what is in it is not an X.509 certificate"))?;
+        match ParsedCertificate::try_from(certificate) {
+            Ok(_) => {}
+            // version 1, which `openssl x509 -req` makes; as a root or our own it is good enough
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+                if is(&other, webpki::Error::UnsupportedCertVersion) => {}
+            Err(_) => {
+                let problem = "what is in it is not an X.509 certificate";
+                return Err(unusable(&pem.setting, problem));
+            }
+        }
     }
     Ok(certificates)
+}
+
+fn is(error: &OtherError, expected: webpki::Error) -> bool {
+    error.0.downcast_ref() == Some(&expected)
 }
 
 fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, SettingError> {

@@ -213,6 +213,12 @@ fn a_small_source_of_an_extreme_aspect_ratio_stays_small() {
         "the result would be 4096 × 20480000 pixels, and a side has at most 4096"
     );
     assert_eq!(picture(&needle, "rs:fill:40:40").dimensions(), (40, 40));
+    // Resized in one step, this one takes 65 GB on the way.
+    let thread = encoded(&RgbImage::new(1_000_000, 1).into(), ImageFormat::Png);
+    assert_eq!(
+        picture(&thread, "rs:force:64:4096").dimensions(),
+        (64, 4096)
+    );
 }
 
 #[test]

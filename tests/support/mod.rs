@@ -1,9 +1,7 @@
 //! What the behaviours are tested with.
 
 pub mod body;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 pub mod certificates;
-#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 #[allow(dead_code)]
 pub mod otlp;
 pub mod recorder;

@@ -152,6 +152,13 @@ impl OtlpServer {
         }
     }
 
+    /// Ends it, and returns what it had taken.
+    pub fn stop(self) -> Vec<ReceivedSpan> {
+        let shared = self.shared.clone();
+        drop(self);
+        std::mem::take(&mut shared.state.lock().unwrap().spans)
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
