@@ -18,12 +18,11 @@ mod origin;
 mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
-#[path = "../examples/image_proxy/workers.rs"]
-mod workers;
 
 mod answers;
 mod command_line;
 mod downloads;
+mod metrics;
 mod paths;
 mod pictures;
 mod queueing;
@@ -42,11 +41,13 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tower_image_trace::{ImageTraceLayer, RequestsInProgressLayer};
+use tower_image_trace::metrics::Workers;
+use tower_image_trace::{
+    ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer, Telemetry,
+};
 
 use app::App;
 use source::{SourceLimits, Sources};
-use workers::Workers;
 
 /// Longer than any test takes: what does not end is cut off by its client or by the test's own doing.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -101,14 +102,36 @@ impl Service {
             .tracer_provider(provider)
             .propagators(TraceContextPropagator::new())
             .build();
-        let (count, in_progress) = RequestsInProgressLayer::pair();
+        let mut service =
+            Self::behind(origin, limits, trace, RequestsInProgressLayer::pair()).await;
+        service.spans = spans;
+        service
+    }
+
+    /// With everything that it can tell, sent by `telemetry`.
+    async fn observed(telemetry: &Telemetry, limits: Limits) -> Self {
+        let origin = origin::start().await.unwrap();
+        let counted = telemetry.in_progress_layer();
+        let service = Self::behind(origin, limits, telemetry.trace_layer(), counted).await;
+        service.app.register(telemetry.gauges());
+        service
+    }
+
+    async fn behind(
+        origin: SocketAddr,
+        limits: Limits,
+        trace: ImageTraceLayer,
+        (count, in_progress): (RequestsInProgressLayer, RequestsInProgress),
+    ) -> Self {
         let app = App {
             sources: Sources::new(SourceLimits {
                 allowed: vec![format!("http://{origin}").parse().unwrap()],
                 time: limits.time,
                 bytes: limits.bytes,
             }),
-            workers: Workers::new(limits.workers, limits.queue),
+            workers: Workers::new(limits.workers)
+                .with_queue_limit(limits.queue)
+                .with_in_progress(&in_progress),
             in_progress,
         };
         let router = app.clone().router(trace, count);
@@ -117,7 +140,7 @@ impl Service {
             origin,
             app,
             router,
-            spans,
+            spans: InMemorySpanExporter::default(),
         }
     }
 
@@ -131,10 +154,11 @@ impl Service {
     /// How many workers can be had without waiting.
     async fn idle_workers(&self) -> usize {
         let mut taken = Vec::new();
+        let trace = RequestTrace::default();
         loop {
             tokio::select! {
                 biased;
-                Ok(worker) = self.app.workers.acquire() => taken.push(worker),
+                Ok(worker) = self.app.workers.acquire(&trace) => taken.push(worker),
                 () = std::future::ready(()) => return taken.len(),
             }
         }

@@ -27,3 +27,4 @@ mod stages;
 mod support;
 mod telemetry_settings;
 mod telemetry_shutdown;
+mod workers;

@@ -7,12 +7,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::get_active_span;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
+    metrics::{Buffer, Gauges, Workers},
 };
 
 use super::body::PictureBody;
@@ -20,7 +20,6 @@ use super::error::Error;
 use super::options::ImagePath;
 use super::process::{Processed, process};
 use super::source::{Source, SourceError, Sources};
-use super::workers::Workers;
 
 #[derive(Clone, Debug)]
 pub(crate) struct App {
@@ -44,7 +43,13 @@ impl App {
             .with_state(self)
     }
 
-    async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Bytes, SourceError> {
+    /// Shows how busy the workers are, and how large the buffers.
+    pub(crate) fn register(&self, gauges: &Gauges) {
+        gauges.workers(&self.workers);
+        gauges.buffers(self.sources.buffers());
+    }
+
+    async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
         let stage = trace.download(&source.to_string());
         let mut headers = HeaderMap::new();
         stage.inject(&mut headers);
@@ -71,14 +76,13 @@ async fn resize(
         .locate(&path.source)
         .inspect_err(|error| trace.error(ErrorKind::Security, error))?;
 
-    let worker = trace.queue().run(app.workers.acquire()).await?;
-    let image = app.in_progress.image();
+    let worker = app.workers.acquire(&trace).await?;
     let source = app.download(&trace, source).await?;
 
     let stage = trace.process(path.options_text);
     let picture = stage.run_blocking(move || {
         // Work that has begun goes on when the client leaves, and its worker is busy until it ends.
-        let _busy = (worker, image);
+        let _busy = worker;
         process(&source, &path.options).inspect(describe)
     });
     let picture = picture.await?;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::header::LOCATION;
@@ -12,8 +12,11 @@ use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
+use tower_image_trace::metrics::{Buffer, BufferPool};
 
 const MAX_REDIRECTS: usize = 3;
+/// How many buffers are kept for the next downloads.
+const BUFFERS: usize = 16;
 
 /// Scheme (always `http`), host and port: what may be asked for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +97,7 @@ pub(crate) struct SourceLimits {
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
     client: Client<HttpConnector, Empty<Bytes>>,
+    buffers: BufferPool,
     limits: SourceLimits,
 }
 
@@ -103,8 +107,13 @@ impl Sources {
         connector.set_nodelay(true);
         Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
+            buffers: BufferPool::new("download", BUFFERS),
             limits,
         }
+    }
+
+    pub(crate) fn buffers(&self) -> &BufferPool {
+        &self.buffers
     }
 
     /// The source behind a URL, if its origin is allowed.
@@ -121,13 +130,13 @@ impl Sources {
         &self,
         source: Source,
         headers: HeaderMap,
-    ) -> Result<Bytes, SourceError> {
+    ) -> Result<Buffer, SourceError> {
         let time = self.limits.time;
         let download = tokio::time::timeout(time, self.follow(source, headers));
         download.await.map_err(|_| SourceError::Timeout(time))?
     }
 
-    async fn follow(&self, mut source: Source, headers: HeaderMap) -> Result<Bytes, SourceError> {
+    async fn follow(&self, mut source: Source, headers: HeaderMap) -> Result<Buffer, SourceError> {
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
             *request.uri_mut() = source.0.clone();
@@ -151,14 +160,14 @@ impl Sources {
         Err(SourceError::TooManyRedirects)
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Bytes, SourceError> {
+    async fn read(&self, response: Response<Incoming>) -> Result<Buffer, SourceError> {
         let mut body = response.into_body();
         let limit = self.limits.bytes;
         let announced = body.size_hint().lower();
         if announced > limit as u64 {
             return Err(SourceError::TooLarge(limit));
         }
-        let mut bytes = BytesMut::with_capacity(announced as usize);
+        let mut bytes = self.buffers.get(announced as usize);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(SourceError::BrokenOff)?;
             let Ok(data) = frame.into_data() else {
@@ -169,7 +178,7 @@ impl Sources {
             }
             bytes.extend_from_slice(&data);
         }
-        Ok(bytes.freeze())
+        Ok(bytes)
     }
 }
 

@@ -125,6 +125,62 @@ impl Gauges {
             .build();
     }
 
+    pub(super) fn float_gauge(
+        &self,
+        name: &'static str,
+        unit: &'static str,
+        description: &'static str,
+        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) {
+        let name = Name {
+            name,
+            unit,
+            description,
+        };
+        let callback = self.register(&name, Vec::new(), read);
+        self.meter
+            .f64_observable_gauge(name.name)
+            .with_unit(name.unit)
+            .with_description(name.description)
+            .with_callback(callback)
+            .build();
+    }
+
+    /// A value that never falls.
+    pub(super) fn float_counter(
+        &self,
+        name: Name,
+        attributes: Vec<KeyValue>,
+        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) {
+        let callback = self.register(&name, attributes, read);
+        self.meter
+            .f64_observable_counter(name.name)
+            .with_unit(name.unit)
+            .with_description(name.description)
+            .with_callback(callback)
+            .build();
+    }
+
+    /// A value that could be added up over processes.
+    pub(super) fn up_down_counter(
+        &self,
+        name: Name,
+        read: impl Fn() -> Option<i64> + Send + Sync + 'static,
+    ) {
+        let callback = self.register(&name, Vec::new(), read);
+        self.meter
+            .i64_observable_up_down_counter(name.name)
+            .with_unit(name.unit)
+            .with_description(name.description)
+            .with_callback(callback)
+            .build();
+    }
+
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// A callback that reports what `read` gives for as long as this `Gauges` exists.
     fn register<T, F>(
         &self,

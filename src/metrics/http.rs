@@ -1,9 +1,12 @@
 use std::time::Duration;
 
+use http::StatusCode;
 use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, UpDownCounter},
 };
+
+use super::ImgproxyMetrics;
 
 /// Seconds; the boundaries that semconv http-metrics advises for `http.server.request.duration`.
 pub(super) const DURATION_BUCKETS: [f64; 14] = [
@@ -11,7 +14,7 @@ pub(super) const DURATION_BUCKETS: [f64; 14] = [
 ];
 
 /// Bytes; semconv advises none for body sizes. From an icon to a large photograph, by factors of four.
-const SIZE_BUCKETS: [f64; 10] = [
+pub(super) const SIZE_BUCKETS: [f64; 10] = [
     256.0,
     1_024.0,
     4_096.0,
@@ -31,10 +34,13 @@ pub(crate) struct HttpMetrics {
     active: UpDownCounter<i64>,
     request_body: Histogram<u64>,
     response_body: Histogram<u64>,
+    imgproxy: Option<ImgproxyMetrics>,
 }
 
 /// What one finished request adds to the metrics.
 pub(crate) struct Measurement<'a> {
+    /// `None` when no response came.
+    pub(crate) status: Option<StatusCode>,
     pub(crate) duration: Duration,
     pub(crate) request_body: Option<u64>,
     pub(crate) response_body: Option<u64>,
@@ -42,8 +48,10 @@ pub(crate) struct Measurement<'a> {
 }
 
 impl HttpMetrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    /// With or without the same again under imgproxy's names.
+    pub(crate) fn new(meter: &Meter, imgproxy: bool) -> Self {
         Self {
+            imgproxy: imgproxy.then(|| ImgproxyMetrics::new(meter)),
             duration: meter
                 .f64_histogram("http.server.request.duration")
                 .with_unit("s")
@@ -72,6 +80,9 @@ impl HttpMetrics {
 
     pub(crate) fn started(&self, attributes: &[KeyValue]) {
         self.active.add(1, attributes);
+        if let Some(imgproxy) = &self.imgproxy {
+            imgproxy.started();
+        }
     }
 
     /// `active` are the attributes that the request was [`started`](Self::started) with.
@@ -84,6 +95,9 @@ impl HttpMetrics {
         }
         if let Some(size) = request.response_body {
             self.response_body.record(size, request.attributes);
+        }
+        if let Some(imgproxy) = &self.imgproxy {
+            imgproxy.finished(request.duration, request.status);
         }
     }
 }

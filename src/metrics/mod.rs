@@ -3,11 +3,27 @@
 //! The layers measure requests and stages by themselves. Everything that is asked for its value
 //! now and then is registered with [`Gauges`], of which every
 //! [`Telemetry`](crate::Telemetry) has one ([`gauges`](crate::Telemetry::gauges)).
+mod buffers;
 mod gauges;
 mod http;
+mod imgproxy;
+#[cfg(feature = "process")]
+mod process;
+#[cfg(feature = "tokio-metrics")]
+mod runtime;
 mod stages;
+mod vips;
+#[cfg(feature = "tokio")]
+mod workers;
 
-pub use self::gauges::Gauges;
+use self::imgproxy::ImgproxyMetrics;
+#[cfg(feature = "tokio")]
+pub use self::workers::{TooManyRequests, Worker, Workers};
+pub use self::{
+    buffers::{Buffer, BufferPool},
+    gauges::Gauges,
+    vips::VipsMemory,
+};
 pub(crate) use self::{
     http::{HttpMetrics, Measurement},
     stages::StageMetrics,

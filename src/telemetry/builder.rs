@@ -157,6 +157,13 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Whether requests are measured once more under imgproxy's names, for dashboards made for
+    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`; `false` when left out.
+    pub const fn imgproxy_metrics(mut self, enabled: bool) -> Self {
+        self.code.imgproxy_metrics = enabled;
+        self
+    }
+
     /// Prints traces to the terminal as waterfalls instead of sending them to a collector.
     #[cfg(feature = "console")]
     pub fn console(self) -> Self {

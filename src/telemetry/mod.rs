@@ -168,7 +168,8 @@ impl Telemetry {
         let layer = ImageTraceLayer::builder()
             .tracer_provider(self.tracer_provider())
             .propagators(self.propagators())
-            .propagate_external(self.settings.propagate_external);
+            .propagate_external(self.settings.propagate_external)
+            .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
             Exporter::None => layer.without_metrics().build(),
             _ => layer.meter_provider(self.meter_provider()).build(),
@@ -190,6 +191,9 @@ impl Telemetry {
     }
 
     /// Gauges that are exported until this `Telemetry` is dropped.
+    ///
+    /// With feature `process` those of the process are there already, with feature `tokio-metrics`
+    /// those of the runtime that this `Telemetry` was built on.
     #[must_use]
     pub const fn gauges(&self) -> &Gauges {
         &self.gauges
@@ -372,11 +376,18 @@ impl Telemetry {
             metrics,
             reports,
         };
+        let gauges = Gauges::new(&meter_provider);
+        #[cfg(feature = "process")]
+        gauges.process();
+        #[cfg(feature = "tokio-metrics")]
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            gauges.runtime(&runtime);
+        }
         let summary = settings.summary();
         outlets.events.emit(&TelemetryEvent::Started { summary });
         Ok(Self {
             tracer_provider: tracer_provider.build(),
-            gauges: Gauges::new(&meter_provider),
+            gauges,
             meter_provider,
             settings,
             in_progress: OnceLock::new(),

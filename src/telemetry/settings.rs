@@ -162,6 +162,8 @@ pub struct Settings {
     pub propagators: Propagators,
     /// Whether the trace context is written into requests to image origins.
     pub propagate_external: bool,
+    /// Whether requests are measured once more under imgproxy's names.
+    pub imgproxy_metrics: bool,
     /// How trace ids are made.
     pub trace_id_generator: TraceIdGenerator,
     /// Which traces are recorded.
@@ -229,6 +231,7 @@ impl Settings {
             resource_attributes: resource_attributes(&mut vars),
             propagators: propagators(&mut vars, code),
             propagate_external: propagate_external(&mut vars, code),
+            imgproxy_metrics: code.imgproxy_metrics,
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
             span_limits: span_limits(&mut vars),
@@ -269,6 +272,7 @@ pub(super) struct Code {
     pub(super) trace_id_generator: Option<TraceIdGenerator>,
     pub(super) sampler: Option<Sampler>,
     pub(super) metrics: Option<bool>,
+    pub(super) imgproxy_metrics: bool,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) server_certificate: Option<Secret>,
     pub(super) client_certificate: Option<Secret>,

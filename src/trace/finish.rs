@@ -237,6 +237,7 @@ impl Finish {
             metrics.finished(
                 &active,
                 &Measurement {
+                    status,
                     duration: elapsed,
                     request_body: self.facts.request_body_size,
                     response_body: self.head.map(|_| self.response_body_size),

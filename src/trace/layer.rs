@@ -80,6 +80,7 @@ impl<S> Layer<S> for ImageTraceLayer {
 pub struct ImageTraceLayerBuilder {
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
+    imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
     filter: Option<Box<Filter>>,
@@ -117,6 +118,13 @@ impl ImageTraceLayerBuilder {
     /// Measures nothing.
     pub fn without_metrics(mut self) -> Self {
         self.meter = MeterChoice::Off;
+        self
+    }
+
+    /// Whether requests are measured once more under imgproxy's names, for dashboards made for
+    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
+    pub fn imgproxy_metrics(mut self, enabled: bool) -> Self {
+        self.imgproxy_metrics = enabled;
         self
     }
 
@@ -187,7 +195,9 @@ impl ImageTraceLayerBuilder {
             tracer,
             propagation: self.propagation.unwrap_or(Propagation::Global),
             propagate_external: self.propagate_external,
-            http_metrics: meter.as_ref().map(HttpMetrics::new),
+            http_metrics: meter
+                .as_ref()
+                .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics)),
             stage_metrics: meter.as_ref().map(StageMetrics::new),
             filter: self.filter,
             trust: self.trust,

@@ -5,5 +5,6 @@ pub mod certificates;
 #[allow(dead_code)]
 pub mod otlp;
 pub mod recorder;
+pub mod registry;
 
 pub use self::{body::ChannelBody, recorder::Recorder};
