@@ -7,7 +7,8 @@
 /// stage (`queue`, `downloading_image` …), `handler` or `response_body`. String.
 pub const REQUEST_CANCELLED: &str = "image.request.cancelled";
 /// Stage span: `true` when the stage was dropped before it was done, or its request was cancelled
-/// while it ran. Boolean.
+/// while it ran. Client span of a download: `true` when it was dropped before its response was
+/// complete. Boolean.
 pub const STAGE_CANCELLED: &str = "image.stage.cancelled";
 /// Download stage: the URL of the source, without credentials and signatures. String.
 pub const SOURCE_URL: &str = "image.source.url";

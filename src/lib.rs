@@ -61,12 +61,12 @@
 pub mod attribute;
 #[cfg(feature = "console")]
 pub mod console;
+pub mod download;
 pub mod in_progress;
 pub mod metrics;
 pub mod propagation;
 mod redact;
 pub mod request;
-mod scope;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 pub mod trace;
@@ -76,6 +76,7 @@ pub use self::telemetry::{
     Protocol, Settings, Telemetry, TelemetryBuilder, TelemetryError, TraceIdGenerator,
 };
 pub use self::{
+    download::DownloadLayer,
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
     propagation::{Propagator, Propagators},
     request::{ErrorKind, RequestTrace, Stage},

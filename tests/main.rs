@@ -7,6 +7,10 @@ mod completed_requests;
 mod console_waterfall;
 mod continued_traces;
 mod current_context;
+mod download_attempts;
+mod download_cancelled;
+mod download_errors;
+mod download_propagation;
 mod failed_requests;
 mod filter_and_trust;
 mod gauges;
@@ -25,6 +29,12 @@ mod requests_in_progress;
 mod routes_and_methods;
 mod stages;
 mod support;
+#[cfg(feature = "aws")]
+mod telemetry_aws;
+#[cfg(feature = "logs")]
+mod telemetry_logs;
+mod telemetry_self_metrics;
 mod telemetry_settings;
 mod telemetry_shutdown;
+mod telemetry_throughput;
 mod workers;

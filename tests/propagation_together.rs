@@ -404,11 +404,36 @@ fn a_valid_parent_of_another_format_comes_before_an_xray_root() {
 }
 
 #[test]
+fn a_decision_of_another_format_on_the_same_parent_is_a_decision() {
+    let header = format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8;Sampled=?");
+    let traceparent = "00-8a3c60f7d188f8fa79d48a391a778fa6-53995c3f42cd8ad8-01";
+    let lines = [("x-amzn-trace-id", &*header), ("traceparent", traceparent)];
+    let cx = extract("xray,tracecontext", &lines);
+    assert!(cx.span().span_context().is_sampled());
+    assert_eq!(continued_trace_id(&cx), None);
+}
+
+#[test]
 fn xray_writes_no_foreign_fields() {
     let lines = [W3C, ("tracestate", "foreign=1")];
     let sent = inject("xray", &extract("tracecontext", &lines));
     let want = "Root=1-11111111-111111111111111111111111;Parent=1111111111111111;Sampled=1";
     assert_eq!(sent, headers(&[("x-amzn-trace-id", want)]));
+}
+
+#[test]
+fn the_first_of_repeated_ottrace_lines_counts() {
+    let lines = [
+        ("ot-tracer-traceid", "3333333333333333"),
+        ("ot-tracer-spanid", "3333333333333333"),
+        ("ot-tracer-spanid", "4444444444444444"),
+        ("ot-baggage-a", "1"),
+        ("ot-baggage-a", "2"),
+    ];
+    let cx = extract("ottrace", &lines);
+    let span_id = cx.span().span_context().span_id();
+    assert_eq!(span_id, SpanId::from(0x3333_3333_3333_3333));
+    assert_eq!(baggage(&cx), pairs(&[("a", "1")]));
 }
 
 #[test]

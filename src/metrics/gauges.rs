@@ -13,7 +13,7 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Meter, MeterProvider},
 };
 
-use crate::{in_progress::RequestsInProgress, scope::scope};
+use crate::{in_progress::RequestsInProgress, trace::scope};
 
 /// Values that are asked for whenever metrics are collected, until this is dropped.
 ///

@@ -4,6 +4,7 @@
 //! now and then is registered with [`Gauges`], of which every
 //! [`Telemetry`](crate::Telemetry) has one ([`gauges`](crate::Telemetry::gauges)).
 mod buffers;
+mod client;
 mod gauges;
 mod http;
 mod imgproxy;
@@ -25,6 +26,7 @@ pub use self::{
     vips::VipsMemory,
 };
 pub(crate) use self::{
+    client::ClientMetrics,
     http::{HttpMetrics, Measurement},
     stages::StageMetrics,
 };

@@ -36,6 +36,7 @@ impl Format for XRayPropagator {
         let Some(header) = carrier.first(&X_AMZN_TRACE_ID).and_then(parse) else {
             return;
         };
+        // There is a parent that comes first: nothing to store, and so nothing to allocate.
         if header.parent.is_none() && cx.span().span_context().is_valid() {
             return;
         }

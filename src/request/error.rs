@@ -185,7 +185,7 @@ fn with_sources(error: &(dyn Error + 'static)) -> String {
     message
 }
 
-fn io_error_type(kind: io::ErrorKind) -> &'static str {
+pub(crate) fn io_error_type(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::TimedOut => "timeout",
         io::ErrorKind::ConnectionRefused => "connection_refused",

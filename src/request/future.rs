@@ -67,7 +67,7 @@ pin_project! {
 }
 
 impl<F> Attached<F> {
-    pub(super) fn new(context: Option<Context>, future: F) -> Self {
+    pub(crate) fn new(context: Option<Context>, future: F) -> Self {
         Self {
             future: Some(future),
             context,

@@ -30,13 +30,13 @@ mod state;
 
 #[cfg(feature = "tokio")]
 pub use self::future::RunBlocking;
-pub(crate) use self::{
-    error::ErrorReport,
-    state::{Interruption, RequestState, Route},
-};
 pub use self::{
     error::{AsError, ErrorKind, HoldsError, IsError},
     future::{Attached, Run},
     handle::RequestTrace,
     stage::Stage,
+};
+pub(crate) use self::{
+    error::{ErrorReport, io_error_type},
+    state::{Interruption, RequestState, Route},
 };

@@ -164,6 +164,21 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Whether the service's log is exported too, by [`Telemetry::log_layer`]; `false` when left out.
+    #[cfg(feature = "logs")]
+    pub const fn logs(mut self, enabled: bool) -> Self {
+        self.code.logs = Some(enabled);
+        self
+    }
+
+    /// Whether EC2, ECS, EKS and Lambda are asked for attributes of the resource when telemetry
+    /// starts, for at most a second in all; `false` when left out.
+    #[cfg(feature = "aws")]
+    pub const fn aws_resource(mut self, detect: bool) -> Self {
+        self.code.aws_resource = Some(detect);
+        self
+    }
+
     /// Prints traces to the terminal as waterfalls instead of sending them to a collector.
     #[cfg(feature = "console")]
     pub fn console(self) -> Self {

@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use opentelemetry::Context;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 
@@ -28,6 +29,8 @@ impl IoThread {
         let thread = std::thread::Builder::new()
             .name("image-trace-io".to_owned())
             .spawn(move || {
+                // what the export itself logs must not be exported
+                let _suppressed = Context::enter_telemetry_suppressed_scope();
                 let _ = runtime.block_on(stopped);
                 // a name lookup that hangs on the blocking pool must not hold up the end
                 runtime.shutdown_timeout(Duration::from_millis(50));

@@ -24,8 +24,13 @@
 //! does not fit is dropped and counted.
 
 // without a transport, half of the plumbing has nothing to carry
-#![cfg_attr(not(feature = "_otlp"), allow(dead_code, unused_imports, unused_mut))]
+#![cfg_attr(
+    not(feature = "_otlp"),
+    allow(dead_code, unused_imports, unused_mut, unused_variables)
+)]
 
+#[cfg(feature = "aws")]
+mod aws;
 mod builder;
 #[cfg(feature = "_otlp")]
 #[cfg_attr(not(feature = "otlp-grpc"), allow(dead_code))]
@@ -44,47 +49,49 @@ mod http;
 mod id_generator;
 mod io_thread;
 mod item;
+#[cfg(feature = "logs")]
+mod log_lines;
+#[cfg(feature = "logs")]
+mod logs;
 #[cfg(feature = "_otlp")]
 mod metric_exporter;
 mod queue;
 mod report;
 mod resource;
 mod sampler;
+mod self_metrics;
 mod settings;
 mod shutdown;
 mod span_processor;
+mod start;
 #[cfg(feature = "_otlp")]
 mod tls;
 #[cfg(feature = "_otlp")]
 mod transport;
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider};
+#[cfg(feature = "logs")]
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 
 pub use builder::TelemetryBuilder;
-use builder::{Change, Outlets};
 pub use error::{SettingError, TelemetryError};
 pub use id_generator::{ContinuingIdGenerator, TraceIdGenerator};
+#[cfg(feature = "logs")]
+pub use log_lines::WithTraceIds;
 pub use report::{SignalStats, TelemetryEvent};
 pub use sampler::Sampler;
 pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLimits};
 
-use id_generator::AnyIdGenerator;
-use io_thread::IoThread;
-use queue::Queue;
-use report::SignalReport;
-use settings::Signal;
-use shutdown::{Pipeline, Reports, off_runtime};
-use span_processor::QueueSpanProcessor;
-
-#[cfg(feature = "console")]
-use crate::console::ConsoleExporter;
 use crate::metrics::Gauges;
 use crate::propagation::Propagators;
-use crate::{ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
+use crate::{DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
+use shutdown::{Pipeline, off_runtime};
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
 const DROP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -98,6 +105,8 @@ pub struct Telemetry {
     tracer_provider: SdkTracerProvider,
     meter_provider: SdkMeterProvider,
     gauges: Gauges,
+    #[cfg(feature = "logs")]
+    logger_provider: SdkLoggerProvider,
     settings: Settings,
     in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
     /// `None` when everything is switched off.
@@ -176,6 +185,22 @@ impl Telemetry {
         }
     }
 
+    /// A layer for a client that downloads, which records with these providers, settings and formats.
+    #[must_use]
+    pub fn download_layer(&self) -> DownloadLayer {
+        if !self.is_enabled() {
+            return DownloadLayer::disabled();
+        }
+        let layer = DownloadLayer::builder()
+            .tracer_provider(self.tracer_provider())
+            .propagators(self.propagators())
+            .propagate_external(self.settings.propagate_external);
+        match self.settings.metrics {
+            Exporter::None => layer.without_metrics().build(),
+            _ => layer.meter_provider(self.meter_provider()).build(),
+        }
+    }
+
     /// A layer that counts requests in progress, and the counts, which are exported as
     /// `requests_in_progress` and `images_in_progress`.
     ///
@@ -197,6 +222,33 @@ impl Telemetry {
     #[must_use]
     pub const fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// The provider of loggers; one that exports nothing when logs are switched off.
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn logger_provider(&self) -> SdkLoggerProvider {
+        self.logger_provider.clone()
+    }
+
+    /// A layer for `tracing-subscriber` that exports the service's events with the ids of the
+    /// current span.
+    ///
+    /// What the export itself logs on its thread is left out. Filter it like any other layer:
+    ///
+    /// ```no_run
+    /// # let telemetry = tower_image_trace::Telemetry::from_env()?;
+    /// use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt};
+    ///
+    /// let subscriber =
+    ///     tracing_subscriber::registry().with(telemetry.log_layer().with_filter(LevelFilter::INFO));
+    /// # let _ = subscriber;
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn log_layer(&self) -> OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger> {
+        OpenTelemetryTracingBridge::new(&self.logger_provider)
     }
 
     /// Makes the providers and formats those of [`opentelemetry::global`].
@@ -221,6 +273,16 @@ impl Telemetry {
         self.pipeline
             .as_ref()
             .map(|pipeline| pipeline.reports.metrics.stats())
+            .unwrap_or_default()
+    }
+
+    /// What became of the log records so far.
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn log_record_stats(&self) -> SignalStats {
+        self.pipeline
+            .as_ref()
+            .map(|pipeline| pipeline.reports.logs.stats())
             .unwrap_or_default()
     }
 
@@ -267,132 +329,6 @@ impl Telemetry {
         self.pipeline
             .as_ref()
             .map_or(Ok(()), |pipeline| pipeline.flush(timeout))
-    }
-
-    fn start(settings: Settings, outlets: Outlets) -> Result<Self, TelemetryError> {
-        let resource = resource::build(&settings);
-        let limits = settings.span_limits;
-        let mut tracer_provider = SdkTracerProvider::builder()
-            .with_resource(resource.clone())
-            .with_id_generator(ContinuingIdGenerator::new(AnyIdGenerator::from(
-                settings.trace_id_generator,
-            )))
-            // all set here, or the SDK would read them from the process environment
-            .with_max_attributes_per_span(limits.attributes)
-            .with_max_events_per_span(limits.events)
-            .with_max_links_per_span(limits.links)
-            .with_sampler(match settings.traces {
-                Exporter::None => SdkSampler::AlwaysOff,
-                _ => settings.sampler.into(),
-            });
-        if let Some(Change(change)) = outlets.tracer_provider {
-            tracer_provider = change(tracer_provider);
-        }
-        let mut meter_provider = SdkMeterProvider::builder().with_resource(resource.clone());
-        if !settings.is_enabled() {
-            let meter_provider = meter_provider.build();
-            return Ok(Self {
-                tracer_provider: tracer_provider.build(),
-                gauges: Gauges::new(&meter_provider),
-                meter_provider,
-                settings,
-                in_progress: OnceLock::new(),
-                pipeline: None,
-            });
-        }
-
-        let thread = IoThread::start().map_err(TelemetryError::IoThread)?;
-        let reports = Arc::new(Reports {
-            traces: Arc::new(SignalReport::new(Signal::Traces, outlets.events.clone())),
-            metrics: Arc::new(SignalReport::new(Signal::Metrics, outlets.events.clone())),
-        });
-
-        let mut span_batching = settings.span_batching;
-        if matches!(settings.traces, Exporter::Console) {
-            // somebody is looking
-            span_batching.schedule_delay = Duration::from_millis(100);
-        }
-        let spans = Arc::new(Queue::new(span_batching));
-        #[cfg(feature = "_otlp")]
-        if let Exporter::Otlp(exporter) = &settings.traces {
-            let transport = transport::Transport::new(exporter, Signal::Traces);
-            let report = reports.traces.clone();
-            thread.spawn(deliver::deliver(
-                spans.clone(),
-                (&resource).into(),
-                transport,
-                report,
-            ));
-        }
-        #[cfg(feature = "console")]
-        if matches!(settings.traces, Exporter::Console) {
-            let exporter = outlets.console.unwrap_or_else(ConsoleExporter::stdout);
-            thread.spawn(console::print(
-                spans.clone(),
-                exporter,
-                reports.traces.clone(),
-            ));
-        }
-        if !matches!(settings.traces, Exporter::None) {
-            let processor = QueueSpanProcessor::new(spans.clone(), reports.traces.clone());
-            tracer_provider = tracer_provider.with_span_processor(processor);
-        }
-
-        #[cfg(feature = "_otlp")]
-        let metrics = Arc::new(Queue::new(Batching {
-            // the latest of cumulative metrics say what the lost ones said
-            max_queue_size: 8,
-            max_export_batch_size: 1,
-            schedule_delay: settings.metric_export_interval,
-            export_timeout: settings.metric_export_timeout,
-        }));
-        #[cfg(feature = "_otlp")]
-        if let Exporter::Otlp(exporter) = &settings.metrics {
-            let transport = transport::Transport::new(exporter, Signal::Metrics);
-            let report = reports.metrics.clone();
-            thread.spawn(deliver::deliver(
-                metrics.clone(),
-                (&resource).into(),
-                transport,
-                report,
-            ));
-            let exporter = metric_exporter::QueueMetricExporter::new(
-                metrics.clone(),
-                reports.metrics.clone(),
-                settings.metric_temporality,
-            );
-            let reader = PeriodicReader::builder(exporter)
-                .with_interval(settings.metric_export_interval)
-                .build();
-            meter_provider = meter_provider.with_reader(reader);
-        }
-
-        let meter_provider = meter_provider.build();
-        let pipeline = Pipeline {
-            thread: Mutex::new(Some(thread)),
-            meter_provider: meter_provider.clone(),
-            spans,
-            #[cfg(feature = "_otlp")]
-            metrics,
-            reports,
-        };
-        let gauges = Gauges::new(&meter_provider);
-        #[cfg(feature = "process")]
-        gauges.process();
-        #[cfg(feature = "tokio-metrics")]
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            gauges.runtime(&runtime);
-        }
-        let summary = settings.summary();
-        outlets.events.emit(&TelemetryEvent::Started { summary });
-        Ok(Self {
-            tracer_provider: tracer_provider.build(),
-            gauges,
-            meter_provider,
-            settings,
-            in_progress: OnceLock::new(),
-            pipeline: Some(Arc::new(pipeline)),
-        })
     }
 }
 

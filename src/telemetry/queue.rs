@@ -182,6 +182,11 @@ impl<T> Queue<T> {
         self.lock().closed = true;
     }
 
+    /// How many items wait or are being sent.
+    pub(super) fn pending(&self) -> i64 {
+        self.lock().pending().try_into().unwrap_or(i64::MAX)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // nothing that holds the lock can panic half-way through a change
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -30,12 +30,28 @@ pub(super) fn build(settings: &Settings) -> Resource {
         .resource_attributes
         .iter()
         .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    Resource::builder_empty()
-        .with_detector(Box::new(TelemetryResourceDetector))
+    let resource = Resource::builder_empty().with_detector(Box::new(TelemetryResourceDetector));
+    #[cfg(feature = "aws")]
+    let resource = match settings.aws_resource {
+        true => super::aws::detect(AWS_TIMEOUT)
+            .iter()
+            .fold(resource, |resource, found| {
+                let found = found
+                    .iter()
+                    .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+                resource.with_attributes(found)
+            }),
+        false => resource,
+    };
+    resource
         .with_attributes(attributes)
         .with_attribute(KeyValue::new("service.name", settings.service_name.clone()))
         .build()
 }
+
+/// How long the start of the service may be held up by the detectors, all in all.
+#[cfg(feature = "aws")]
+const AWS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

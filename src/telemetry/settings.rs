@@ -154,10 +154,14 @@ pub struct Settings {
     pub traces: Exporter,
     /// Where metrics go.
     pub metrics: Exporter,
+    /// Where the service's log goes.
+    pub logs: Exporter,
     /// The `service.name` of the resource.
     pub service_name: String,
     /// The other attributes of the resource, percent-decoded.
     pub resource_attributes: Vec<(String, String)>,
+    /// Whether AWS is asked for more attributes of the resource at the start, for at most a second.
+    pub aws_resource: bool,
     /// The formats of the caller's context.
     pub propagators: Propagators,
     /// Whether the trace context is written into requests to image origins.
@@ -172,6 +176,8 @@ pub struct Settings {
     pub span_limits: SpanLimits,
     /// The queue of spans.
     pub span_batching: Batching,
+    /// The queue of log records.
+    pub log_batching: Batching,
     /// How often metrics are sent.
     pub metric_export_interval: Duration,
     /// How long a metrics request is retried before it is given up.
@@ -202,7 +208,7 @@ impl Settings {
     /// Whether any signal is exported.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
-        [&self.traces, &self.metrics]
+        [&self.traces, &self.metrics, &self.logs]
             .iter()
             .any(|exporter| !matches!(exporter, Exporter::None))
     }
@@ -210,10 +216,11 @@ impl Settings {
     /// What the line at the start says.
     pub(super) fn summary(&self) -> String {
         format!(
-            "service {}, traces {}, metrics {}, propagators {}, trace ids {}, sampler {}",
+            "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}",
             self.service_name,
             self.traces,
             self.metrics,
+            self.logs,
             self.propagators,
             self.trace_id_generator,
             self.sampler,
@@ -223,19 +230,23 @@ impl Settings {
     /// The order of precedence is `code`, the crate's own variables, the standard ones, the default.
     pub(super) fn resolve(mut vars: Variables, code: &Code) -> Result<Self, TelemetryError> {
         let disabled = vars.parse_bool(&["OTEL_SDK_DISABLED"]).unwrap_or(false);
-        let metrics_on = metrics_enabled(&mut vars, code);
+        let metrics_on = enabled(&mut vars, code.metrics, Signal::Metrics);
+        let logs_on = enabled(&mut vars, code.logs, Signal::Logs);
         let mut settings = Self {
             traces: Exporter::None,
             metrics: Exporter::None,
+            logs: Exporter::None,
             service_name: String::new(),
             resource_attributes: resource_attributes(&mut vars),
+            aws_resource: aws_resource(&mut vars, code),
             propagators: propagators(&mut vars, code),
             propagate_external: propagate_external(&mut vars, code),
             imgproxy_metrics: code.imgproxy_metrics,
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
             span_limits: span_limits(&mut vars),
-            span_batching: batching(&mut vars, "OTEL_BSP"),
+            span_batching: batching(&mut vars, "OTEL_BSP", 16_384, 5_000),
+            log_batching: batching(&mut vars, "OTEL_BLRP", 2_048, 1_000),
             metric_export_interval: vars
                 .parse_millis(&["OTEL_METRIC_EXPORT_INTERVAL"])
                 .unwrap_or(Duration::from_secs(60)),
@@ -248,6 +259,7 @@ impl Settings {
         if !disabled {
             settings.traces = exporter(&mut vars, code, Signal::Traces, true);
             settings.metrics = exporter(&mut vars, code, Signal::Metrics, metrics_on);
+            settings.logs = exporter(&mut vars, code, Signal::Logs, logs_on);
         }
         let errors = vars.into_errors();
         if errors.is_empty() {
@@ -273,6 +285,8 @@ pub(super) struct Code {
     pub(super) sampler: Option<Sampler>,
     pub(super) metrics: Option<bool>,
     pub(super) imgproxy_metrics: bool,
+    pub(super) logs: Option<bool>,
+    pub(super) aws_resource: Option<bool>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) server_certificate: Option<Secret>,
     pub(super) client_certificate: Option<Secret>,
@@ -301,6 +315,7 @@ impl fmt::Debug for Secret {
 pub(super) enum Signal {
     Traces,
     Metrics,
+    Logs,
 }
 
 impl Signal {
@@ -308,6 +323,7 @@ impl Signal {
         match self {
             Self::Traces => "TRACES",
             Self::Metrics => "METRICS",
+            Self::Logs => "LOGS",
         }
     }
 
@@ -316,6 +332,7 @@ impl Signal {
         match self {
             Self::Traces => "spans",
             Self::Metrics => "data points",
+            Self::Logs => "log records",
         }
     }
 
@@ -323,6 +340,7 @@ impl Signal {
         match self {
             Self::Traces => "/v1/traces",
             Self::Metrics => "/v1/metrics",
+            Self::Logs => "/v1/logs",
         }
     }
 
@@ -332,6 +350,7 @@ impl Signal {
         match self {
             Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
             Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
         }
     }
 
@@ -390,6 +409,14 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporte
             .map(|(name, value)| (name.to_owned(), value.to_owned()))?,
     };
 
+    if signal == Signal::Logs && cfg!(not(feature = "logs")) {
+        vars.refuse(SettingError::Feature {
+            setting: "logs".to_owned(),
+            value: "otlp".to_owned(),
+            feature: "logs",
+        });
+        return None;
+    }
     let protocol = protocol(vars, code, signal)?;
     let insecure_variable = vars.own("GRPC_INSECURE");
     let [own, general] = signal.variables("INSECURE");
@@ -556,13 +583,14 @@ fn parse_headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
         .collect()
 }
 
-fn metrics_enabled(vars: &mut Variables, code: &Code) -> bool {
-    let variable = vars.own("ENABLE_METRICS");
+/// Whether metrics or logs are asked for; traces always are.
+fn enabled(vars: &mut Variables, code: Option<bool>, signal: Signal) -> bool {
+    let variable = vars.own(&format!("ENABLE_{}", signal.name()));
     let asked = vars.parse_bool(&[variable.as_str()]);
-    // naming an exporter asks for metrics too; `none` is looked at where exporters are chosen
-    code.metrics
-        .or(asked)
-        .unwrap_or_else(|| vars.get("OTEL_METRICS_EXPORTER").is_some())
+    // naming an exporter asks for it too; `none` is looked at where exporters are chosen
+    let exporter = format!("OTEL_{}_EXPORTER", signal.name());
+    code.or(asked)
+        .unwrap_or_else(|| vars.get(&exporter).is_some())
 }
 
 fn propagators(vars: &mut Variables, code: &Code) -> Propagators {
@@ -581,6 +609,20 @@ fn propagate_external(vars: &mut Variables, code: &Code) -> bool {
     let variable = vars.own("PROPAGATE_EXTERNAL");
     let parsed = vars.parse_bool(&[variable.as_str()]);
     code.propagate_external.or(parsed).unwrap_or(false)
+}
+
+fn aws_resource(vars: &mut Variables, code: &Code) -> bool {
+    let variable = vars.own("AWS_RESOURCE");
+    let parsed = vars.parse_bool(&[variable.as_str()]);
+    let asked = code.aws_resource.or(parsed).unwrap_or(false);
+    if asked && cfg!(not(feature = "aws")) {
+        vars.refuse(SettingError::Feature {
+            setting: variable,
+            value: "true".to_owned(),
+            feature: "aws",
+        });
+    }
+    asked
 }
 
 fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
@@ -619,11 +661,11 @@ fn span_limits(vars: &mut Variables) -> SpanLimits {
     }
 }
 
-fn batching(vars: &mut Variables, family: &str) -> Batching {
+fn batching(vars: &mut Variables, family: &str, queue: usize, delay: u64) -> Batching {
     let name = |what| format!("{family}_{what}");
     let max_queue_size = vars
         .parse_count(&[name("MAX_QUEUE_SIZE").as_str()])
-        .unwrap_or(16_384);
+        .unwrap_or(queue);
     let batch_variable = name("MAX_EXPORT_BATCH_SIZE");
     let expected = format!("a whole number from 1 to the queue size, {max_queue_size}");
     let max_export_batch_size = vars.parse(&[batch_variable.as_str()], &expected, |value| {
@@ -639,7 +681,7 @@ fn batching(vars: &mut Variables, family: &str) -> Batching {
     Batching {
         max_queue_size,
         max_export_batch_size: max_export_batch_size.unwrap_or(max_queue_size.min(512)),
-        schedule_delay: millis("SCHEDULE_DELAY", 5_000),
+        schedule_delay: millis("SCHEDULE_DELAY", delay),
         export_timeout: millis("EXPORT_TIMEOUT", 30_000),
     }
 }

@@ -11,10 +11,12 @@ use tokio::sync::oneshot;
 use super::error::TelemetryError;
 use super::io_thread::IoThread;
 use super::item::{Item, UNSENT, count};
+#[cfg(feature = "logs")]
+use super::logs::LogItem;
 #[cfg(feature = "_otlp")]
 use super::metric_exporter::MetricsRequest;
 use super::queue::{Queue, deadline};
-use super::report::{SignalReport, SignalStats};
+use super::report::SignalReport;
 
 /// The I/O thread does nothing at the end but drop what it has.
 const STOP: Duration = Duration::from_millis(150);
@@ -28,7 +30,9 @@ pub(super) struct Pipeline {
     pub(super) spans: Arc<Queue<SpanData>>,
     #[cfg(feature = "_otlp")]
     pub(super) metrics: Arc<Queue<MetricsRequest>>,
-    pub(super) reports: Arc<Reports>,
+    #[cfg(feature = "logs")]
+    pub(super) logs: Arc<Queue<LogItem>>,
+    pub(super) reports: Reports,
 }
 
 /// The reports of all signals.
@@ -36,15 +40,17 @@ pub(super) struct Pipeline {
 pub(super) struct Reports {
     pub(super) traces: Arc<SignalReport>,
     pub(super) metrics: Arc<SignalReport>,
+    #[cfg_attr(not(feature = "logs"), allow(dead_code))]
+    pub(super) logs: Arc<SignalReport>,
 }
 
 impl Reports {
-    fn all(&self) -> [SignalStats; 2] {
-        [self.traces.stats(), self.metrics.stats()]
+    fn all(&self) -> [&SignalReport; 3] {
+        [&self.traces, &self.metrics, &self.logs]
     }
 
     fn lost(&self) -> u64 {
-        self.all().iter().map(|stats| stats.failed).sum()
+        self.all().iter().map(|report| report.stats().failed).sum()
     }
 }
 
@@ -65,13 +71,16 @@ impl Pipeline {
         let Some(thread) = taken else { return Ok(()) };
         let provider = self.meter_provider.clone();
         self.spans.close();
+        #[cfg(feature = "logs")]
+        self.logs.close();
         let drained = self.drain(timeout, move || drop(provider.shutdown()));
         thread.stop(STOP);
         give_up(&self.spans, &self.reports.traces);
         #[cfg(feature = "_otlp")]
         give_up(&self.metrics, &self.reports.metrics);
-        self.reports.traces.finish();
-        self.reports.metrics.finish();
+        #[cfg(feature = "logs")]
+        give_up(&self.logs, &self.reports.logs);
+        self.reports.all().iter().for_each(|report| report.finish());
         drained
     }
 
@@ -93,11 +102,15 @@ impl Pipeline {
         if collecting.is_ok() {
             let _ = collected.recv_timeout(timeout);
         }
+        let mut pending = self.spans.wait(spans, deadline);
         #[cfg(feature = "_otlp")]
-        let unsent_metrics = self.metrics.wait(self.metrics.flush(), deadline);
-        #[cfg(not(feature = "_otlp"))]
-        let unsent_metrics = 0;
-        let pending = self.spans.wait(spans, deadline) + unsent_metrics;
+        {
+            pending += self.metrics.wait(self.metrics.flush(), deadline);
+        }
+        #[cfg(feature = "logs")]
+        {
+            pending += self.logs.wait(self.logs.flush(), deadline);
+        }
         match self.reports.lost() - lost_before {
             _ if pending > 0 => Err(TelemetryError::TimedOut { timeout, pending }),
             0 => Ok(()),

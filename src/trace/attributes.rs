@@ -1,13 +1,13 @@
 //! What is known of a request when it comes (semconv http-spans, HTTP server).
 
-use http::{HeaderMap, Method, Request, Uri, Version, header};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::config::Config;
 use crate::{redact, request::Route};
 
 /// A method that semconv does not know.
-const OTHER_METHOD: &str = "_OTHER";
+pub(crate) const OTHER_METHOD: &str = "_OTHER";
 
 /// The values that the root span and the metrics share, all of bounded cardinality.
 #[derive(Debug)]
@@ -25,11 +25,7 @@ impl Facts {
     pub(super) fn of<B>(config: &Config, request: &Request<B>) -> Self {
         let method = request.method();
         Self {
-            method: config
-                .known_methods
-                .iter()
-                .find(|(known, _)| known == method)
-                .map_or_else(|| OTHER_METHOD.into(), |(_, name)| name.clone()),
+            method: method_name(&config.known_methods, method),
             scheme: scheme(request.uri()),
             protocol_version: protocol_version(request.version()),
             request_body_size: content_length(request.headers()),
@@ -99,12 +95,29 @@ impl Facts {
     }
 }
 
+/// The value of `http.request.method`.
+pub(crate) fn method_name(known: &[(Method, StringValue)], method: &Method) -> StringValue {
+    known
+        .iter()
+        .find(|(known, _)| known == method)
+        .map_or_else(|| OTHER_METHOD.into(), |(_, name)| name.clone())
+}
+
+/// Whether the response to a HEAD or CONNECT request, or to any other, has no body whatever its
+/// headers announce (RFC 9110 §6.4.1), so that nobody will poll one.
+pub(crate) fn is_bodiless(head: bool, connect: bool, status: StatusCode) -> bool {
+    head || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED
+        || (connect && status.is_success())
+}
+
 /// An attribute value of a size; more than 8 EiB does not occur.
-pub(super) fn int(size: u64) -> i64 {
+pub(crate) fn int(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     text(headers, header::CONTENT_LENGTH)?.parse().ok()
 }
 
@@ -124,7 +137,7 @@ fn scheme(uri: &Uri) -> &'static str {
     }
 }
 
-fn protocol_version(version: Version) -> &'static str {
+pub(crate) fn protocol_version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",
@@ -136,7 +149,7 @@ fn protocol_version(version: Version) -> &'static str {
 
 /// Host and port that the client asked for: `:authority`, or the `Host` header (semconv http-spans:
 /// server.address). The brackets of an IPv6 address are not part of it.
-fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
+pub(crate) fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
         None => text(headers, header::HOST)?,

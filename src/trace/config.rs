@@ -31,7 +31,7 @@ pub(super) type Filter = dyn Fn(&Parts) -> bool + Send + Sync;
 pub(super) type Decide = dyn Fn(&Parts) -> Trust + Send + Sync;
 
 /// Sees a service's error as the [`Error`] that it is, if it is of the type that the view is for.
-pub(super) type ErrorView = fn(&dyn Any) -> Option<(&(dyn Error + 'static), &'static str)>;
+pub(crate) type ErrorView = fn(&dyn Any) -> Option<(&(dyn Error + 'static), &'static str)>;
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,7 +72,7 @@ pub(crate) enum Propagation {
 }
 
 impl Propagation {
-    pub(super) fn new(propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(propagator: impl TextMapPropagator + Send + Sync + 'static) -> Self {
         match (&propagator as &dyn Any).downcast_ref::<Propagators>() {
             Some(own) => Self::Own(own.clone()),
             None => Self::Custom(Arc::new(propagator)),

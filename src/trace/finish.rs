@@ -15,7 +15,7 @@ use opentelemetry::{
 };
 
 use super::{
-    attributes::{Facts, content_length, int},
+    attributes::{Facts, content_length, int, is_bodiless},
     config::Config,
 };
 use crate::{
@@ -85,12 +85,7 @@ impl Finish {
     /// The response is there, its body is still to come.
     pub(super) fn head<B: Body>(&mut self, response: &Response<B>) {
         let status = response.status();
-        // RFC 9110 §6.4.1: these have no body, so nobody will poll one.
-        let bodiless = self.facts.head
-            || status.is_informational()
-            || status == StatusCode::NO_CONTENT
-            || status == StatusCode::NOT_MODIFIED
-            || (self.facts.connect && status.is_success());
+        let bodiless = is_bodiless(self.facts.head, self.facts.connect, status);
         let announced = if bodiless {
             Some(0)
         } else {

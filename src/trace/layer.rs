@@ -2,7 +2,7 @@ use std::{any::Any, borrow::Cow, error::Error, fmt, sync::Arc};
 
 use http::{Method, request::Parts};
 use opentelemetry::{
-    StringValue, global,
+    InstrumentationScope, StringValue, global,
     metrics::{Meter, MeterProvider},
     propagation::TextMapPropagator,
     trace::{Tracer, TracerProvider},
@@ -13,10 +13,10 @@ use super::{
     ImageTrace, Trust,
     config::{Config, Decide, ErrorView, Filter, Propagation, StartSpan},
 };
-use crate::{
-    metrics::{HttpMetrics, StageMetrics},
-    scope::scope,
-};
+use crate::metrics::{HttpMetrics, StageMetrics};
+
+/// The semantic conventions that spans and metrics follow.
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
 
 /// Semconv registry, `http.request.method`: the methods of RFC 9110, PATCH and QUERY.
 const KNOWN_METHODS: [&str; 10] = [
@@ -90,11 +90,21 @@ pub struct ImageTraceLayerBuilder {
 }
 
 #[derive(Default)]
-enum MeterChoice {
+pub(crate) enum MeterChoice {
     #[default]
     Global,
     Given(Meter),
     Off,
+}
+
+impl MeterChoice {
+    pub(crate) fn meter(self) -> Option<Meter> {
+        match self {
+            Self::Global => Some(global::meter_with_scope(scope())),
+            Self::Given(meter) => Some(meter),
+            Self::Off => None,
+        }
+    }
 }
 
 impl ImageTraceLayerBuilder {
@@ -186,11 +196,7 @@ impl ImageTraceLayerBuilder {
         let tracer = self
             .tracer
             .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
-        let meter = match self.meter {
-            MeterChoice::Global => Some(global::meter_with_scope(scope())),
-            MeterChoice::Given(meter) => Some(meter),
-            MeterChoice::Off => None,
-        };
+        let meter = self.meter.meter();
         let config = Config {
             tracer,
             propagation: self.propagation.unwrap_or(Propagation::Global),
@@ -201,12 +207,7 @@ impl ImageTraceLayerBuilder {
             stage_metrics: meter.as_ref().map(StageMetrics::new),
             filter: self.filter,
             trust: self.trust,
-            known_methods: self
-                .known_methods
-                .or_else(known_methods_from_env)
-                .map_or_else(default_known_methods, |methods| {
-                    methods.into_iter().map(named).collect()
-                }),
+            known_methods: known_methods(self.known_methods),
             error_views: self.error_views,
         };
         ImageTraceLayer {
@@ -220,6 +221,22 @@ impl fmt::Debug for ImageTraceLayerBuilder {
         f.debug_struct("ImageTraceLayerBuilder")
             .finish_non_exhaustive()
     }
+}
+
+pub(crate) fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .with_schema_url(SCHEMA_URL)
+        .build()
+}
+
+/// The given methods, or else those of the environment, or else the default ones.
+pub(crate) fn known_methods(given: Option<Vec<Method>>) -> Vec<(Method, StringValue)> {
+    given
+        .or_else(known_methods_from_env)
+        .map_or_else(default_known_methods, |methods| {
+            methods.into_iter().map(named).collect()
+        })
 }
 
 fn default_known_methods() -> Vec<(Method, StringValue)> {

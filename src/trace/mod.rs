@@ -8,7 +8,13 @@ mod layer;
 mod service;
 mod trust;
 
-pub(crate) use self::config::Config;
+pub(crate) use self::{
+    attributes::{
+        OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version, server,
+    },
+    config::{Config, ErrorView, Propagation, StartSpan},
+    layer::{MeterChoice, known_methods, scope},
+};
 pub use self::{
     body::ResponseBody,
     future::ResponseFuture,

@@ -261,7 +261,9 @@ fn code_and_registry_agree(run: &Run) {
     let registry = Registry::read();
     let mut seen = BTreeSet::new();
 
-    for (name, metric) in &run.metrics {
+    // The pipeline's own metrics are semconv's, and have a test of their own.
+    let metrics = run.metrics.iter();
+    for (name, metric) in metrics.filter(|(name, _)| !name.starts_with("otel.sdk.")) {
         let points = points(metric);
         let attributes: BTreeSet<String> = points
             .into_iter()

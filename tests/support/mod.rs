@@ -2,6 +2,8 @@
 
 pub mod body;
 pub mod certificates;
+pub mod download;
+#[cfg(all(feature = "otlp-grpc", feature = "otlp-http"))]
 #[allow(dead_code)]
 pub mod otlp;
 pub mod recorder;

@@ -19,6 +19,10 @@ use hyper_util::{
 };
 use opentelemetry_proto::tonic::{
     collector::{
+        logs::v1::{
+            ExportLogsServiceRequest, ExportLogsServiceResponse,
+            logs_service_server::{LogsService, LogsServiceServer},
+        },
         metrics::v1::{
             ExportMetricsPartialSuccess, ExportMetricsServiceRequest, ExportMetricsServiceResponse,
             metrics_service_server::{MetricsService, MetricsServiceServer},
@@ -29,6 +33,7 @@ use opentelemetry_proto::tonic::{
         },
     },
     common::v1::{KeyValue, any_value},
+    logs::v1::LogRecord,
     metrics::v1::Metric,
     trace::v1,
 };
@@ -90,6 +95,7 @@ impl Deref for ReceivedSpan {
 struct State {
     spans: Vec<ReceivedSpan>,
     metrics: Vec<Metric>,
+    logs: Vec<LogRecord>,
     /// The heads of all requests, those that were not taken included.
     requests: Vec<HeaderMap>,
     behaviour: Behaviour,
@@ -132,6 +138,8 @@ impl OtlpServer {
         let address = listener.local_addr().unwrap();
         let collector = Collector(shared.clone());
         let thread = std::thread::spawn(move || {
+            // a collector is another process, whose log is none of the service's
+            let _suppressed = opentelemetry::Context::enter_telemetry_suppressed_scope();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -180,6 +188,10 @@ impl OtlpServer {
         self.shared.state.lock().unwrap().metrics.clone()
     }
 
+    pub fn logs(&self) -> Vec<LogRecord> {
+        self.shared.state.lock().unwrap().logs.clone()
+    }
+
     /// The headers of all requests, gRPC metadata included.
     pub fn requests(&self) -> Vec<HeaderMap> {
         self.shared.state.lock().unwrap().requests.clone()
@@ -188,6 +200,11 @@ impl OtlpServer {
     /// Waits for that many spans, blocking.
     pub fn wait_for_spans(&self, count: usize) -> Vec<ReceivedSpan> {
         self.wait_for(|state| (state.spans.len() >= count).then(|| state.spans.clone()))
+    }
+
+    /// Waits for that many log records, blocking.
+    pub fn wait_for_logs(&self, count: usize) -> Vec<LogRecord> {
+        self.wait_for(|state| (state.logs.len() >= count).then(|| state.logs.clone()))
     }
 
     /// Waits for a metric of that name, blocking.
@@ -235,9 +252,12 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Colle
         TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
     let metrics =
         MetricsServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
+    let logs =
+        LogsServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
     let router = Router::new()
         .route("/v1/traces", post(http_traces))
         .route("/v1/metrics", post(http_metrics))
+        .route("/v1/logs", post(http_logs))
         .with_state(collector)
         .route_service(
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -246,6 +266,10 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Colle
         .route_service(
             "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
             metrics,
+        )
+        .route_service(
+            "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+            logs,
         );
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -350,6 +374,32 @@ impl Collector {
             state.metrics.extend(scopes.flat_map(|scope| scope.metrics));
         })
         .await
+    }
+}
+
+impl Collector {
+    async fn take_logs(&self, head: HeaderMap, request: ExportLogsServiceRequest) -> Verdict {
+        self.take(head, |state| {
+            let scopes = request.resource_logs.into_iter().flat_map(|r| r.scope_logs);
+            state
+                .logs
+                .extend(scopes.flat_map(|scope| scope.log_records));
+        })
+        .await
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Collector {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, tonic::Status> {
+        let (head, _, request) = request.into_parts();
+        self.take_logs(head.into_headers(), request)
+            .await
+            .map_err(grpc_status)?;
+        Ok(tonic::Response::new(ExportLogsServiceResponse::default()))
     }
 }
 
@@ -486,6 +536,19 @@ async fn http_metrics(
     Ok(http_answer(&ExportMetricsServiceResponse {
         partial_success,
     }))
+}
+
+async fn http_logs(
+    axum::extract::State(collector): axum::extract::State<Collector>,
+    head: HeaderMap,
+    body: Bytes,
+) -> HttpAnswer {
+    let request = decode(&head, &body);
+    collector
+        .take_logs(head, request)
+        .await
+        .map_err(http_refusal)?;
+    Ok(http_answer(&ExportLogsServiceResponse::default()))
 }
 
 const PROTOBUF: (header::HeaderName, HeaderValue) = (

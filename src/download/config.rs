@@ -1,0 +1,50 @@
+use std::fmt;
+
+use http::{Method, Uri};
+use opentelemetry::StringValue;
+
+use super::{Origin, server::MeasuredServers};
+use crate::{
+    metrics::ClientMetrics,
+    trace::{ErrorView, Propagation, StartSpan},
+};
+
+/// What a layer does with each request; shared by all its services and their requests.
+pub(super) struct Config {
+    pub(super) tracer: Box<dyn StartSpan>,
+    pub(super) propagation: Propagation,
+    pub(super) propagate: Propagate,
+    pub(super) metrics: Option<ClientMetrics>,
+    pub(super) measured_servers: MeasuredServers,
+    pub(super) known_methods: Vec<(Method, StringValue)>,
+    pub(super) error_views: Vec<ErrorView>,
+}
+
+/// Which requests carry the trace context.
+#[derive(Debug, Default)]
+pub(super) enum Propagate {
+    #[default]
+    None,
+    All,
+    To(Vec<Origin>),
+}
+
+impl Propagate {
+    pub(super) fn includes(&self, uri: &Uri) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::To(origins) => Origin::of(uri).is_some_and(|origin| origins.contains(&origin)),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("propagation", &self.propagation)
+            .field("propagate", &self.propagate)
+            .field("metrics", &self.metrics.is_some())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+use std::{any::Any, error::Error, fmt, sync::Arc};
+
+use opentelemetry::{
+    global,
+    metrics::MeterProvider,
+    propagation::TextMapPropagator,
+    trace::{Tracer, TracerProvider},
+};
+use tower_layer::Layer;
+
+use super::{
+    Download, Origin,
+    config::{Config, Propagate},
+    server::MeasuredServers,
+};
+use crate::{
+    metrics::ClientMetrics,
+    trace::{ErrorView, MeterChoice, Propagation, StartSpan, known_methods, scope},
+};
+
+/// Opens a client span for each request to a service that fetches, such as hyper-util's client.
+///
+/// See the [module](super) for an example.
+#[derive(Clone, Debug)]
+pub struct DownloadLayer {
+    config: Option<Arc<Config>>,
+}
+
+impl DownloadLayer {
+    /// A layer on the OpenTelemetry globals: the tracer and meter providers that are set at this moment.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// A layer with providers and propagators of its own.
+    pub fn builder() -> DownloadLayerBuilder {
+        DownloadLayerBuilder::default()
+    }
+
+    /// A layer that does nothing and costs next to nothing.
+    #[must_use]
+    pub fn disabled() -> Self {
+        Self { config: None }
+    }
+}
+
+impl Default for DownloadLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for DownloadLayer {
+    type Service = Download<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Download::new(inner, self.config.clone())
+    }
+}
+
+/// Builds a [`DownloadLayer`]; what is not given comes from the OpenTelemetry globals.
+#[must_use]
+pub struct DownloadLayerBuilder {
+    tracer: Option<Box<dyn StartSpan>>,
+    meter: MeterChoice,
+    propagation: Option<Propagation>,
+    propagate: Propagate,
+    measured_servers: usize,
+    error_views: Vec<ErrorView>,
+}
+
+impl Default for DownloadLayerBuilder {
+    fn default() -> Self {
+        Self {
+            tracer: None,
+            meter: MeterChoice::default(),
+            propagation: None,
+            propagate: Propagate::default(),
+            measured_servers: 100,
+            error_views: Vec::new(),
+        }
+    }
+}
+
+impl DownloadLayerBuilder {
+    /// Where spans go.
+    pub fn tracer_provider<P>(mut self, provider: P) -> Self
+    where
+        P: TracerProvider,
+        P::Tracer: Send + Sync + 'static,
+        <P::Tracer as Tracer>::Span: Send + Sync + 'static,
+    {
+        self.tracer = Some(Box::new(provider.tracer_with_scope(scope())));
+        self
+    }
+
+    /// Where measurements go.
+    pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
+        self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self
+    }
+
+    /// Measures nothing.
+    pub fn without_metrics(mut self) -> Self {
+        self.meter = MeterChoice::Off;
+        self
+    }
+
+    /// How the trace context is written into requests that carry it: a
+    /// [`Propagators`](crate::Propagators), or any other propagator.
+    pub fn propagators(
+        mut self,
+        propagators: impl TextMapPropagator + Send + Sync + 'static,
+    ) -> Self {
+        self.propagation = Some(Propagation::new(propagators));
+        self
+    }
+
+    /// Whether requests carry the trace context; `false` by default, so that trace ids and baggage
+    /// don't leak to origins that have no business with them. The last call decides, of this or
+    /// [`propagate_to`](Self::propagate_to).
+    pub fn propagate_external(mut self, propagate: bool) -> Self {
+        self.propagate = if propagate {
+            Propagate::All
+        } else {
+            Propagate::None
+        };
+        self
+    }
+
+    /// Requests to these origins carry the trace context, others don't.
+    ///
+    /// ```
+    /// use tower_image_trace::DownloadLayer;
+    ///
+    /// let layer = DownloadLayer::builder().propagate_to(["https://images.internal:8443".parse()?]);
+    /// # Ok::<(), tower_image_trace::download::OriginError>(())
+    /// ```
+    pub fn propagate_to(mut self, origins: impl IntoIterator<Item = Origin>) -> Self {
+        self.propagate = Propagate::To(origins.into_iter().collect());
+        self
+    }
+
+    /// How many servers (host and port) `http.client.request.duration` names; 100 by default. The
+    /// first ones that are asked are named, later ones share the `server.address` `_OTHER`.
+    pub fn measured_servers(mut self, limit: usize) -> Self {
+        self.measured_servers = limit;
+        self
+    }
+
+    /// Records and classifies errors of type `E`, from the inner service or a response body, with
+    /// their sources.
+    ///
+    /// Boxed errors, `std::io::Error`, and with feature `hyper-client` those of hyper and
+    /// hyper-util's client are recorded so without this. Of other types only the text is, because
+    /// a tower service may fail with what is no [`Error`] at all.
+    pub fn error_type<E: Error + 'static>(mut self) -> Self {
+        self.error_views.push(|any: &dyn Any| {
+            let error = any.downcast_ref::<E>()?;
+            Some((error, std::any::type_name::<E>()))
+        });
+        self
+    }
+
+    /// The layer.
+    #[must_use]
+    pub fn build(self) -> DownloadLayer {
+        let config = Config {
+            tracer: self
+                .tracer
+                .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope()))),
+            propagation: self.propagation.unwrap_or(Propagation::Global),
+            propagate: self.propagate,
+            metrics: self.meter.meter().as_ref().map(ClientMetrics::new),
+            measured_servers: MeasuredServers::new(self.measured_servers),
+            known_methods: known_methods(None),
+            error_views: self.error_views,
+        };
+        DownloadLayer {
+            config: Some(Arc::new(config)),
+        }
+    }
+}
+
+impl fmt::Debug for DownloadLayerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DownloadLayerBuilder")
+            .field("propagate", &self.propagate)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,181 @@
+//! The service's log is exported with the ids of the span that was current, and ordinary log lines
+//! can have them too.
+
+use std::{
+    convert::Infallible,
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use http::{Request, Response};
+use opentelemetry_proto::tonic::common::v1::any_value;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_image_trace::{
+    ImageTraceLayer, Protocol, RequestTrace, Telemetry, telemetry::WithTraceIds,
+};
+use tracing_subscriber::{Layer as _, filter::LevelFilter, fmt::format, layer::SubscriberExt};
+
+use crate::support::{
+    Recorder,
+    otlp::{OtlpServer, PATIENCE},
+};
+
+/// A request that writes to the log in its handler and in a stage.
+async fn request(layer: &ImageTraceLayer) {
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        tracing::info!("in the handler");
+        trace
+            .process("")
+            .in_scope(|| tracing::warn!(pixels = 42, "in a stage"));
+        Ok::<_, Infallible>(Response::new(String::new()))
+    }));
+    service
+        .oneshot(Request::get("/").body(()).unwrap())
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn events_are_exported_with_the_ids_of_their_span() {
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let server = OtlpServer::start();
+        let telemetry = Telemetry::builder()
+            .vars([("IMGPROXY_OPEN_TELEMETRY_ENABLE_LOGS", "true")])
+            .endpoint(server.endpoint())
+            .protocol(protocol)
+            .build()
+            .unwrap();
+        // with everything that the exporter's libraries log on their thread, at every level
+        let subscriber = tracing_subscriber::registry()
+            .with(telemetry.log_layer().with_filter(LevelFilter::TRACE));
+        {
+            let _default = tracing::subscriber::set_default(subscriber);
+            tracing::debug!("outside of any request");
+            request(&telemetry.trace_layer()).await;
+        }
+        telemetry.shutdown(PATIENCE).await.unwrap();
+
+        let spans = server.spans();
+        let span = |name: &str| spans.iter().find(|span| span.name == name).unwrap();
+        let (root, stage) = (span("GET"), span("processing_image"));
+        let logs = server.logs();
+        let of = |text: &str| {
+            let found = logs.iter().find(|log| {
+                let body = log.body.as_ref().and_then(|body| body.value.as_ref());
+                body == Some(&any_value::Value::StringValue(text.to_owned()))
+            });
+            found.unwrap_or_else(|| panic!("{text} in {logs:#?}"))
+        };
+        assert_eq!(of("in the handler").trace_id, root.trace_id);
+        assert_eq!(of("in the handler").span_id, root.span_id);
+        assert_eq!(of("in a stage").span_id, stage.span_id);
+        assert_eq!(of("in a stage").severity_text, "WARN");
+        assert!(of("outside of any request").trace_id.is_empty());
+        assert_eq!(telemetry.log_record_stats().exported, logs.len() as u64);
+    }
+}
+
+/// The subscriber is that of the whole process, so the exporter's own events reach it as well.
+#[test]
+fn the_exporters_own_events_are_not_exported() {
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "telemetry_logs::child_process", "--ignored"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+#[ignore = "a part of another test"]
+fn child_process() {
+    let server = OtlpServer::start();
+    let telemetry = Telemetry::builder()
+        .vars([("OTEL_BLRP_SCHEDULE_DELAY", "10")])
+        .endpoint(server.endpoint())
+        .logs(true)
+        .build()
+        .unwrap();
+    let seen = Lines::default();
+    let subscriber = tracing_subscriber::registry()
+        .with(telemetry.log_layer())
+        .with(tracing_subscriber::fmt::layer().with_writer(seen.clone()));
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    for round in 1..=5 {
+        tracing::info!(target: "service", "round {round}");
+        server.wait_for_logs(round);
+    }
+    telemetry.force_flush_blocking(PATIENCE).unwrap();
+    assert!(
+        seen.text().contains("hyper_util"),
+        "the exporter logs nothing: {}",
+        seen.text()
+    );
+    assert!(seen.text().contains("the first log records were exported"));
+    let bodies: Vec<_> = server
+        .logs()
+        .into_iter()
+        .take(10)
+        .map(|log| log.body)
+        .collect();
+    assert_eq!(bodies.len(), 5, "{bodies:?}");
+}
+
+#[tokio::test]
+async fn log_lines_have_the_ids_too() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(lines.clone())
+        .event_format(WithTraceIds::new(format().without_time()))
+        .finish();
+    let recorder = Recorder::new();
+    {
+        let _default = tracing::subscriber::set_default(subscriber);
+        tracing::info!("outside");
+        request(&recorder.layer()).await;
+    }
+    let trace = recorder.root().0.span_context.trace_id();
+    let stage = recorder.span("processing_image").0.span_context.span_id();
+    let text = lines.text();
+    let lines: Vec<_> = text.lines().collect();
+    assert!(!lines[0].contains("trace_id"), "{text}");
+    assert!(
+        lines[1].starts_with(&format!("trace_id={trace} span_id=")),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with(&format!("trace_id={trace} span_id={stage} ")),
+        "{text}"
+    );
+    assert!(lines[2].ends_with("in a stage pixels=42"), "{text}");
+}
+
+/// A writer into memory.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
