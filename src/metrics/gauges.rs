@@ -125,6 +125,7 @@ impl Gauges {
             .build();
     }
 
+    #[cfg(feature = "tokio")]
     pub(super) fn float_gauge(
         &self,
         name: &'static str,
@@ -147,6 +148,10 @@ impl Gauges {
     }
 
     /// A value that never falls.
+    #[cfg(any(
+        feature = "tokio-metrics",
+        all(feature = "process", target_os = "linux")
+    ))]
     pub(super) fn float_counter(
         &self,
         name: Name,
@@ -163,6 +168,7 @@ impl Gauges {
     }
 
     /// A value that could be added up over processes.
+    #[cfg(all(feature = "process", target_os = "linux"))]
     pub(super) fn up_down_counter(
         &self,
         name: Name,
