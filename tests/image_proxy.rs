@@ -18,6 +18,9 @@ mod origin;
 mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
+#[cfg(feature = "libvips")]
+#[path = "../examples/image_proxy/vips.rs"]
+mod vips;
 
 mod answers;
 mod command_line;
@@ -27,6 +30,8 @@ mod paths;
 mod pictures;
 mod queueing;
 mod traces;
+#[cfg(feature = "libvips")]
+mod vips_pictures;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -43,7 +48,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tower_image_trace::metrics::Workers;
 use tower_image_trace::{
-    ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer, Telemetry,
+    DownloadLayer, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
+    Telemetry,
 };
 
 use app::App;
@@ -99,11 +105,12 @@ impl Service {
             .with_simple_exporter(spans.clone())
             .build();
         let trace = ImageTraceLayer::builder()
-            .tracer_provider(provider)
+            .tracer_provider(provider.clone())
             .propagators(TraceContextPropagator::new())
             .build();
-        let mut service =
-            Self::behind(origin, limits, trace, RequestsInProgressLayer::pair()).await;
+        let downloads = DownloadLayer::builder().tracer_provider(provider).build();
+        let counted = RequestsInProgressLayer::pair();
+        let mut service = Self::behind(origin, limits, (trace, downloads), counted).await;
         service.spans = spans;
         service
     }
@@ -111,8 +118,8 @@ impl Service {
     /// With everything that it can tell, sent by `telemetry`.
     async fn observed(telemetry: &Telemetry, limits: Limits) -> Self {
         let origin = origin::start().await.unwrap();
-        let counted = telemetry.in_progress_layer();
-        let service = Self::behind(origin, limits, telemetry.trace_layer(), counted).await;
+        let layers = (telemetry.trace_layer(), telemetry.download_layer());
+        let service = Self::behind(origin, limits, layers, telemetry.in_progress_layer()).await;
         service.app.register(telemetry.gauges());
         service
     }
@@ -120,15 +127,18 @@ impl Service {
     async fn behind(
         origin: SocketAddr,
         limits: Limits,
-        trace: ImageTraceLayer,
+        (trace, downloads): (ImageTraceLayer, DownloadLayer),
         (count, in_progress): (RequestsInProgressLayer, RequestsInProgress),
     ) -> Self {
         let app = App {
-            sources: Sources::new(SourceLimits {
-                allowed: vec![format!("http://{origin}").parse().unwrap()],
-                time: limits.time,
-                bytes: limits.bytes,
-            }),
+            sources: Sources::new(
+                SourceLimits {
+                    allowed: vec![format!("http://{origin}").parse().unwrap()],
+                    time: limits.time,
+                    bytes: limits.bytes,
+                },
+                &downloads,
+            ),
             workers: Workers::new(limits.workers)
                 .with_queue_limit(limits.queue)
                 .with_in_progress(&in_progress),

@@ -2,6 +2,7 @@
 // Nobody else reaches the modules of a test binary, and a failed unwrap is a failed test.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
+mod addresses;
 mod cancelled_requests;
 mod completed_requests;
 mod console_waterfall;
@@ -12,9 +13,11 @@ mod download_attempts;
 mod download_cancelled;
 mod download_errors;
 mod download_propagation;
+mod every_row;
 mod failed_requests;
 mod filter_and_trust;
 mod gauges;
+mod grpc_calls;
 mod hostile_requests;
 mod image_proxy;
 mod otlp_failures;
@@ -27,7 +30,10 @@ mod propagation_together;
 mod propagation_vectors;
 mod propagation_w3c_trace_context;
 mod real_connections;
+mod recorded_headers;
+mod redaction;
 mod requests_in_progress;
+mod response_headers;
 mod routes_and_methods;
 mod stages;
 mod support;

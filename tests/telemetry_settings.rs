@@ -329,7 +329,8 @@ fn several_mistakes_are_reported_together() {
 fn secrets_are_never_shown() {
     let secret = "s3cr3t";
     let with_secret = |name, value: String| {
-        let vars = [STANDARD, (name, value.as_str())];
+        let http = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+        let vars = [STANDARD, http, (name, value.as_str())];
         match Settings::from_vars(vars) {
             Ok(settings) => format!("{settings:?}"),
             Err(error) => format!("{error} {error:?}"),
@@ -344,10 +345,14 @@ fn secrets_are_never_shown() {
             "OTEL_EXPORTER_OTLP_HEADERS",
             format!("authorization={secret}\u{7f}"),
         ),
-        ("OTEL_EXPORTER_OTLP_HEADERS", format!("{secret}")),
+        ("OTEL_EXPORTER_OTLP_HEADERS", secret.to_owned()),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
             format!("https://user:{secret}@collector"),
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            format!("http://collector:4318/v1/traces?key={secret}"),
         ),
         (
             "IMGPROXY_OPEN_TELEMETRY_CLIENT_KEY",

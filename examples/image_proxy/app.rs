@@ -3,8 +3,8 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use opentelemetry::KeyValue;
@@ -18,8 +18,12 @@ use tower_image_trace::{
 use super::body::PictureBody;
 use super::error::Error;
 use super::options::ImagePath;
-use super::process::{Processed, process};
+use super::process::Processed;
+#[cfg(not(feature = "libvips"))]
+use super::process::process;
 use super::source::{Source, SourceError, Sources};
+#[cfg(feature = "libvips")]
+use super::vips::process;
 
 #[derive(Clone, Debug)]
 pub(crate) struct App {
@@ -47,14 +51,16 @@ impl App {
     pub(crate) fn register(&self, gauges: &Gauges) {
         gauges.workers(&self.workers);
         gauges.buffers(self.sources.buffers());
+        #[cfg(feature = "libvips")]
+        if super::vips::start().is_ok() {
+            gauges.vips();
+        }
     }
 
     async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
         let stage = trace.download(&source.to_string());
-        let mut headers = HeaderMap::new();
-        stage.inject(&mut headers);
         let download = async {
-            let bytes = self.sources.download(source, headers).await?;
+            let bytes = self.sources.download(source).await?;
             get_active_span(|stage| stage.set_attribute(size(attribute::SOURCE_SIZE, &bytes)));
             Ok(bytes)
         };

@@ -24,6 +24,8 @@ mod options;
 mod origin;
 mod process;
 mod source;
+#[cfg(feature = "libvips")]
+mod vips;
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -79,11 +81,14 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     let telemetry = telemetry()?;
     let (count, in_progress) = telemetry.in_progress_layer();
     let app = App {
-        sources: Sources::new(SourceLimits {
-            allowed,
-            time: Duration::from_secs(5),
-            bytes: 32 * 1024 * 1024,
-        }),
+        sources: Sources::new(
+            SourceLimits {
+                allowed,
+                time: Duration::from_secs(5),
+                bytes: 32 * 1024 * 1024,
+            },
+            &telemetry.download_layer(),
+        ),
         workers: Workers::new(workers)
             .with_queue_limit(16 * workers)
             .with_in_progress(&in_progress),

@@ -8,10 +8,13 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::header::LOCATION;
-use hyper::{HeaderMap, Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::TokioExecutor;
+use tower::{Layer, ServiceExt};
+use tower_image_trace::DownloadLayer;
+use tower_image_trace::download::{Attempts, Download, DownloadBody};
 use tower_image_trace::metrics::{Buffer, BufferPool};
 
 const MAX_REDIRECTS: usize = 3;
@@ -96,17 +99,17 @@ pub(crate) struct SourceLimits {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Download<Client<HttpConnector, Empty<Bytes>>>,
     buffers: BufferPool,
     limits: SourceLimits,
 }
 
 impl Sources {
-    pub(crate) fn new(limits: SourceLimits) -> Self {
+    pub(crate) fn new(limits: SourceLimits, trace: &DownloadLayer) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            client: trace.layer(Client::builder(TokioExecutor::new()).build(connector)),
             buffers: BufferPool::new("download", BUFFERS),
             limits,
         }
@@ -125,23 +128,19 @@ impl Sources {
         Ok(Source(uri))
     }
 
-    /// Downloads a source; `headers` go with each request, redirected ones too.
-    pub(crate) async fn download(
-        &self,
-        source: Source,
-        headers: HeaderMap,
-    ) -> Result<Buffer, SourceError> {
+    pub(crate) async fn download(&self, source: Source) -> Result<Buffer, SourceError> {
         let time = self.limits.time;
-        let download = tokio::time::timeout(time, self.follow(source, headers));
+        let download = tokio::time::timeout(time, self.follow(source));
         download.await.map_err(|_| SourceError::Timeout(time))?
     }
 
-    async fn follow(&self, mut source: Source, headers: HeaderMap) -> Result<Buffer, SourceError> {
+    async fn follow(&self, mut source: Source) -> Result<Buffer, SourceError> {
+        let attempts = Attempts::default();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
             *request.uri_mut() = source.0.clone();
-            *request.headers_mut() = headers.clone();
-            let response = self.client.request(request).await;
+            request.extensions_mut().insert(attempts.clone());
+            let response = self.client.clone().oneshot(request).await;
             let response = response.map_err(SourceError::Unreachable)?;
             let location = response.headers().get(LOCATION);
             match (response.status(), location) {
@@ -160,7 +159,10 @@ impl Sources {
         Err(SourceError::TooManyRedirects)
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Buffer, SourceError> {
+    async fn read(
+        &self,
+        response: Response<DownloadBody<Incoming>>,
+    ) -> Result<Buffer, SourceError> {
         let mut body = response.into_body();
         let limit = self.limits.bytes;
         let announced = body.size_hint().lower();

@@ -96,11 +96,17 @@ pub(super) fn cancelled(span: &SpanData) -> Option<String> {
 /// What matters of a request or stage beside its title.
 pub(super) fn facts(span: &SpanData) -> Vec<String> {
     let is_request = span.span_kind == SpanKind::Server;
+    let is_attempt = span.span_kind == SpanKind::Client;
     let mut facts = Vec::new();
     if is_request {
         // Without a route the path is in the title.
         let route = text(span, "http.route");
         facts.extend(path(span).filter(|path| route.is_some_and(|route| route != *path)));
+    }
+    if is_attempt {
+        facts.extend(text(span, "http.response.status_code"));
+    }
+    if is_request || is_attempt {
         facts.extend(size(span, "http.response.body.size"));
     }
     facts.extend(text(span, PROCESSING_OPTIONS));
@@ -119,7 +125,7 @@ pub(super) fn facts(span: &SpanData) -> Vec<String> {
     }
     let others = span.attributes.iter().filter(|attribute| {
         let key = attribute.key.as_str();
-        let is_common = is_request
+        let is_common = (is_request || is_attempt)
             && OF_EVERY_REQUEST
                 .iter()
                 .any(|prefix| key.starts_with(prefix));
@@ -135,6 +141,7 @@ pub(super) fn facts(span: &SpanData) -> Vec<String> {
     }));
     // The longest comes last, where it is cut first.
     facts.extend(text(span, SOURCE_URL).or_else(|| text(span, SOURCE_ORIGIN)));
+    facts.extend(text(span, "url.full").filter(|_| is_attempt));
     facts
 }
 
@@ -242,6 +249,32 @@ GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
   downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
     http://127.0.0.1:8081
     error: the origin answered 404 Not Found (image_proxy::DownloadError)
+
+"
+        );
+    }
+
+    #[test]
+    fn an_attempt_is_its_status_its_size_and_its_url() {
+        let mut attempt = span(3, 2, "GET", 40, 3_300)
+            .with("http.request.method", "GET")
+            .with("server.address", "127.0.0.1")
+            .with("url.full", "http://127.0.0.1:8081/cat.jpg")
+            .with("http.response.status_code", 404)
+            .with("http.response.body.size", 9);
+        attempt.span_kind = SpanKind::Client;
+        let spans = vec![
+            attempt,
+            span(2, 1, "downloading_image", 30, 3_400),
+            request(1, "/{options}/{*source}", 404, 0, 3_600),
+        ];
+        assert_eq!(
+            draw(80, spans),
+            "\
+GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
+    GET             +40.0 µs 3.26 ms │▐████████████████████████████████████▋   │
+      404 · 9 B · http://127.0.0.1:8081/cat.jpg
 
 "
         );

@@ -39,8 +39,6 @@ pub(crate) struct HttpMetrics {
 
 /// What one finished request adds to the metrics.
 pub(crate) struct Measurement<'a> {
-    /// `None` when no response came.
-    pub(crate) status: Option<StatusCode>,
     pub(crate) duration: Duration,
     pub(crate) request_body: Option<u64>,
     pub(crate) response_body: Option<u64>,
@@ -85,9 +83,21 @@ impl HttpMetrics {
         }
     }
 
-    /// `active` are the attributes that the request was [`started`](Self::started) with.
-    pub(crate) fn finished(&self, active: &[KeyValue], request: &Measurement<'_>) {
-        self.active.add(-1, active);
+    /// The request is over that was [`started`](Self::started) with these attributes. Without a
+    /// status it was never answered.
+    pub(crate) fn ended(
+        &self,
+        attributes: &[KeyValue],
+        duration: Duration,
+        status: Option<StatusCode>,
+    ) {
+        self.active.add(-1, attributes);
+        if let Some(imgproxy) = &self.imgproxy {
+            imgproxy.finished(duration, status);
+        }
+    }
+
+    pub(crate) fn finished(&self, request: &Measurement<'_>) {
         self.duration
             .record(request.duration.as_secs_f64(), request.attributes);
         if let Some(size) = request.request_body {
@@ -95,9 +105,6 @@ impl HttpMetrics {
         }
         if let Some(size) = request.response_body {
             self.response_body.record(size, request.attributes);
-        }
-        if let Some(imgproxy) = &self.imgproxy {
-            imgproxy.finished(request.duration, request.status);
         }
     }
 }

@@ -10,6 +10,7 @@ mod http;
 mod imgproxy;
 #[cfg(feature = "process")]
 mod process;
+mod rpc;
 #[cfg(feature = "tokio-metrics")]
 mod runtime;
 mod stages;
@@ -28,5 +29,6 @@ pub use self::{
 pub(crate) use self::{
     client::ClientMetrics,
     http::{HttpMetrics, Measurement},
+    rpc::RpcMetrics,
     stages::StageMetrics,
 };

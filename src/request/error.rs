@@ -2,7 +2,7 @@ use std::{any::Any, borrow::Cow, error::Error, fmt, io};
 
 use opentelemetry::{KeyValue, StringValue};
 
-use crate::attribute::ERROR_TYPE;
+use crate::{attribute::ERROR_TYPE, redact::Redaction};
 
 /// What went wrong, as the `type` of `errors_total` says it: the phases of an image request,
 /// under the names that imgproxy gives them.
@@ -153,6 +153,13 @@ impl ErrorReport {
         Self {
             error_type,
             message: with_sources(error).into(),
+        }
+    }
+
+    /// Messages of HTTP clients have the URL in them.
+    pub(crate) fn redact(&mut self, redaction: &Redaction) {
+        if let Cow::Owned(redacted) = redaction.message(self.message.as_str()) {
+            self.message = redacted.into();
         }
     }
 

@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::Extensions;
 use opentelemetry::{
@@ -7,7 +7,10 @@ use opentelemetry::{
 };
 
 use super::{AsError, ErrorKind, ErrorReport, RequestState, Stage};
-use crate::{attribute, redact};
+use crate::{
+    attribute,
+    redact::{self, Redaction},
+};
 
 /// The handle of one request: records its stages and errors, names its route.
 ///
@@ -56,18 +59,18 @@ impl RequestTrace {
     /// Waiting for a worker: stage `queue`.
     #[must_use = "a stage ends when it is dropped"]
     pub fn queue(&self) -> Stage {
-        self.start("queue", ErrorKind::Queue, Vec::new)
+        self.start("queue", ErrorKind::Queue, |_| Vec::new())
     }
 
     /// Fetching the source from an absolute `url`: stage `downloading_image`. The URL is recorded
     /// without credentials and signatures.
     #[must_use = "a stage ends when it is dropped"]
     pub fn download(&self, url: &str) -> Stage {
-        self.start("downloading_image", ErrorKind::Download, || {
-            let mut attributes = vec![KeyValue::new(
-                attribute::SOURCE_URL,
-                redact::url(url).into_owned(),
-            )];
+        self.start("downloading_image", ErrorKind::Download, |redaction| {
+            let mut attributes = Vec::with_capacity(2);
+            if let Some(url) = redaction.source_url(url) {
+                attributes.push(KeyValue::new(attribute::SOURCE_URL, url.into_owned()));
+            }
             if let Some(origin) = redact::origin(url) {
                 attributes.push(KeyValue::new(attribute::SOURCE_ORIGIN, origin));
             }
@@ -79,28 +82,34 @@ impl RequestTrace {
     /// service's own notation.
     #[must_use = "a stage ends when it is dropped"]
     pub fn process(&self, options: impl Into<StringValue>) -> Stage {
-        self.start("processing_image", ErrorKind::Processing, || {
-            vec![KeyValue::new(attribute::PROCESSING_OPTIONS, options.into())]
+        self.start("processing_image", ErrorKind::Processing, |redaction| {
+            let mut options = options.into();
+            if let Cow::Owned(redacted) = redaction.message(options.as_str()) {
+                options = redacted.into();
+            }
+            vec![KeyValue::new(attribute::PROCESSING_OPTIONS, options)]
         })
     }
 
     /// Sending the result: stage `streaming_image`.
     #[must_use = "a stage ends when it is dropped"]
     pub fn stream(&self) -> Stage {
-        self.start("streaming_image", ErrorKind::Streaming, Vec::new)
+        self.start("streaming_image", ErrorKind::Streaming, |_| Vec::new())
     }
 
     /// A stage of the service's own. The name is a metric attribute too: keep their number small.
     #[must_use = "a stage ends when it is dropped"]
     pub fn stage(&self, name: &'static str) -> Stage {
-        self.start(name, ErrorKind::Other(name), Vec::new)
+        self.start(name, ErrorKind::Other(name), |_| Vec::new())
     }
 
     /// Records an error that belongs to no stage: an `exception` event on the root span, and one
     /// in `errors_total`. The root span's status still follows from the response.
     pub fn error<Form>(&self, kind: ErrorKind, error: &(impl AsError<Form> + ?Sized)) {
         if let Some(state) = &self.state {
-            state.record_error(kind, &ErrorReport::new(error));
+            let mut report = ErrorReport::new(error);
+            report.redact(&state.config.redaction);
+            state.record_error(kind, &report);
         }
     }
 
@@ -142,7 +151,7 @@ impl RequestTrace {
         &self,
         name: &'static str,
         kind: ErrorKind,
-        attributes: impl FnOnce() -> Vec<KeyValue>,
+        attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
     ) -> Stage {
         match &self.state {
             Some(state) => Stage::start(state, name, kind, attributes),

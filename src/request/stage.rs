@@ -11,7 +11,7 @@ use opentelemetry::{
 };
 
 use super::{AsError, Attached, ErrorKind, ErrorReport, Interruption, RequestState, Run};
-use crate::attribute;
+use crate::{attribute, redact::Redaction};
 
 /// One stage of a request: a child span that ends when this guard is dropped.
 ///
@@ -44,12 +44,12 @@ impl Stage {
         request: &Arc<RequestState>,
         name: &'static str,
         kind: ErrorKind,
-        attributes: impl FnOnce() -> Vec<KeyValue>,
+        attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
     ) -> Self {
         let started_at = SystemTime::now();
         let context = if request.recording {
             let mut builder = SpanBuilder::from_name(name).with_start_time(started_at);
-            builder.attributes = Some(attributes());
+            builder.attributes = Some(attributes(&request.config.redaction));
             request.config.tracer.start(builder, &request.context).0
         } else {
             request.context.clone()
@@ -151,8 +151,9 @@ impl Stage {
     /// Ends the stage, as dropping it does.
     pub fn end(self) {}
 
-    pub(super) fn fail(&self, report: ErrorReport) {
+    pub(super) fn fail(&self, mut report: ErrorReport) {
         let Some(running) = &self.running else { return };
+        report.redact(&running.request.config.redaction);
         if running.request.recording {
             running
                 .context
@@ -186,6 +187,9 @@ impl Stage {
         let interruption = {
             let mut live = running.request.live();
             live.stage_ended(running.name);
+            if running.request.config.added_headers.server_timing {
+                live.stages_done.push((running.name, elapsed));
+            }
             interruption.or(live.interruption)
         };
         if let Some(metrics) = &running.request.config.stage_metrics {

@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use opentelemetry::{Context, KeyValue, StringValue};
 
@@ -30,7 +33,11 @@ pub(crate) struct Live {
     pub(crate) attributes: Vec<KeyValue>,
     /// The names of the running stages, the innermost last.
     stages: Vec<&'static str>,
+    /// The names and durations of the stages that are done, if responses tell them.
+    pub(crate) stages_done: Vec<(&'static str, Duration)>,
     pub(crate) interruption: Option<Interruption>,
+    /// Whether a stage was ever begun: the request has reached a handler.
+    pub(crate) worked: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -68,6 +75,7 @@ impl RequestState {
 impl Live {
     pub(crate) fn stage_started(&mut self, name: &'static str) {
         self.stages.push(name);
+        self.worked = true;
     }
 
     pub(crate) fn stage_ended(&mut self, name: &'static str) {

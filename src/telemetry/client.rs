@@ -1,6 +1,7 @@
 //! The HTTP client under both OTLP transports.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -43,7 +44,7 @@ pub(super) struct Client {
     timeout: Duration,
     gzip: bool,
     http2: bool,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
 }
 
 /// A whole answer.
@@ -64,7 +65,7 @@ impl Client {
             .entry(USER_AGENT)
             .or_insert(HeaderValue::from_static(agent));
         Self {
-            inner: build(http2, exporter.tls.as_ref()),
+            inner: build(http2, exporter.tls.as_deref()),
             tls: exporter.tls.clone(),
             headers,
             timeout: exporter.timeout,
@@ -117,7 +118,7 @@ impl Client {
             Ok(Err(message)) => message,
             Err(_) => {
                 // an HTTP/2 connection that hangs would hang for all further requests too
-                self.inner = build(self.http2, self.tls.as_ref());
+                self.inner = build(self.http2, self.tls.as_deref());
                 format!("no answer within {:?}", self.timeout)
             }
         };

@@ -25,7 +25,7 @@
 
 // without a transport, half of the plumbing has nothing to carry
 #![cfg_attr(
-    not(feature = "_otlp"),
+    not(any(feature = "otlp-grpc", feature = "otlp-http")),
     allow(dead_code, unused_imports, unused_mut, unused_variables)
 )]
 
@@ -90,7 +90,10 @@ pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLim
 
 use crate::metrics::Gauges;
 use crate::propagation::Propagators;
-use crate::{DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer};
+use crate::{
+    DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer,
+    trace::ImageTraceLayerBuilder,
+};
 use shutdown::{Pipeline, off_runtime};
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
@@ -166,13 +169,15 @@ impl Telemetry {
     }
 
     /// A layer that traces and measures with these providers, settings and formats.
-    ///
-    /// For a filter or a trust decision of your own, give the providers to
-    /// [`ImageTraceLayer::builder`].
     #[must_use]
     pub fn trace_layer(&self) -> ImageTraceLayer {
+        self.trace_layer_builder().build()
+    }
+
+    /// The same, for a filter, a trust decision or anything else of your own.
+    pub fn trace_layer_builder(&self) -> ImageTraceLayerBuilder {
         if !self.is_enabled() {
-            return ImageTraceLayer::disabled();
+            return ImageTraceLayerBuilder::disabled();
         }
         let layer = ImageTraceLayer::builder()
             .tracer_provider(self.tracer_provider())
@@ -180,8 +185,8 @@ impl Telemetry {
             .propagate_external(self.settings.propagate_external)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
-            Exporter::None => layer.without_metrics().build(),
-            _ => layer.meter_provider(self.meter_provider()).build(),
+            Exporter::None => layer.without_metrics(),
+            _ => layer.meter_provider(self.meter_provider()),
         }
     }
 

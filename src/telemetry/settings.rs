@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+#[cfg(feature = "_otlp")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
@@ -90,9 +92,16 @@ impl fmt::Display for Exporter {
     }
 }
 
+impl fmt::Debug for OtlpExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OtlpExporter({self})")
+    }
+}
+
 impl fmt::Display for OtlpExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "to {} ({}, ", self.endpoint, self.protocol)?;
+        let endpoint = without_secrets(&self.endpoint.to_string());
+        write!(f, "to {endpoint} ({}, ", self.protocol)?;
         #[cfg(feature = "_otlp")]
         if let Some(tls) = &self.tls {
             return write!(f, "{tls})");
@@ -101,8 +110,8 @@ impl fmt::Display for OtlpExporter {
     }
 }
 
-/// One signal's way to the collector.
-#[derive(Clone, Debug)]
+/// One signal's way to the collector; `Debug` and `Display` show nothing that may be secret.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct OtlpExporter {
     /// The full URL: for gRPC without a path, for HTTP the one posted to. `https` means TLS.
@@ -117,7 +126,7 @@ pub struct OtlpExporter {
     pub gzip: bool,
     /// Set when the endpoint is `https`.
     #[cfg(feature = "_otlp")]
-    pub(super) tls: Option<Tls>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// The queue between the requests and the exporter: `OTEL_BSP_*`, and `OTEL_BLRP_*` for logs.
@@ -446,13 +455,13 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporte
     };
     let endpoint = endpoint::resolve(&text, rules).map_err(|expected| SettingError::Invalid {
         setting,
-        value: without_user_info(&text),
+        value: without_secrets(&text),
         expected,
     });
     #[cfg(feature = "_otlp")]
     let tls = match &endpoint {
         Ok(endpoint) if endpoint.scheme_str() == Some("https") => {
-            Tls::new(roots, certificate, key).map(Some)
+            Tls::new(roots, certificate, key).map(|tls| Some(Arc::new(tls)))
         }
         _ => Ok(None),
     };
@@ -740,13 +749,18 @@ fn service_name(vars: &Variables, code: &Code, attributes: &mut Vec<(String, Str
     })
 }
 
-fn without_user_info(endpoint: &str) -> String {
-    match endpoint.rsplit_once('@') {
+/// An endpoint as it may be shown: without user, password and query.
+fn without_secrets(endpoint: &str) -> String {
+    let (base, query) = match endpoint.split_once('?') {
+        Some((base, _)) => (base, "?…"),
+        None => (endpoint, ""),
+    };
+    match base.rsplit_once('@') {
         Some((before, host)) => {
             let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
             let separator = if scheme.is_empty() { "" } else { "://" };
-            format!("{scheme}{separator}…@{host}")
+            format!("{scheme}{separator}…@{host}{query}")
         }
-        None => endpoint.to_owned(),
+        None => format!("{base}{query}"),
     }
 }

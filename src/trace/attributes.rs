@@ -1,10 +1,10 @@
 //! What is known of a request when it comes (semconv http-spans, HTTP server).
 
-use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, header};
+use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
-use super::config::Config;
-use crate::{redact, request::Route};
+use super::{addresses::Addresses, config::Config, rpc::Call};
+use crate::{redact::Redaction, request::Route};
 
 /// A method that semconv does not know.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
@@ -19,24 +19,30 @@ pub(super) struct Facts {
     /// The response has no body whatever its headers announce (RFC 9110 §9.3.2, §9.3.6).
     pub(super) head: bool,
     pub(super) connect: bool,
+    /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
+    pub(super) call: Option<Call>,
 }
 
 impl Facts {
-    pub(super) fn of<B>(config: &Config, request: &Request<B>) -> Self {
+    pub(super) fn of<B>(config: &Config, request: &Request<B>, addresses: &Addresses<'_>) -> Self {
         let method = request.method();
         Self {
             method: method_name(&config.known_methods, method),
-            scheme: scheme(request.uri()),
+            scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
             request_body_size: content_length(request.headers()),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
+            call: Call::of(&config.rpc_methods, request),
         }
     }
 
     /// `{method} {route}`, or `{method}` when there is no route; never the path (semconv
     /// http-spans: Name).
     pub(super) fn span_name(&self, route: Option<&Route>) -> String {
+        if let Some(call) = &self.call {
+            return call.span_name();
+        }
         let method = match self.method.as_str() {
             OTHER_METHOD => "HTTP",
             known => known,
@@ -49,9 +55,42 @@ impl Facts {
 
     /// The attributes of the root span that samplers may want to see, with room for those that
     /// the end of the request adds.
-    pub(super) fn span_attributes<B>(&self, request: &Request<B>) -> Vec<KeyValue> {
-        let uri = request.uri();
+    pub(super) fn span_attributes<B>(
+        &self,
+        config: &Config,
+        request: &Request<B>,
+        addresses: &Addresses<'_>,
+    ) -> Vec<KeyValue> {
         let mut attributes = Vec::with_capacity(20);
+        match &self.call {
+            Some(call) => call.push_attributes(&mut attributes),
+            None => self.push_http_attributes(request, &config.redaction, &mut attributes),
+        }
+        attributes.push(KeyValue::new(
+            "network.protocol.version",
+            self.protocol_version,
+        ));
+        addresses.push_attributes(&mut attributes);
+        if let Some(agent) = text(request.headers(), header::USER_AGENT) {
+            attributes.push(KeyValue::new("user_agent.original", agent.to_owned()));
+        }
+        if let Some(size) = self.request_body_size {
+            attributes.push(KeyValue::new("http.request.body.size", int(size)));
+        }
+        if let Some(recorded) = &config.request_headers {
+            let is_rpc = self.call.is_some();
+            attributes.extend(recorded.attributes(request.headers(), is_rpc, &config.redaction));
+        }
+        attributes
+    }
+
+    fn push_http_attributes<B>(
+        &self,
+        request: &Request<B>,
+        redaction: &Redaction,
+        attributes: &mut Vec<KeyValue>,
+    ) {
+        let uri = request.uri();
         attributes.push(KeyValue::new("http.request.method", self.method.clone()));
         if self.method.as_str() == OTHER_METHOD {
             attributes.push(KeyValue::new(
@@ -60,30 +99,16 @@ impl Facts {
             ));
         }
         attributes.push(KeyValue::new("url.scheme", self.scheme));
-        attributes.push(KeyValue::new("url.path", uri.path().to_owned()));
+        attributes.push(KeyValue::new(
+            "url.path",
+            redaction.path(uri.path()).into_owned(),
+        ));
         if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
             attributes.push(KeyValue::new(
                 "url.query",
-                redact::query(query).into_owned(),
+                redaction.query(query).into_owned(),
             ));
         }
-        attributes.push(KeyValue::new(
-            "network.protocol.version",
-            self.protocol_version,
-        ));
-        if let Some((host, port)) = server(uri, request.headers()) {
-            attributes.push(KeyValue::new("server.address", host.to_owned()));
-            if let Some(port) = port {
-                attributes.push(KeyValue::new("server.port", i64::from(port)));
-            }
-        }
-        if let Some(agent) = text(request.headers(), header::USER_AGENT) {
-            attributes.push(KeyValue::new("user_agent.original", agent.to_owned()));
-        }
-        if let Some(size) = self.request_body_size {
-            attributes.push(KeyValue::new("http.request.body.size", int(size)));
-        }
-        attributes
     }
 
     /// The attributes of `http.server.active_requests`.
@@ -129,14 +154,6 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
         .filter(|text| !text.is_empty())
 }
 
-/// Only `http` and `https`: over HTTP/1.1 a client may write any scheme into the request line.
-fn scheme(uri: &Uri) -> &'static str {
-    match uri.scheme_str() {
-        Some("https") => "https",
-        _ => "http",
-    }
-}
-
 pub(crate) fn protocol_version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
@@ -144,82 +161,5 @@ pub(crate) fn protocol_version(version: Version) -> &'static str {
         Version::HTTP_2 => "2",
         Version::HTTP_3 => "3",
         _ => "1.1",
-    }
-}
-
-/// Host and port that the client asked for: `:authority`, or the `Host` header (semconv http-spans:
-/// server.address). The brackets of an IPv6 address are not part of it.
-pub(crate) fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
-    let authority = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => text(headers, header::HOST)?,
-    };
-    let authority = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            (host, after.strip_prefix(':'))
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    (!host.is_empty()).then(|| (host, port.and_then(|port| port.parse().ok())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_server_is_the_authority_or_else_the_host_header() {
-        let cases = [
-            ("/", "images.example", Some(("images.example", None))),
-            (
-                "/",
-                "images.example:8080",
-                Some(("images.example", Some(8080))),
-            ),
-            ("/", "[2001:db8::1]:8080", Some(("2001:db8::1", Some(8080)))),
-            ("/", "[::1]", Some(("::1", None))),
-            ("/", "[::1", None),
-            ("/", ":80", None),
-            ("/", "", None),
-            ("/", "host:99999", Some(("host", None))),
-            (
-                "http://h2.example:8443/x",
-                "ignored",
-                Some(("h2.example", Some(8443))),
-            ),
-            (
-                "http://user:pass@h2.example/x",
-                "ignored",
-                Some(("h2.example", None)),
-            ),
-        ];
-        for (uri, host, expected) in cases {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, host.parse().unwrap());
-            assert_eq!(
-                server(&uri.parse().unwrap(), &headers),
-                expected,
-                "{uri} {host}"
-            );
-        }
-        assert_eq!(server(&"/".parse().unwrap(), &HeaderMap::new()), None);
-    }
-
-    #[test]
-    fn a_scheme_from_the_request_line_is_not_taken_over() {
-        for (uri, expected) in [
-            ("/", "http"),
-            ("https://a/", "https"),
-            ("gopher://a/", "http"),
-        ] {
-            assert_eq!(scheme(&uri.parse().unwrap()), expected, "{uri}");
-        }
     }
 }

@@ -5,7 +5,6 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
@@ -86,7 +85,9 @@ where
             Poll::Ready(Some(Err(error))) => finish.failed(error),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    finish.data(data.remaining());
+                    finish.data(data);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    finish.trailers(trailers);
                 }
                 // Nothing follows trailers, and nobody polls a body that says it is at its end.
                 if frame.is_trailers() || inner.is_end_stream() {

@@ -8,10 +8,14 @@ use opentelemetry::{
 };
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 
-use super::Trust;
+use super::{
+    Networks, Skip, Trust, addresses::AddressRules, headers::RecordedHeaders,
+    response_headers::ResponseHeaders, rpc::Methods,
+};
 use crate::{
-    metrics::{HttpMetrics, StageMetrics},
+    metrics::{HttpMetrics, RpcMetrics, StageMetrics},
     propagation::Propagators,
+    redact::Redaction,
 };
 
 /// What a layer does with each request; shared by all its services and their requests.
@@ -20,15 +24,28 @@ pub(crate) struct Config {
     pub(crate) propagation: Propagation,
     pub(crate) propagate_external: bool,
     pub(crate) http_metrics: Option<HttpMetrics>,
+    pub(crate) rpc_metrics: Option<RpcMetrics>,
     pub(crate) stage_metrics: Option<StageMetrics>,
+    pub(crate) redaction: Redaction,
     pub(super) filter: Option<Box<Filter>>,
-    pub(super) trust: Option<Box<Decide>>,
+    pub(super) trust: Option<TrustRule>,
+    pub(super) addresses: AddressRules,
+    pub(super) request_headers: Option<RecordedHeaders>,
+    pub(super) response_headers: Option<RecordedHeaders>,
+    pub(crate) added_headers: ResponseHeaders,
     pub(super) known_methods: Vec<(Method, StringValue)>,
+    pub(super) rpc_methods: Methods,
     pub(super) error_views: Vec<ErrorView>,
 }
 
-pub(super) type Filter = dyn Fn(&Parts) -> bool + Send + Sync;
-pub(super) type Decide = dyn Fn(&Parts) -> Trust + Send + Sync;
+pub(super) type Filter = dyn Fn(&Parts) -> Skip + Send + Sync;
+
+/// Decides what a request's propagated context is worth.
+pub(super) enum TrustRule {
+    Closure(Box<dyn Fn(&Parts) -> Trust + Send + Sync>),
+    /// Peers in these networks are trusted, the others as said.
+    Networks(Networks, Trust),
+}
 
 /// Sees a service's error as the [`Error`] that it is, if it is of the type that the view is for.
 pub(crate) type ErrorView = fn(&dyn Any) -> Option<(&(dyn Error + 'static), &'static str)>;

@@ -7,21 +7,23 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{Response, StatusCode};
+use bytes::Buf;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use opentelemetry::{
-    KeyValue,
+    KeyValue, StringValue,
     trace::{Status, TraceContextExt},
 };
 
 use super::{
     attributes::{Facts, content_length, int, is_bodiless},
     config::Config,
+    rpc::{Call, Code, Named},
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
     metrics::Measurement,
-    request::{ErrorReport, Interruption, RequestState},
+    request::{ErrorReport, Interruption, RequestState, Route},
 };
 
 /// Owns the root span and the measurements of one request.
@@ -83,11 +85,31 @@ impl Finish {
     }
 
     /// The response is there, its body is still to come.
-    pub(super) fn head<B: Body>(&mut self, response: &Response<B>) {
+    pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
+        if let Some(recorded) = &self.config().response_headers
+            && self.state.recording
+        {
+            let is_rpc = self.facts.call.is_some();
+            let redaction = &self.config().redaction;
+            let attributes = recorded.attributes(response.headers(), is_rpc, redaction);
+            self.state.context.span().set_attributes(attributes);
+        }
+        let added = self.config().added_headers;
+        added.add(&self.state, response.headers_mut());
         let status = response.status();
+        if let Some(call) = &mut self.facts.call {
+            call.head(response);
+        }
+        let awaits_trailers = self
+            .facts
+            .call
+            .as_ref()
+            .is_some_and(|call| call.code().is_none());
         let bodiless = is_bodiless(self.facts.head, self.facts.connect, status);
         let announced = if bodiless {
             Some(0)
+        } else if awaits_trailers {
+            None
         } else {
             response
                 .body()
@@ -101,8 +123,17 @@ impl Finish {
         }
     }
 
-    pub(super) fn data(&mut self, bytes: usize) {
-        self.response_body_size += bytes as u64;
+    pub(super) fn data(&mut self, data: &impl Buf) {
+        self.response_body_size += data.remaining() as u64;
+        if let Some(call) = &mut self.facts.call {
+            call.data(data.chunk());
+        }
+    }
+
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(call) = &mut self.facts.call {
+            call.trailers(trailers);
+        }
     }
 
     pub(super) fn completed(&mut self) {
@@ -119,12 +150,17 @@ impl Finish {
             Some((error, type_name)) => ErrorReport::of(error, Some(type_name)),
             None => ErrorReport::of_any(error),
         };
-        self.finish(Outcome::Failed(report));
+        self.failed_with(report);
     }
 
     pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
         self.interrupt(Interruption::Panicked);
-        self.finish(Outcome::Failed(ErrorReport::panic(payload)));
+        self.failed_with(ErrorReport::panic(payload));
+    }
+
+    fn failed_with(&mut self, mut report: ErrorReport) {
+        report.redact(&self.config().redaction);
+        self.finish(Outcome::Failed(report));
     }
 
     /// Called before an unfinished future or body is dropped: what it holds is told that its
@@ -162,38 +198,24 @@ impl Finish {
         }
         self.finished = true;
         let elapsed = self.started.elapsed();
-        let (route, custom) = {
+        let (route, custom, worked) = {
             let mut live = self.state.live();
-            (live.route.take(), std::mem::take(&mut live.attributes))
+            let custom = std::mem::take(&mut live.attributes);
+            (live.route.take(), custom, live.worked)
         };
-        let status = self.head.map(|head| head.status);
-        let error_type = match (&outcome, status) {
-            (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(status)) if status.is_server_error() => {
-                Some(status.as_str().to_owned().into())
-            }
-            _ => None,
+        let mut answer = match self.facts.call.take() {
+            Some(call) => self.rpc_answer(call, &outcome, worked),
+            None => self.http_answer(&outcome, route.as_ref()),
         };
-
-        // One fixed order, which makes the lookup of the series cheap. Nothing a client could
-        // invent is among them: no path, host, or unknown method.
-        let mut shared = Vec::with_capacity(6);
-        if let Some(status) = status {
-            shared.push(KeyValue::new(
-                "http.response.status_code",
-                i64::from(status.as_u16()),
-            ));
-        }
-        if let Some(route) = &route {
-            shared.push(KeyValue::new("http.route", route.path.clone()));
-        }
-        if let Some(error_type) = &error_type {
-            shared.push(KeyValue::new(ERROR_TYPE, error_type.clone()));
+        if let Some(error_type) = &answer.error_type {
+            let error_type = KeyValue::new(ERROR_TYPE, error_type.clone());
+            answer.shared.push(error_type);
         }
 
         if self.state.recording {
             let span = self.state.context.span();
-            let mut attributes = shared.clone();
+            let mut attributes = answer.shared.clone();
+            attributes.append(&mut answer.span_only);
             if self.head.is_some() {
                 attributes.push(KeyValue::new(
                     "http.response.body.size",
@@ -205,13 +227,13 @@ impl Finish {
             }
             attributes.extend(custom);
             span.set_attributes(attributes);
-            if let Some(route) = &route {
-                span.update_name(self.facts.span_name(Some(route)));
+            if let Some(name) = answer.span_name {
+                span.update_name(name);
             }
             if let Outcome::Failed(report) = &outcome {
                 span.add_event("exception", report.event_attributes());
             }
-            if error_type.is_some() {
+            if answer.error_type.is_some() {
                 // Semconv http-spans, Status: no description when the status code says it already.
                 span.set_status(Status::error(match &outcome {
                     Outcome::Failed(report) => report.message.to_string(),
@@ -221,26 +243,119 @@ impl Finish {
             span.end_with_timestamp(self.started_at + elapsed);
         }
 
+        answer.shared.append(&mut answer.metrics_only);
         if let Some(metrics) = &self.config().http_metrics {
-            let active = self.facts.active_attributes();
-            let [method, scheme] = active.clone();
-            shared.extend([
-                method,
-                scheme,
-                KeyValue::new("network.protocol.version", self.facts.protocol_version),
-            ]);
-            metrics.finished(
-                &active,
-                &Measurement {
-                    status,
+            let status = self.head.map(|head| head.status);
+            metrics.ended(&self.facts.active_attributes(), elapsed, status);
+            if !answer.is_rpc {
+                metrics.finished(&Measurement {
                     duration: elapsed,
                     request_body: self.facts.request_body_size,
                     response_body: self.head.map(|_| self.response_body_size),
-                    attributes: &shared,
-                },
-            );
+                    attributes: &answer.shared,
+                });
+            }
+        }
+        if answer.is_rpc
+            && let Some(metrics) = &self.config().rpc_metrics
+        {
+            metrics.finished(elapsed, &answer.shared);
         }
     }
+
+    /// Semconv http-spans and http-metrics.
+    fn http_answer(&self, outcome: &Outcome, route: Option<&Route>) -> Answer {
+        let status = self.head.map(|head| head.status);
+        let mut shared = Vec::with_capacity(6);
+        if let Some(status) = status {
+            shared.push(status_code(status));
+        }
+        if let Some(route) = route {
+            shared.push(KeyValue::new("http.route", route.path.clone()));
+        }
+        let [method, scheme] = self.facts.active_attributes();
+        let version = KeyValue::new("network.protocol.version", self.facts.protocol_version);
+        Answer {
+            is_rpc: false,
+            shared,
+            span_only: Vec::new(),
+            metrics_only: vec![method, scheme, version],
+            span_name: route.map(|route| self.facts.span_name(Some(route))),
+            error_type: match (outcome, status) {
+                (Outcome::Failed(report), _) => Some(report.error_type.clone()),
+                (Outcome::Completed, Some(status)) if status.is_server_error() => {
+                    Some(status.as_str().to_owned().into())
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// Semconv rpc-spans, rpc-metrics and grpc.
+    fn rpc_answer(&self, call: Call, outcome: &Outcome, worked: bool) -> Answer {
+        let code = match outcome {
+            Outcome::Completed => Some(call.code().unwrap_or(Code::UNKNOWN)),
+            Outcome::Cancelled(_) => Some(call.code().unwrap_or(Code::CANCELLED)),
+            // The connection breaks off; the service has sent no status.
+            Outcome::Failed(_) => call.code(),
+        };
+        let mut shared = Vec::with_capacity(4);
+        if let Some(code) = code {
+            shared.push(KeyValue::new("rpc.response.status_code", code.as_str()));
+        }
+        let named = call.end(&self.config().rpc_methods, worked);
+        let mut span_only = Vec::with_capacity(3);
+        span_only.extend(self.head.map(|head| status_code(head.status)));
+        let redaction = &self.config().redaction;
+        let mut span_name = None;
+        match &named {
+            Named::AtStart(_) => {}
+            Named::Learned(method) => {
+                span_only.push(named.attribute());
+                span_name = Some(method.to_string());
+            }
+            Named::Reached(claimed) if redaction.path(claimed) == **claimed => {
+                span_only.push(KeyValue::new("rpc.method", claimed.to_string()));
+                span_name = Some(claimed.to_string());
+            }
+            Named::Reached(claimed) | Named::Other(claimed) => {
+                span_only.push(named.attribute());
+                span_only.push(KeyValue::new(
+                    "rpc.method_original",
+                    redaction.path(claimed).into_owned(),
+                ));
+            }
+        }
+        Answer {
+            is_rpc: true,
+            shared,
+            span_only,
+            metrics_only: vec![KeyValue::new("rpc.system.name", "grpc"), named.attribute()],
+            span_name,
+            error_type: match (outcome, code) {
+                (Outcome::Failed(report), _) => Some(report.error_type.clone()),
+                (Outcome::Completed, Some(code)) if code.is_error() => Some(code.as_str().into()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// How the request was answered, in the terms of its protocol.
+struct Answer {
+    is_rpc: bool,
+    /// On the span and the metrics, in one fixed order, which makes the lookup of the series
+    /// cheap. Nothing a client could invent is among them: no path, host, or unknown method.
+    shared: Vec<KeyValue>,
+    span_only: Vec<KeyValue>,
+    metrics_only: Vec<KeyValue>,
+    /// The span's name, if more is known than at the start.
+    span_name: Option<String>,
+    error_type: Option<StringValue>,
+}
+
+fn status_code(status: StatusCode) -> KeyValue {
+    KeyValue::new("http.response.status_code", i64::from(status.as_u16()))
 }
 
 impl Drop for Finish {

@@ -97,12 +97,12 @@ where
                 }
             },
         };
-        let Poll::Ready(result) = polled else {
+        let Poll::Ready(mut result) = polled else {
             return Poll::Pending;
         };
 
         if let Some(finish) = &mut active.finish {
-            match &result {
+            match &mut result {
                 Ok(response) => finish.head(response),
                 Err(error) => finish.failed(error),
             }

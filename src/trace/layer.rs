@@ -1,6 +1,6 @@
-use std::{any::Any, borrow::Cow, error::Error, fmt, sync::Arc};
+use std::{any::Any, borrow::Cow, error::Error, fmt, net::SocketAddr, sync::Arc};
 
-use http::{Method, request::Parts};
+use http::{Extensions, Method, request::Parts};
 use opentelemetry::{
     InstrumentationScope, StringValue, global,
     metrics::{Meter, MeterProvider},
@@ -10,10 +10,17 @@ use opentelemetry::{
 use tower_layer::Layer;
 
 use super::{
-    ImageTrace, Trust,
-    config::{Config, Decide, ErrorView, Filter, Propagation, StartSpan},
+    HeaderAllowList, ImageTrace, Networks, Skip, Trust,
+    addresses::AddressRules,
+    config::{Config, ErrorView, Filter, Propagation, StartSpan, TrustRule},
+    headers::RecordedHeaders,
+    response_headers::ResponseHeaders,
+    rpc::Methods,
 };
-use crate::metrics::{HttpMetrics, StageMetrics};
+use crate::{
+    metrics::{HttpMetrics, RpcMetrics, StageMetrics},
+    redact::{Redaction, SourceUrls},
+};
 
 /// The semantic conventions that spans and metrics follow.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
@@ -78,14 +85,21 @@ impl<S> Layer<S> for ImageTraceLayer {
 #[derive(Default)]
 #[must_use]
 pub struct ImageTraceLayerBuilder {
+    disabled: bool,
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
     filter: Option<Box<Filter>>,
-    trust: Option<Box<Decide>>,
+    trust: Option<TrustRule>,
+    addresses: AddressRules,
+    redaction: Redaction,
+    request_headers: HeaderAllowList,
+    response_headers: HeaderAllowList,
+    added_headers: ResponseHeaders,
     known_methods: Option<Vec<Method>>,
+    rpc_methods: Option<Methods>,
     error_views: Vec<ErrorView>,
 }
 
@@ -108,6 +122,15 @@ impl MeterChoice {
 }
 
 impl ImageTraceLayerBuilder {
+    /// Builds a layer that does nothing, whatever else is set.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn disabled() -> Self {
+        Self {
+            disabled: true,
+            ..Self::default()
+        }
+    }
+
     /// Where spans go.
     pub fn tracer_provider<P>(mut self, provider: P) -> Self
     where
@@ -156,17 +179,129 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// Which requests are traced and measured: those for which this is `true`. The others keep the
-    /// caller's context as the current one for what they call themselves, and have a handle that
-    /// records nothing.
-    pub fn filter(mut self, filter: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
-        self.filter = Some(Box::new(filter));
+    /// Which requests are traced and measured: one decision a request for spans and metrics, a
+    /// [`Skip`] or a `bool`, which is `true` for those that are recorded.
+    ///
+    /// ```
+    /// use tower_image_trace::{ImageTraceLayer, trace::Skip};
+    ///
+    /// ImageTraceLayer::builder().filter(|parts| parts.uri.path() != "/health").build();
+    /// ImageTraceLayer::builder()
+    ///     .filter(|parts| match parts.uri.path() {
+    ///         "/health" => Skip::All,
+    ///         "/metrics" => Skip::Span,
+    ///         _ => Skip::Nothing,
+    ///     })
+    ///     .build();
+    /// ```
+    pub fn filter<S: Into<Skip>>(
+        mut self,
+        filter: impl Fn(&Parts) -> S + Send + Sync + 'static,
+    ) -> Self {
+        self.filter = Some(Box::new(move |parts| filter(parts).into()));
         self
     }
 
-    /// What the caller's context is worth, request by request; [`Trust::Parent`] by default.
+    /// What the caller's context, its baggage included, is worth, request by request;
+    /// [`Trust::Parent`] by default.
     pub fn trust(mut self, trust: impl Fn(&Parts) -> Trust + Send + Sync + 'static) -> Self {
-        self.trust = Some(Box::new(trust));
+        self.trust = Some(TrustRule::Closure(Box::new(trust)));
+        self
+    }
+
+    /// [`Trust::Parent`] for callers in `networks`, and `others` for the rest, those of unknown
+    /// address among them. In place of [`trust`](Self::trust).
+    ///
+    /// The address is that of the connection ([`peer_address`](Self::peer_address)), which nobody
+    /// can forge; headers have no say in it.
+    ///
+    /// ```
+    /// use tower_image_trace::{ImageTraceLayer, Trust};
+    ///
+    /// let layer = ImageTraceLayer::builder()
+    ///     .trust_only("10.0.0.0/8, fd00::/8".parse()?, Trust::Link)
+    ///     .build();
+    /// # Ok::<(), tower_image_trace::trace::NetworksError>(())
+    /// ```
+    pub fn trust_only(mut self, networks: Networks, others: Trust) -> Self {
+        self.trust = Some(TrustRule::Networks(networks, others));
+        self
+    }
+
+    /// The networks of the proxies in front of this service. When the connection comes from one
+    /// of them, `Forwarded` (RFC 7239), or else `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`,
+    /// say who the client is (`client.address`), and what it asked for (`url.scheme`,
+    /// `server.address`, `server.port`). The client is the right-most hop that is not one of
+    /// these proxies. Without this the headers are not read: any client can write them.
+    pub fn trusted_proxies(mut self, proxies: Networks) -> Self {
+        self.addresses.proxies = Some(proxies);
+        self
+    }
+
+    /// Where the server keeps the address of the connection's other end. By default that is a
+    /// [`PeerAddr`](super::PeerAddr) or a [`SocketAddr`] in the request's extensions, and with
+    /// feature `axum` its `ConnectInfo<SocketAddr>`. For tonic:
+    ///
+    /// ```
+    /// use tonic::transport::server::TcpConnectInfo;
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// let layer = ImageTraceLayer::builder()
+    ///     .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
+    ///     .build();
+    /// ```
+    pub fn peer_address(
+        mut self,
+        find: impl Fn(&Extensions) -> Option<SocketAddr> + Send + Sync + 'static,
+    ) -> Self {
+        self.addresses.peer = Some(Box::new(find));
+        self
+    }
+
+    /// The query keys whose values are redacted, case-sensitive, wherever a URL is recorded; in
+    /// place of those that semconv lists (registry, `url.query`): `X-Amz-Signature`,
+    /// `X-Amz-Credential`, `X-Amz-Security-Token`, `sig`, `X-Goog-Signature`.
+    pub fn sensitive_query_keys(
+        mut self,
+        keys: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Self {
+        self.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// What is recorded of the URLs of sources: in stages, in error messages, and in paths and
+    /// queries that have a source in them (plain, percent-encoded or in URL-safe base64).
+    pub fn source_urls(mut self, source_urls: SourceUrls) -> Self {
+        self.redaction.source_urls = source_urls;
+        self
+    }
+
+    /// The request headers that are recorded, as `http.request.header.<name>`, and of gRPC calls
+    /// as `rpc.request.metadata.<name>`; none by default. URLs in them are redacted.
+    pub fn request_headers(mut self, names: HeaderAllowList) -> Self {
+        self.request_headers = names;
+        self
+    }
+
+    /// The response headers that are recorded, as `http.response.header.<name>`, and of gRPC
+    /// calls as `rpc.response.metadata.<name>`; none by default. URLs in them are redacted.
+    pub fn response_headers(mut self, names: HeaderAllowList) -> Self {
+        self.response_headers = names;
+        self
+    }
+
+    /// Whether responses tell the ids of their span in a `traceresponse` header (W3C Trace Context
+    /// level 2, draft); `false` by default.
+    pub fn trace_response(mut self, add: bool) -> Self {
+        self.added_headers.trace_response = add;
+        self
+    }
+
+    /// Whether responses tell how long the stages took that were done when the response began, in
+    /// a `Server-Timing` header, which browsers show in their developer tools (across origins only
+    /// with `Timing-Allow-Origin`); `false` by default.
+    pub fn server_timing(mut self, add: bool) -> Self {
+        self.added_headers.server_timing = add;
         self
     }
 
@@ -175,6 +310,17 @@ impl ImageTraceLayerBuilder {
     /// methods of RFC 9110, PATCH and QUERY.
     pub fn known_methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.known_methods = Some(methods.into_iter().collect());
+        self
+    }
+
+    /// The gRPC methods that the service has, as `package.Service/Method`; calls of others are
+    /// recorded as method `_OTHER` (semconv registry, `rpc.method`).
+    ///
+    /// Without this a method becomes known when a handler has answered a call of it. Until then,
+    /// and whenever a client invents one, it is `_OTHER`, with the claimed name in
+    /// `rpc.method_original` on the span.
+    pub fn rpc_methods(mut self, methods: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        self.rpc_methods = Some(Methods::listed(methods));
         self
     }
 
@@ -193,6 +339,9 @@ impl ImageTraceLayerBuilder {
     /// The layer.
     #[must_use]
     pub fn build(self) -> ImageTraceLayer {
+        if self.disabled {
+            return ImageTraceLayer::disabled();
+        }
         let tracer = self
             .tracer
             .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
@@ -204,10 +353,17 @@ impl ImageTraceLayerBuilder {
             http_metrics: meter
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics)),
+            rpc_metrics: meter.as_ref().map(RpcMetrics::new),
             stage_metrics: meter.as_ref().map(StageMetrics::new),
             filter: self.filter,
             trust: self.trust,
+            addresses: self.addresses,
+            redaction: self.redaction,
+            request_headers: RecordedHeaders::new("request", self.request_headers),
+            response_headers: RecordedHeaders::new("response", self.response_headers),
+            added_headers: self.added_headers,
             known_methods: known_methods(self.known_methods),
+            rpc_methods: self.rpc_methods.unwrap_or_else(Methods::learned),
             error_views: self.error_views,
         };
         ImageTraceLayer {

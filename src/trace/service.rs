@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body;
 use opentelemetry::{
     Context,
@@ -16,7 +16,11 @@ use opentelemetry::{
 use tower_service::Service;
 
 use super::{
-    ResponseBody, ResponseFuture, Trust, attributes::Facts, config::Config, finish::Finish,
+    ResponseBody, ResponseFuture, Skip, Trust,
+    addresses::Addresses,
+    attributes::Facts,
+    config::{Config, TrustRule},
+    finish::Finish,
     future::Active,
 };
 use crate::{
@@ -75,7 +79,7 @@ impl Config {
     fn begin<B>(self: &Arc<Self>, request: Request<B>) -> (Active, Request<B>) {
         let (skip, trust, mut request) = self.decide(request);
         let (mut parent, mut links) = self.parent(trust, &request);
-        if skip {
+        if skip == Skip::All {
             return (
                 Active {
                     context: parent,
@@ -84,23 +88,27 @@ impl Config {
                 request,
             );
         }
-        let continued = continued_trace_id(&parent);
-        if continued.is_some() {
-            (parent, links) = without_parent(&parent);
-        }
-
-        let facts = Facts::of(self, &request);
+        let addresses = Addresses::of(&self.addresses, &request);
+        let facts = Facts::of(self, &request, &addresses);
         let route = matched_route(&request);
         let started = Instant::now();
         let started_at = SystemTime::now();
-        let mut span = SpanBuilder::from_name(facts.span_name(route.as_ref()))
-            .with_kind(SpanKind::Server)
-            .with_start_time(started_at);
-        span.attributes = Some(facts.span_attributes(&request));
-        span.links = links;
-        let (context, recording) = match continued {
-            Some(id) => with_next_trace_id(id, || self.tracer.start(span, &parent)),
-            None => self.tracer.start(span, &parent),
+        let (context, recording) = if skip == Skip::Span {
+            (parent, false)
+        } else {
+            let continued = continued_trace_id(&parent);
+            if continued.is_some() {
+                (parent, links) = without_parent(&parent);
+            }
+            let mut span = SpanBuilder::from_name(facts.span_name(route.as_ref()))
+                .with_kind(SpanKind::Server)
+                .with_start_time(started_at);
+            span.attributes = Some(facts.span_attributes(self, &request, &addresses));
+            span.links = links;
+            match continued {
+                Some(id) => with_next_trace_id(id, || self.tracer.start(span, &parent)),
+                None => self.tracer.start(span, &parent),
+            }
         };
 
         let state = Arc::new(RequestState::new(
@@ -123,16 +131,25 @@ impl Config {
     }
 
     /// Asks the filter and the trust rule, where there are any.
-    fn decide<B>(&self, request: Request<B>) -> (bool, Trust, Request<B>) {
+    fn decide<B>(&self, request: Request<B>) -> (Skip, Trust, Request<B>) {
         if self.filter.is_none() && self.trust.is_none() {
-            return (false, Trust::Parent, request);
+            return (Skip::Nothing, Trust::Parent, request);
         }
-        let (parts, body): (Parts, B) = request.into_parts();
-        let skip = self.filter.as_ref().is_some_and(|filter| !filter(&parts));
-        let trust = self
-            .trust
+        let (parts, body) = request.into_parts();
+        let skip = self
+            .filter
             .as_ref()
-            .map_or(Trust::Parent, |trust| trust(&parts));
+            .map_or(Skip::Nothing, |filter| filter(&parts));
+        let trust = match &self.trust {
+            None => Trust::Parent,
+            Some(TrustRule::Closure(trust)) => trust(&parts),
+            Some(TrustRule::Networks(networks, others)) => {
+                match self.addresses.peer(&parts.extensions) {
+                    Some(peer) if networks.contains(peer.ip()) => Trust::Parent,
+                    _ => *others,
+                }
+            }
+        };
         (skip, trust, Request::from_parts(parts, body))
     }
 

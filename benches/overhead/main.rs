@@ -1,0 +1,102 @@
+//! What the layer adds to a request: time as a ratio to a hand-written floor, and allocations.
+//!
+//! `cargo bench --bench overhead`, or `cargo bench --bench overhead -- 500` for that many rounds.
+//!
+//! In each round every mode serves a batch of requests, one mode after the other, so that noise
+//! hits all of them alike; what is shown are medians over the rounds. "Over" is the time above the
+//! baseline, which serves the same requests without a layer, and "× floor" is that divided by the
+//! same of the mode's floor. Allocations and bytes are those above the baseline too.
+//!
+//! Nothing is exported: ended spans are dropped where an exporter would take them.
+
+mod floor;
+mod measure;
+mod modes;
+
+use measure::{Allocations, allocations, median_times};
+use modes::{Mode, POLLS, STAGES, modes, request};
+
+/// Enough for medians that differ by a few percent between runs on a busy machine.
+const ROUNDS: usize = 200;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
+    // `cargo test --benches` runs this as well, only to see that it does.
+    let is_bench = arguments.iter().any(|argument| argument == "--bench");
+    let rounds = rounds.unwrap_or(if is_bench { ROUNDS } else { 1 });
+
+    let modes = modes();
+    for tracestate in [false, true] {
+        let sent = request(tracestate);
+        let allocated = modes.iter().map(|mode| allocations(&*mode.start, &sent));
+        let allocated: Vec<_> = allocated.collect();
+        for threads in [1, 2] {
+            let with = if tracestate { "with" } else { "without" };
+            println!("\n{threads} thread(s), {with} tracestate, {rounds} rounds");
+            let times = median_times(&modes, &sent, threads, rounds);
+            print_table(&modes, &times, &allocated);
+        }
+    }
+}
+
+fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
+    let index = |name: &str| {
+        let found = modes.iter().position(|mode| mode.name == name);
+        found.expect("baselines and floors are modes")
+    };
+    let over = |name: &str| {
+        let (mode, baseline) = (index(name), index(modes[index(name)].baseline));
+        times[mode] - times[baseline]
+    };
+    println!(
+        "{:<38} {:>8} {:>8} {:>8} {:>7} {:>7}",
+        "", "ns", "over", "× floor", "allocs", "bytes"
+    );
+    for (number, mode) in modes.iter().enumerate() {
+        let baseline = index(mode.baseline);
+        let ratio = mode.floor.map_or(String::new(), |floor| {
+            format!("{:.2}", over(mode.name) / over(floor))
+        });
+        println!(
+            "{:<38} {:>8.0} {:>8.0} {ratio:>8} {:>7.1} {:>7.0}",
+            mode.name,
+            times[number],
+            over(mode.name),
+            allocated[number].count - allocated[baseline].count,
+            allocated[number].bytes - allocated[baseline].bytes,
+        );
+    }
+
+    for (what, more, ours, floors_more, floor) in [
+        (
+            "each stage",
+            "traces, metrics, three stages",
+            "traces and metrics",
+            "floor: three child spans",
+            "floor: traces and metrics",
+        ),
+        (
+            "each further poll",
+            "traces and metrics, further polls",
+            "traces and metrics",
+            "floor: further polls",
+            "floor: traces and metrics",
+        ),
+    ] {
+        let parts = if what == "each stage" { STAGES } else { POLLS };
+        let each = |more, less| (over(more) - over(less)) / f64::from(parts);
+        let counts = |more, less| {
+            let count = allocated[index(more)].count - allocated[index(less)].count;
+            count / f64::from(parts)
+        };
+        let (ns, floor_ns) = (each(more, ours), each(floors_more, floor));
+        println!(
+            "{what:<38} {:>8} {ns:>8.1} {:>8.2} {:>7.1}   (floor: {floor_ns:.1} ns, {:.1} allocs)",
+            "",
+            ns / floor_ns,
+            counts(more, ours),
+            counts(floors_more, floor),
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! A gRPC image service on tonic that shows where the time of each call goes.
+//!
+//! ```text
+//! cargo run --example tonic_thumbnailer [-- --port 50051]
+//! ```
+//!
+//! It prints a waterfall for each call, or exports to the collector that the environment names.
+//! [`service`] is the work, [`api`] what `thumbnailer.proto` is in Rust. Beside it answers tonic's
+//! health service, which is measured and has no spans.
+
+mod api;
+mod service;
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tonic::transport::Server;
+use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
+use tower_image_trace::trace::Skip;
+use tower_image_trace::{ImageTraceLayer, Telemetry};
+
+use api::ThumbnailerServer;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let port = match Vec::from_iter(std::env::args().skip(1)).as_slice() {
+        [] => 50051,
+        [option, port] if option == "--port" => port.parse()?,
+        _ => return Err("usage: tonic_thumbnailer [--port PORT]".into()),
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    println!("http://{}", listener.local_addr()?);
+
+    let telemetry = match Telemetry::from_env()? {
+        enabled if enabled.is_enabled() => enabled,
+        _ => Telemetry::builder().console().build()?,
+    };
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ThumbnailerServer>().await;
+    let (in_progress, _) = telemetry.in_progress_layer();
+
+    Server::builder()
+        .layer(in_progress)
+        .layer(trace_layer(&telemetry))
+        .add_service(health_service)
+        .add_service(ThumbnailerServer)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
+            // Without a signal handler there is only one way to stop: at once.
+            let _ = tokio::signal::ctrl_c().await;
+        })
+        .await?;
+    telemetry.shutdown(Duration::from_secs(5)).await?;
+    Ok(())
+}
+
+fn trace_layer(telemetry: &Telemetry) -> ImageTraceLayer {
+    telemetry
+        .trace_layer_builder()
+        .filter(|parts| match parts.uri.path() {
+            "/grpc.health.v1.Health/Check" => Skip::Span,
+            _ => Skip::Nothing,
+        })
+        .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
+        .build()
+}

@@ -1,0 +1,113 @@
+//! Base64 of both alphabets (RFC 4648 §4, §5), padded or not.
+
+const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+fn value(letter: u8) -> Option<u32> {
+    Some(u32::from(match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' | b'-' => 62,
+        b'/' | b'_' => 63,
+        _ => return None,
+    }))
+}
+
+/// The decoded bytes; `None` when there is a letter that no alphabet has.
+pub(crate) fn decode(encoded: impl IntoIterator<Item = u8>) -> Option<Vec<u8>> {
+    let mut decoded = Vec::new();
+    let (mut bits, mut count) = (0, 0);
+    for letter in encoded {
+        if letter == b'=' {
+            break;
+        }
+        bits = bits << 6 | value(letter)?;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            decoded.push((bits >> count & 0xff) as u8);
+        }
+    }
+    Some(decoded)
+}
+
+/// Whether a letter belongs to URL-safe base64.
+pub(super) fn has(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '+')
+}
+
+/// Whether what is encoded begins like a URL: `scheme:/`. Most text fails at its first letters.
+pub(super) fn begins_with_scheme(encoded: &[u8]) -> bool {
+    // As long as `abcdefghi:/` is.
+    const LONGEST: usize = 16;
+    let letters = encoded.iter().copied().filter(|letter| *letter != b'/');
+    let (mut bits, mut count) = (0_u32, 0);
+    let (mut length, mut colon) = (0, false);
+    for letter in letters.take(LONGEST) {
+        let Some(value) = value(letter) else {
+            return false;
+        };
+        bits = bits << 6 | value;
+        count += 6;
+        if count < 8 {
+            continue;
+        }
+        count -= 8;
+        match (bits >> count & 0xff) as u8 {
+            byte if colon => return byte == b'/',
+            byte if byte.is_ascii_alphabetic() => length += 1,
+            b'0'..=b'9' | b'+' | b'-' | b'.' if length > 0 => length += 1,
+            b':' if length > 1 => colon = true,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// URL-safe, without padding.
+pub(super) fn encode(bytes: &[u8]) -> String {
+    let mut encoded = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let group = chunk.iter().enumerate().fold(0, |group, (index, byte)| {
+            group | u32::from(*byte) << (16 - 8 * index)
+        });
+        for letter in 0..=chunk.len() {
+            let index = group >> (18 - 6 * letter) & 0x3f;
+            encoded.push(char::from(URL_SAFE[index as usize]));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_alphabets_with_and_without_padding() {
+        for (encoded, decoded) in [
+            ("", &b""[..]),
+            ("Zg==", b"f"),
+            ("Zm8", b"fo"),
+            ("Zm9v", b"foo"),
+            ("-_8", &[0xfb, 0xff]),
+            ("+/8=", &[0xfb, 0xff]),
+        ] {
+            assert_eq!(
+                decode(encoded.bytes()).as_deref(),
+                Some(decoded),
+                "{encoded}"
+            );
+        }
+        assert_eq!(decode("a:b".bytes()), None);
+    }
+
+    #[test]
+    fn what_is_encoded_decodes_to_itself() {
+        for length in 0..9 {
+            let bytes: Vec<u8> = (250..=255).chain(0..3).take(length).collect();
+            let encoded = encode(&bytes);
+            assert_eq!(decode(encoded.bytes()), Some(bytes), "{encoded}");
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! URLs without what must not be seen: credentials and signatures, wherever a URL is written.
+//!
+//! Image services have URLs in their URLs: the source stands in the path or the query, plain,
+//! percent-encoded or in URL-safe base64, and again in the messages of errors.
+
+mod base64;
+mod percent;
+
+use std::borrow::Cow;
+
+pub(crate) use self::base64::decode as base64;
+
+/// The query keys whose values semconv (registry `url.query`) redacts by default. Case-sensitive.
+const SENSITIVE_KEYS: [&str; 5] = [
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    "sig",
+    "X-Goog-Signature",
+];
+
+const REDACTED: &str = "REDACTED";
+
+/// URLs in URLs in URLs: what is nested deeper is redacted unseen, so that a hostile URL costs no
+/// more than a few times its length.
+const MOST_NESTED: u8 = 4;
+
+/// What is recorded of the URLs of sources, in stages, paths, queries and error messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SourceUrls {
+    /// The URL with its query as it is. Credentials are redacted all the same, as semconv demands.
+    Full,
+    /// Without credentials, the values of sensitive query keys, and fragments.
+    #[default]
+    Redacted,
+    /// Scheme, host and port only.
+    OriginOnly,
+}
+
+/// What a layer does with URLs before they are recorded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Redaction {
+    /// In place of those of semconv.
+    pub(crate) sensitive_keys: Option<Vec<String>>,
+    pub(crate) source_urls: SourceUrls,
+}
+
+impl Redaction {
+    /// A query string with the values of sensitive keys replaced, and sources in other values
+    /// redacted.
+    pub(crate) fn query<'a>(&self, query: &'a str) -> Cow<'a, str> {
+        self.query_at(query, 0)
+    }
+
+    /// A URL path in which sources are redacted; also for any other text that is one word.
+    pub(crate) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        self.word(path, 0)
+    }
+
+    /// The words of a message, the URLs among them redacted.
+    pub(crate) fn message<'a>(&self, message: &'a str) -> Cow<'a, str> {
+        let ends_word = |letter: char| letter.is_whitespace() || matches!(letter, '"' | '<' | '>');
+        rewritten(message, ends_word, |word| self.word(word, 0))
+    }
+
+    /// The URL of a source as it may be recorded, if at all.
+    pub(crate) fn source_url<'a>(&self, url: &'a str) -> Option<Cow<'a, str>> {
+        (self.source_urls != SourceUrls::OriginOnly).then(|| self.source(url, 0))
+    }
+
+    fn source<'a>(&self, url: &'a str, depth: u8) -> Cow<'a, str> {
+        match self.source_urls {
+            SourceUrls::Full => without_userinfo(url),
+            SourceUrls::Redacted => self.url(url, depth),
+            SourceUrls::OriginOnly => origin(url).map_or(Cow::Borrowed(REDACTED), Cow::Owned),
+        }
+    }
+
+    /// A URL without userinfo, sensitive values and fragment.
+    fn url<'a>(&self, url: &'a str, depth: u8) -> Cow<'a, str> {
+        let end = url.find('#').unwrap_or(url.len());
+        let without_userinfo = without_userinfo(&url[..end]);
+        let path = authority(&without_userinfo).map_or(0, |(_, end)| end);
+        let (start, rest) = without_userinfo.split_at(path);
+        let rest = match rest.split_once('?') {
+            None => self.word(rest, depth + 1),
+            Some((path, query)) => Cow::Owned(format!(
+                "{}?{}",
+                self.word(path, depth + 1),
+                self.query_at(query, depth)
+            )),
+        };
+        if without_userinfo == url && url.get(path..) == Some(&*rest) {
+            return Cow::Borrowed(url);
+        }
+        Cow::Owned(format!("{start}{rest}"))
+    }
+
+    fn query_at<'a>(&self, query: &'a str, depth: u8) -> Cow<'a, str> {
+        rewritten(
+            query,
+            |letter| letter == '&',
+            |pair| match pair.split_once('=') {
+                None => self.word(pair, depth + 1),
+                Some((key, _)) if self.is_sensitive(key) => Cow::Owned(format!("{key}={REDACTED}")),
+                // The query is a URL itself, and the `=` is in that URL's query.
+                Some((key, _)) if plain_url(key).is_some() => self.word(pair, depth + 1),
+                Some((key, value)) => {
+                    let (new_key, new_value) =
+                        (self.word(key, depth + 1), self.word(value, depth + 1));
+                    if new_key == key && new_value == value {
+                        return Cow::Borrowed(pair);
+                    }
+                    Cow::Owned(format!("{new_key}={new_value}"))
+                }
+            },
+        )
+    }
+
+    fn is_sensitive(&self, key: &str) -> bool {
+        let key = percent::decoded(key);
+        match &self.sensitive_keys {
+            Some(keys) => keys.iter().any(|sensitive| *sensitive == key),
+            None => SENSITIVE_KEYS.contains(&&*key),
+        }
+    }
+
+    /// A run of letters in which a URL may stand, in one of the forms.
+    fn word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
+        if depth > MOST_NESTED {
+            return Cow::Borrowed(REDACTED);
+        }
+        if let Some(start) = plain_url(word) {
+            let (before, url) = word.split_at(start);
+            let (new_before, source) = (self.word(before, depth + 1), self.source(url, depth));
+            if new_before == before && source == url {
+                return Cow::Borrowed(word);
+            }
+            return Cow::Owned(format!("{new_before}{source}"));
+        }
+        if let Some((before, query)) = word.split_once('?') {
+            let query = query.find('#').map_or(query, |end| &query[..end]);
+            let (before, query) = (
+                self.word(before, depth + 1),
+                self.query_at(query, depth + 1),
+            );
+            return Cow::Owned(format!("{before}?{query}"));
+        }
+        if word.contains('%') {
+            let decoded = percent::decoded(word);
+            if decoded != word {
+                return match self.word(&decoded, depth + 1) {
+                    same if same == decoded => Cow::Borrowed(word),
+                    redacted => Cow::Owned(percent::encoded(&redacted)),
+                };
+            }
+        }
+        self.base64_word(word, depth)
+    }
+
+    fn base64_word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
+        let mut starts = word.bytes().enumerate().filter_map(|(index, byte)| {
+            // imgproxy has `/` before a source, `:` before that of a watermark.
+            let starts = index == 0 || matches!(word.as_bytes()[index - 1], b'/' | b':');
+            (starts && byte.is_ascii_alphabetic()).then_some(index)
+        });
+        let Some(start) =
+            starts.find(|start| base64::begins_with_scheme(&word.as_bytes()[*start..]))
+        else {
+            return Cow::Borrowed(word);
+        };
+        // Sources that are longer than a file name may be are split by slashes; then comes the
+        // extension.
+        let end = word[start..]
+            .find(|letter| !base64::has(letter) && letter != '/')
+            .map_or(word.len(), |length| start + length);
+        let encoded = word[start..end].bytes().filter(|byte| *byte != b'/');
+        let decoded = base64::decode(encoded).unwrap_or_default();
+        // What is not text any more was no base64: other segments of the path.
+        let text = decoded
+            .utf8_chunks()
+            .next()
+            .map_or("", |chunk| chunk.valid());
+        let url = text.split(char::is_control).next().unwrap_or_default();
+        let source = self.source(url, depth + 1);
+        let rest = self.word(&word[end..], depth + 1);
+        if source == url && rest == word[end..] {
+            return Cow::Borrowed(word);
+        }
+        let encoded = base64::encode(source.as_bytes());
+        Cow::Owned(format!("{}{encoded}{rest}", &word[..start]))
+    }
+}
+
+/// A URL without credentials and the signatures that semconv knows, and without its fragment.
+pub(crate) fn url(url: &str) -> Cow<'_, str> {
+    Redaction::default().url(url, 0)
+}
+
+/// `scheme://host[:port]` of an absolute URL.
+pub(crate) fn origin(url: &str) -> Option<String> {
+    let end_of_authority = url.find(['?', '#']).unwrap_or(url.len());
+    let url = &url[..end_of_authority];
+    let (start, end) = authority(url)?;
+    let host = &url[start..end];
+    let host = host.rfind('@').map_or(host, |at| &host[at + 1..]);
+    (!host.is_empty()).then(|| format!("{}{host}", &url[..start]))
+}
+
+fn without_userinfo(url: &str) -> Cow<'_, str> {
+    let userinfo = authority(url).and_then(|(start, end)| {
+        let at = url[start..end].rfind('@')?;
+        Some((start, start + at))
+    });
+    match userinfo {
+        // Semconv url.full: `https://REDACTED:REDACTED@host/`.
+        Some((start, at)) => {
+            Cow::Owned(format!("{}REDACTED:REDACTED{}", &url[..start], &url[at..]))
+        }
+        None => Cow::Borrowed(url),
+    }
+}
+
+/// Where the authority of an absolute URL starts and ends (RFC 3986 §3.2).
+fn authority(url: &str) -> Option<(usize, usize)> {
+    let start = url.find(":/")? + 2;
+    // Proxies merge slashes: `https:/host/cat.jpg`.
+    let start = start + usize::from(url[start..].starts_with('/'));
+    let end = url[start..]
+        .find(['/', '?', '#'])
+        .map_or(url.len(), |length| start + length);
+    Some((start, end))
+}
+
+/// Where an absolute URL begins: `scheme://`, or `http:/` of which a slash was merged.
+fn plain_url(text: &str) -> Option<usize> {
+    text.match_indices(":/").find_map(|(colon, _)| {
+        let before = &text[..colon];
+        let scheme = before
+            .rfind(|letter: char| {
+                !letter.is_ascii_alphanumeric() && !matches!(letter, '+' | '-' | '.')
+            })
+            .map_or(before, |end| &before[end + 1..]);
+        let scheme = scheme.trim_start_matches(|letter: char| !letter.is_ascii_alphabetic());
+        let is_url = if text[colon..].starts_with("://") {
+            !scheme.is_empty()
+        } else {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        };
+        is_url.then(|| colon - scheme.len())
+    })
+}
+
+/// The text with its parts rewritten, borrowed if none changed.
+fn rewritten<'a>(
+    text: &'a str,
+    separates: impl Fn(char) -> bool,
+    rewrite: impl Fn(&'a str) -> Cow<'a, str>,
+) -> Cow<'a, str> {
+    let mut changed: Option<String> = None;
+    let mut from = 0;
+    for part in text.split_inclusive(&separates) {
+        let separator = part.chars().next_back().filter(|last| separates(*last));
+        let part = &part[..part.len() - separator.map_or(0, char::len_utf8)];
+        let new = rewrite(part);
+        if changed.is_none() && new != part {
+            changed = Some(text[..from].to_owned());
+        }
+        if let Some(changed) = &mut changed {
+            changed.push_str(&new);
+            changed.extend(separator);
+        }
+        from += part.len() + separator.map_or(0, char::len_utf8);
+    }
+    changed.map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests;

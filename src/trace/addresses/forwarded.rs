@@ -1,0 +1,327 @@
+//! What proxies say about the request that they pass on: `Forwarded` (RFC 7239), or else
+//! `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, header};
+
+use super::Networks;
+
+/// The request as the outermost trusted proxy received it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Forwarded<'a> {
+    /// `None`: no proxy said.
+    pub(super) client: Option<Client>,
+    pub(super) proto: Option<&'a str>,
+    /// With its port, if it was written.
+    pub(super) host: Option<&'a str>,
+    pub(super) port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Client {
+    Address(IpAddr),
+    /// `unknown`, an obfuscated identifier (RFC 7239 §6.3), or something unreadable.
+    Hidden,
+}
+
+impl<'a> Forwarded<'a> {
+    /// For a request whose peer is trusted. The right-most hop that is not trusted is the client:
+    /// what stands left of it, the client itself may have written.
+    pub(super) fn read(headers: &'a HeaderMap, trusted: &Networks) -> Self {
+        if headers.contains_key(header::FORWARDED) {
+            Self::standard(headers, trusted)
+        } else {
+            Self::de_facto(headers, trusted)
+        }
+    }
+
+    fn standard(headers: &'a HeaderMap, trusted: &Networks) -> Self {
+        let mut elements = Vec::new();
+        for line in lines(headers, "forwarded") {
+            parse_elements(line, &mut elements);
+        }
+        let mut forwarded = Self::default();
+        for element in elements.iter().rev() {
+            forwarded.proto = element.proto.or(forwarded.proto);
+            forwarded.host = element.host.or(forwarded.host);
+            let client = element.node.map_or(Client::Hidden, client);
+            forwarded.client = Some(client);
+            if !client.is_in(trusted) {
+                break;
+            }
+        }
+        forwarded
+    }
+
+    fn de_facto(headers: &'a HeaderMap, trusted: &Networks) -> Self {
+        let hops = list(headers, "x-forwarded-for");
+        let mut client_hop = None;
+        // How many proxies stand between the outermost trusted one and this server.
+        let mut proxies = 0;
+        for (index, hop) in hops.iter().rev().enumerate() {
+            let client = client(hop);
+            client_hop = Some(client);
+            proxies = index;
+            if !client.is_in(trusted) {
+                break;
+            }
+        }
+        // A proxy either appends to these or replaces them.
+        let said_by_the_outermost = |name| {
+            let values = list(headers, name);
+            let last = values.len().checked_sub(1)?;
+            values.get(last.saturating_sub(proxies)).copied()
+        };
+        Self {
+            client: client_hop,
+            proto: said_by_the_outermost("x-forwarded-proto"),
+            host: said_by_the_outermost("x-forwarded-host"),
+            port: said_by_the_outermost("x-forwarded-port").and_then(|port| port.parse().ok()),
+        }
+    }
+}
+
+impl Client {
+    fn is_in(self, networks: &Networks) -> bool {
+        matches!(self, Self::Address(address) if networks.contains(address))
+    }
+}
+
+/// An address with or without a port, IPv6 with or without brackets.
+fn client(node: &str) -> Client {
+    let address = node.parse::<IpAddr>().ok().or_else(|| {
+        let socket = node.parse::<SocketAddr>().map(|socket| socket.ip());
+        socket.ok().or_else(|| {
+            // Ports may be obfuscated too: `192.0.2.4:_port`.
+            let bare = match node.strip_prefix('[') {
+                Some(rest) => rest.split_once(']')?.0,
+                None => node.split_once(':')?.0,
+            };
+            bare.parse().ok()
+        })
+    });
+    address.map_or(Client::Hidden, |address| {
+        Client::Address(address.to_canonical())
+    })
+}
+
+fn lines<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    // A line that is no text may hide a hop; it counts as one that can't be read.
+    let lines = headers.get_all(name).into_iter();
+    lines.map(|line| line.to_str().unwrap_or("\u{0}"))
+}
+
+fn list<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
+    lines(headers, name)
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|value| !value.is_empty())
+        .collect()
+}
+
+/// One `forwarded-element` (RFC 7239 §4): what one proxy says.
+#[derive(Debug, Default)]
+struct Element<'a> {
+    node: Option<&'a str>,
+    proto: Option<&'a str>,
+    host: Option<&'a str>,
+}
+
+/// Reads the elements of a header line. What is malformed becomes an element that says nothing; if
+/// there are quotes in it, so does the rest of the line: nobody can say what they belong to.
+fn parse_elements<'a>(mut line: &'a str, elements: &mut Vec<Element<'a>>) {
+    loop {
+        line = line.trim_start_matches([' ', '\t', ',']);
+        if line.is_empty() {
+            return;
+        }
+        match parse_element(&mut line) {
+            Some(element) => elements.push(element),
+            None => {
+                elements.push(Element::default());
+                let (malformed, rest) = line.split_once(',').unwrap_or((line, ""));
+                if malformed.contains('"') {
+                    return;
+                }
+                line = rest;
+            }
+        }
+    }
+}
+
+fn parse_element<'a>(line: &mut &'a str) -> Option<Element<'a>> {
+    let mut element = Element::default();
+    loop {
+        let (name, rest) = line.split_once('=')?;
+        let (value, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => rest.split_at(rest.find([';', ',']).unwrap_or(rest.len())),
+        };
+        let value = value.trim();
+        // Neither nodes nor hosts have anything to escape.
+        if value.contains(['\\', '"']) {
+            return None;
+        }
+        let name = name.trim();
+        let slot = match name {
+            _ if name.eq_ignore_ascii_case("for") => &mut element.node,
+            _ if name.eq_ignore_ascii_case("proto") => &mut element.proto,
+            _ if name.eq_ignore_ascii_case("host") => &mut element.host,
+            _ if name.contains([',', ';', '"', ' ']) => return None,
+            _ => &mut None,
+        };
+        // RFC 7239 §4: each parameter at most once.
+        if slot.replace(value).is_some() {
+            return None;
+        }
+        *line = rest.trim_start();
+        match line.strip_prefix(';') {
+            Some(rest) => *line = rest,
+            None if line.is_empty() || line.starts_with(',') => return Some(element),
+            None => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(
+        headers: &[(&'static str, &str)],
+    ) -> (String, Option<String>, Option<String>, Option<u16>) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let read = Forwarded::read(&map, &"10.0.0.0/8, fd00::/8".parse().unwrap());
+        let client = match read.client {
+            None => "-".to_owned(),
+            Some(Client::Hidden) => "hidden".to_owned(),
+            Some(Client::Address(address)) => address.to_string(),
+        };
+        (
+            client,
+            read.proto.map(str::to_owned),
+            read.host.map(str::to_owned),
+            read.port,
+        )
+    }
+
+    #[test]
+    fn the_client_is_the_right_most_hop_that_is_not_trusted() {
+        let cases: &[(&str, &str, &str)] = &[
+            // RFC 7239 §4, §6 and §7.4.
+            (
+                "forwarded",
+                "for=192.0.2.60;proto=http;by=203.0.113.43",
+                "192.0.2.60",
+            ),
+            ("forwarded", "for=\"_gazonk\"", "hidden"),
+            (
+                "forwarded",
+                "For=\"[2001:db8:cafe::17]:4711\"",
+                "2001:db8:cafe::17",
+            ),
+            (
+                "forwarded",
+                "for=192.0.2.43, for=198.51.100.17",
+                "198.51.100.17",
+            ),
+            ("forwarded", "for=192.0.2.43, for=10.0.0.1", "192.0.2.43"),
+            ("forwarded", "for=10.0.0.2, for=10.0.0.1", "10.0.0.2"),
+            ("forwarded", "for=unknown, for=10.0.0.1", "hidden"),
+            ("forwarded", "for=192.0.2.43:_port", "192.0.2.43"),
+            ("forwarded", "for=6.6.6.6, by=10.0.0.1", "hidden"),
+            // Forged: an open quote, garbage, the same parameter twice.
+            ("forwarded", "for=10.9.9.9;x=\", for=192.0.2.43", "hidden"),
+            (
+                "forwarded",
+                "for=10.9.9.9;x=\", for=\"[2001:db8::1]\"",
+                "hidden",
+            ),
+            ("forwarded", "for=6.6.6.6;for=10.0.0.1", "hidden"),
+            ("forwarded", "garbage, for=192.0.2.43", "192.0.2.43"),
+            ("forwarded", "for=192.0.2.43, garbage", "hidden"),
+            ("forwarded", ",, for=192.0.2.43 ,", "192.0.2.43"),
+            ("x-forwarded-for", "192.0.2.43", "192.0.2.43"),
+            (
+                "x-forwarded-for",
+                "6.6.6.6, 192.0.2.43, 10.1.1.1",
+                "192.0.2.43",
+            ),
+            ("x-forwarded-for", "10.2.2.2, 10.1.1.1", "10.2.2.2"),
+            ("x-forwarded-for", "192.0.2.43:51234", "192.0.2.43"),
+            ("x-forwarded-for", "2001:db8::1", "2001:db8::1"),
+            ("x-forwarded-for", "[2001:db8::1]:443", "2001:db8::1"),
+            (
+                "x-forwarded-for",
+                "::ffff:192.0.2.43, fd00::1",
+                "192.0.2.43",
+            ),
+            ("x-forwarded-for", "6.6.6.6, unknown", "hidden"),
+            ("x-forwarded-for", "6.6.6.6, <script>", "hidden"),
+            ("x-forwarded-for", "", "-"),
+        ];
+        for (name, value, expected) in cases {
+            assert_eq!(read(&[(name, value)]).0, *expected, "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        for name in ["forwarded", "x-forwarded-for"] {
+            let hop = |address: &str| match name {
+                "forwarded" => format!("for={address}"),
+                _ => address.to_owned(),
+            };
+            let (client, ..) = read(&[(name, &hop("6.6.6.6")), (name, &hop("192.0.2.43"))]);
+            assert_eq!(client, "192.0.2.43");
+        }
+    }
+
+    #[test]
+    fn scheme_host_and_port_are_those_of_the_outermost_trusted_proxy() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(
+            read(&[(
+                "forwarded",
+                "for=6.6.6.6;proto=gopher;host=evil, for=192.0.2.43;proto=https;host=\"a.example:8443\", for=10.0.0.1;proto=http"
+            )]),
+            (
+                "192.0.2.43".to_owned(),
+                text("https"),
+                text("a.example:8443"),
+                None
+            )
+        );
+        assert_eq!(
+            read(&[
+                ("x-forwarded-for", "6.6.6.6, 192.0.2.43, 10.0.0.1"),
+                ("x-forwarded-proto", "gopher, https, http"),
+                ("x-forwarded-host", "a.example"),
+                ("x-forwarded-port", "8443"),
+            ]),
+            (
+                "192.0.2.43".to_owned(),
+                text("https"),
+                text("a.example"),
+                Some(8443)
+            )
+        );
+        assert_eq!(
+            read(&[("x-forwarded-proto", "https")]),
+            ("-".to_owned(), text("https"), None, None)
+        );
+        // The standard header is the whole truth when it is there.
+        assert_eq!(
+            read(&[
+                ("forwarded", "for=192.0.2.43"),
+                ("x-forwarded-proto", "https")
+            ])
+            .1,
+            None
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! gRPC calls (semconv rpc-spans, rpc-metrics and what gRPC makes of them).
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use opentelemetry::{KeyValue, StringValue};
+
+use crate::redact;
+
+/// What the name of a method becomes that the server does not have.
+const OTHER_METHOD: &str = "_OTHER";
+
+const STATUS: &str = "grpc-status";
+
+/// More methods than any server has, so that none is missing, and few enough for one series each.
+const MOST_METHODS: usize = 512;
+
+/// The methods that the server has. A client can invent others, which must not become series.
+#[derive(Debug)]
+pub(super) struct Methods {
+    known: RwLock<HashSet<Arc<str>>>,
+    /// Whether a method becomes known when a handler answers it, because nobody listed them.
+    learned: bool,
+}
+
+impl Methods {
+    pub(super) fn learned() -> Self {
+        Self {
+            known: RwLock::default(),
+            learned: true,
+        }
+    }
+
+    pub(super) fn listed(methods: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        let listed = methods.into_iter();
+        Self {
+            known: RwLock::new(
+                listed
+                    .map(|method| Arc::from(method.as_ref().trim_start_matches('/')))
+                    .collect(),
+            ),
+            learned: false,
+        }
+    }
+
+    fn get(&self, method: &str) -> Option<Arc<str>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(method).cloned()
+    }
+
+    /// A handler has answered a call of this method, so the server has it.
+    fn learn(&self, method: &str) -> Option<Arc<str>> {
+        if !self.learned {
+            return None;
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if !known.contains(method) && known.len() >= MOST_METHODS {
+            return None;
+        }
+        let method = Arc::<str>::from(method);
+        known.insert(Arc::clone(&method));
+        Some(method)
+    }
+}
+
+/// One gRPC call.
+#[derive(Debug)]
+pub(super) struct Call {
+    method: Method,
+    code: Option<Code>,
+    answered: bool,
+    /// The answer is a handler's, so the server has the method.
+    handled: bool,
+    /// gRPC-Web writes the trailers into the body.
+    web: bool,
+}
+
+#[derive(Debug)]
+enum Method {
+    Known(Arc<str>),
+    /// What the client wrote. Not yet answered by anyone.
+    Claimed(Box<str>),
+}
+
+impl Call {
+    /// The call that a request is, if its content type says that it is one (gRPC over HTTP/2:
+    /// Requests; gRPC-Web).
+    pub(super) fn of<B>(methods: &Methods, request: &Request<B>) -> Option<Self> {
+        let web = match content_type(request.headers())? {
+            "" => false,
+            "-web" | "-web-text" => true,
+            _ => return None,
+        };
+        let path = request.uri().path();
+        let name = path.strip_prefix('/').unwrap_or(path);
+        Some(Self {
+            method: match methods.get(name) {
+                Some(method) => Method::Known(method),
+                None => Method::Claimed(name.into()),
+            },
+            code: None,
+            answered: false,
+            handled: false,
+            web,
+        })
+    }
+
+    /// `{rpc.method}`, or `{rpc.system.name}` when the method is not known (semconv rpc-spans: Name).
+    pub(super) fn span_name(&self) -> String {
+        match &self.method {
+            Method::Known(method) => String::from(&**method),
+            Method::Claimed(_) => "grpc".to_owned(),
+        }
+    }
+
+    /// What is known of the call when it comes.
+    pub(super) fn push_attributes(&self, attributes: &mut Vec<KeyValue>) {
+        attributes.push(KeyValue::new("rpc.system.name", "grpc"));
+        if let Method::Known(method) = &self.method {
+            attributes.push(KeyValue::new("rpc.method", Arc::clone(method)));
+        }
+    }
+
+    pub(super) fn head<B>(&mut self, response: &Response<B>) {
+        let headers = response.headers();
+        self.answered = true;
+        if content_type(headers).is_some() && response.status() == StatusCode::OK {
+            self.code = Code::of(headers);
+            // A stream of messages begins, or a head that is the whole answer carries a code that
+            // routers and middleware don't answer with.
+            self.handled = self.code.is_none_or(Code::is_of_a_handler);
+        } else {
+            self.code = Some(Code::of(headers).unwrap_or_else(|| Code::of_http(response.status())));
+        }
+    }
+
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        self.code = Code::of(trailers).or(self.code);
+    }
+
+    /// Looks for the trailers of gRPC-Web, which are the last bytes of the body: a frame with the
+    /// highest bit of its flags set, and an HTTP/1.1 header block in it.
+    pub(super) fn data(&mut self, chunk: &[u8]) {
+        if !self.web {
+            return;
+        }
+        let decoded;
+        let chunk = match chunk.first() {
+            // `gA` is how base64 (content type `-web-text`) writes that first byte.
+            Some(b'g') => {
+                decoded = redact::base64(chunk.iter().copied());
+                decoded.as_deref().unwrap_or_default()
+            }
+            _ => chunk,
+        };
+        if let [0x80, a, b, c, d, block @ ..] = chunk
+            && usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])) == Ok(block.len())
+        {
+            let status = block.split(|byte| *byte == b'\n').find_map(|line| {
+                let (name, value) = line.split_at_checked(STATUS.len() + 1)?;
+                name.eq_ignore_ascii_case(b"grpc-status:").then_some(value)
+            });
+            self.code = status
+                .map(|value| Code::parse(value.trim_ascii()))
+                .or(self.code);
+        }
+    }
+
+    /// The call is over: what it was called.
+    ///
+    /// `worked` says whether a handler began to work on it. Plain HTTP services have handlers for
+    /// any path, so that alone does not make it a method.
+    pub(super) fn end(self, methods: &Methods, worked: bool) -> Named {
+        let claimed = match self.method {
+            Method::Known(method) => return Named::AtStart(method),
+            Method::Claimed(claimed) => claimed,
+        };
+        let learned = if self.handled && is_method(&claimed) {
+            methods.learn(&claimed)
+        } else {
+            None
+        };
+        match learned {
+            Some(method) => Named::Learned(method),
+            None if worked && !self.answered && is_method(&claimed) => Named::Reached(claimed),
+            None => Named::Other(claimed),
+        }
+    }
+
+    pub(super) fn code(&self) -> Option<Code> {
+        self.code
+    }
+}
+
+/// What a call turned out to be a call of.
+#[derive(Debug)]
+pub(super) enum Named {
+    AtStart(Arc<str>),
+    Learned(Arc<str>),
+    /// A handler was working on it when the client left: a method, but not proven to be one.
+    Reached(Box<str>),
+    /// No method of the server's, as far as is known.
+    Other(Box<str>),
+}
+
+impl Named {
+    /// `rpc.method`, of bounded cardinality.
+    pub(super) fn attribute(&self) -> KeyValue {
+        let method = match self {
+            Self::AtStart(method) | Self::Learned(method) => StringValue::from(Arc::clone(method)),
+            Self::Reached(_) | Self::Other(_) => StringValue::from(OTHER_METHOD),
+        };
+        KeyValue::new("rpc.method", method)
+    }
+}
+
+/// `package.Service/Method`, of names as Protocol Buffers has them.
+fn is_method(name: &str) -> bool {
+    let letters = |part: &str, more: &[u8]| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || more.contains(&byte))
+    };
+    name.split_once('/')
+        .is_some_and(|(service, method)| letters(service, b"_.") && letters(method, b"_"))
+}
+
+/// What follows `application/grpc` in the content type, without message format and parameters.
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let (prefix, rest) = value.split_at_checked("application/grpc".len())?;
+    let end = rest.find(['+', ';', ' ']).unwrap_or(rest.len());
+    prefix
+        .eq_ignore_ascii_case("application/grpc")
+        .then_some(&rest[..end])
+}
+
+/// A gRPC status code, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Code(usize);
+
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+impl Code {
+    pub(super) const CANCELLED: Self = Self(1);
+    /// What clients make of an answer that ends without a status.
+    pub(super) const UNKNOWN: Self = Self(2);
+
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        headers
+            .get(STATUS)
+            .map(|status| Self::parse(status.as_bytes()))
+    }
+
+    fn parse(number: &[u8]) -> Self {
+        std::str::from_utf8(number)
+            .ok()
+            .and_then(|number| number.parse().ok())
+            .filter(|number| *number < CODES.len())
+            .map_or(Self::UNKNOWN, Self)
+    }
+
+    /// What clients make of an answer that is not gRPC (gRPC: HTTP to gRPC Status Code Mapping).
+    fn of_http(status: StatusCode) -> Self {
+        Self(match status.as_u16() {
+            400 => 13,
+            401 => 16,
+            403 => 7,
+            404 => 12,
+            429 | 502 | 503 | 504 => 14,
+            _ => 2,
+        })
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        CODES.get(self.0).copied().unwrap_or("UNKNOWN")
+    }
+
+    /// Semconv grpc, server: which codes are errors. The others are the caller's.
+    pub(super) fn is_error(self) -> bool {
+        matches!(
+            self.as_str(),
+            "UNKNOWN"
+                | "DEADLINE_EXCEEDED"
+                | "UNIMPLEMENTED"
+                | "INTERNAL"
+                | "UNAVAILABLE"
+                | "DATA_LOSS"
+        )
+    }
+
+    /// Not one with which a router, or middleware around it, refuses a call of whatever method.
+    fn is_of_a_handler(self) -> bool {
+        !matches!(
+            self.as_str(),
+            "CANCELLED"
+                | "DEADLINE_EXCEEDED"
+                | "PERMISSION_DENIED"
+                | "RESOURCE_EXHAUSTED"
+                | "UNIMPLEMENTED"
+                | "UNAVAILABLE"
+                | "UNAUTHENTICATED"
+        )
+    }
+}

@@ -1,0 +1,308 @@
+//! gRPC calls are recorded as such: by method and status code, wherever the code is written.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_image_trace::{ImageTraceLayer, RequestTrace};
+
+use crate::support::{
+    ChannelBody, Recorder,
+    body::{Fed, data},
+};
+
+const METHOD: &str = "thumbs.v1.Thumbnailer/Resize";
+const DURATION: &str = "rpc.server.call.duration";
+
+fn call(method: &str, content_type: &str) -> Request<()> {
+    let request = Request::post(format!("http://thumbs.example:50051/{method}"))
+        .version(http::Version::HTTP_2)
+        .header("content-type", content_type);
+    request.body(()).unwrap()
+}
+
+fn grpc() -> http::response::Builder {
+    Response::builder().header("content-type", "application/grpc")
+}
+
+fn trailers(code: &'static str) -> Fed {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(code));
+    Ok(Frame::trailers(trailers))
+}
+
+/// Answers `request` with this head and these frames, and reads them to the end.
+async fn answer(
+    layer: &ImageTraceLayer,
+    request: Request<()>,
+    head: http::response::Builder,
+    frames: Vec<Fed>,
+) {
+    let (sender, body) = ChannelBody::new();
+    for frame in frames {
+        sender.send(frame).unwrap();
+    }
+    drop(sender);
+    let mut response = Some(head.body(body).unwrap());
+    let service = layer.layer(service_fn(|_| {
+        let response = response.take().unwrap();
+        async { Ok::<_, Infallible>(response) }
+    }));
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+async fn answer_call(recorder: &Recorder, head: http::response::Builder, frames: Vec<Fed>) {
+    let request = call(METHOD, "application/grpc+proto");
+    answer(&recorder.layer(), request, head, frames).await;
+}
+
+#[tokio::test]
+async fn a_call_is_named_after_its_method_and_has_the_status_of_its_trailers() {
+    let recorder = Recorder::new();
+    answer_call(&recorder, grpc(), vec![data("message"), trailers("0")]).await;
+    let root = recorder.root();
+    root.assert_no_error();
+    assert_eq!(root.name(), METHOD);
+    assert_eq!(
+        root.keys(),
+        [
+            "http.response.body.size",
+            "http.response.status_code",
+            "network.protocol.version",
+            "rpc.method",
+            "rpc.response.status_code",
+            "rpc.system.name",
+            "server.address",
+            "server.port",
+        ]
+    );
+    assert_eq!(root.get("rpc.system.name").as_deref(), Some("grpc"));
+    assert_eq!(root.get("rpc.method").as_deref(), Some(METHOD));
+    assert_eq!(root.get("rpc.response.status_code").as_deref(), Some("OK"));
+    let series = recorder.only_series(DURATION);
+    assert_eq!(
+        Vec::from_iter(&series.attributes),
+        [
+            (&"rpc.method".to_owned(), &METHOD.to_owned()),
+            (&"rpc.response.status_code".to_owned(), &"OK".to_owned()),
+            (&"rpc.system.name".to_owned(), &"grpc".to_owned()),
+        ]
+    );
+    assert!(recorder.series("http.server.request.duration").is_empty());
+    recorder.assert_nothing_active();
+}
+
+#[tokio::test]
+async fn the_codes_that_are_a_servers_errors() {
+    let errors = ["2", "4", "12", "13", "14", "15"];
+    let names = [
+        "OK",
+        "CANCELLED",
+        "UNKNOWN",
+        "INVALID_ARGUMENT",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "PERMISSION_DENIED",
+        "RESOURCE_EXHAUSTED",
+        "FAILED_PRECONDITION",
+        "ABORTED",
+        "OUT_OF_RANGE",
+        "UNIMPLEMENTED",
+        "INTERNAL",
+        "UNAVAILABLE",
+        "DATA_LOSS",
+        "UNAUTHENTICATED",
+    ];
+    for (number, name) in names.into_iter().enumerate() {
+        let number: &'static str = number.to_string().leak();
+        for trailers_only in [false, true] {
+            let recorder = Recorder::new();
+            if trailers_only {
+                answer_call(&recorder, grpc().header("grpc-status", number), vec![]).await;
+            } else {
+                answer_call(&recorder, grpc(), vec![trailers(number)]).await;
+            }
+            let root = recorder.root();
+            assert_eq!(root.get("rpc.response.status_code").as_deref(), Some(name));
+            if errors.contains(&number) {
+                root.assert_error(name, "");
+            } else {
+                root.assert_no_error();
+            }
+            let series = recorder.only_series(DURATION);
+            assert_eq!(series.attributes["rpc.response.status_code"], name);
+            assert_eq!(
+                series.attributes.get("error.type").map(String::as_str),
+                errors.contains(&number).then_some(name)
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_without_a_status_is_what_clients_make_of_it() {
+    for (head, code) in [
+        (grpc(), "UNKNOWN"),
+        (grpc().header("grpc-status", "99"), "UNKNOWN"),
+        (Response::builder().status(200), "UNKNOWN"),
+        (Response::builder().status(503), "UNAVAILABLE"),
+        (Response::builder().status(404), "UNIMPLEMENTED"),
+        (Response::builder().status(401), "UNAUTHENTICATED"),
+    ] {
+        let recorder = Recorder::new();
+        answer_call(&recorder, head, vec![data("no trailers")]).await;
+        let root = recorder.root();
+        assert_eq!(root.get("rpc.response.status_code").as_deref(), Some(code));
+        assert_eq!(root.get("image.request.cancelled"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_is_cancelled() {
+    let recorder = Recorder::new();
+    let (frames, body) = ChannelBody::new();
+    frames.send(data("message")).unwrap();
+    // What was announced is out, but the status is not.
+    let mut response = Some(grpc().body(body.with_exact_size(7)).unwrap());
+    let service = recorder.layer().layer(service_fn(|_| {
+        let response = response.take().unwrap();
+        async { Ok::<_, Infallible>(response) }
+    }));
+    let request = call(METHOD, "application/grpc");
+    let mut body = service.oneshot(request).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
+    let root = recorder.root();
+    root.assert_no_error();
+    assert_eq!(root.name(), METHOD);
+    assert_eq!(
+        root.get("image.request.cancelled").as_deref(),
+        Some("response_body")
+    );
+    assert_eq!(
+        root.get("rpc.response.status_code").as_deref(),
+        Some("CANCELLED")
+    );
+    recorder.assert_nothing_active();
+}
+
+#[tokio::test]
+async fn invented_methods_add_no_series() {
+    let recorder = Recorder::new();
+    let layer = recorder.layer();
+    let refusals = [
+        grpc as fn() -> _,
+        || Response::builder().status(404),
+        || Response::builder().status(200),
+    ];
+    for (index, refusal) in (0..50).zip(refusals.into_iter().cycle()) {
+        let head = refusal().header("grpc-status", "12");
+        let request = call(&format!("invented.v{index}/Method"), "application/grpc");
+        answer(&layer, request, head, vec![]).await;
+    }
+    let series = recorder.only_series(DURATION);
+    assert_eq!(series.count, 50);
+    assert_eq!(series.attributes["rpc.method"], "_OTHER");
+    for (index, span) in recorder.spans().iter().enumerate() {
+        assert_eq!(span.name(), "grpc");
+        assert_eq!(span.get("rpc.method").as_deref(), Some("_OTHER"));
+        assert_eq!(
+            span.get("rpc.method_original"),
+            Some(format!("invented.v{index}/Method"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_was_answered_once_is_known_from_the_start() {
+    let recorder = Recorder::new();
+    let layer = recorder.layer();
+    for code in ["0", "14"] {
+        let head = grpc().header("grpc-status", code);
+        let request = call(METHOD, "application/grpc");
+        answer(&layer, request, head, vec![]).await;
+    }
+    let [first, second] = <[_; 2]>::try_from(recorder.spans()).unwrap();
+    for span in [first, second] {
+        assert_eq!(span.name(), METHOD);
+        assert_eq!(span.get("rpc.method").as_deref(), Some(METHOD));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_cancelled_at_work_is_named_on_its_span_only() {
+    let recorder = Recorder::new();
+    let service = recorder
+        .layer()
+        .layer(service_fn(|request: Request<()>| async move {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let _stage = trace.download("http://cdn.example/cat.jpg");
+            std::future::pending::<()>().await;
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+    let mut call = Box::pin(service.oneshot(call(METHOD, "application/grpc")));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    drop(call);
+    let root = recorder.root();
+    assert_eq!(root.name(), METHOD);
+    assert_eq!(
+        root.get("image.request.cancelled").as_deref(),
+        Some("downloading_image")
+    );
+    assert_eq!(
+        recorder.only_series(DURATION).attributes["rpc.method"],
+        "_OTHER"
+    );
+}
+
+#[tokio::test]
+async fn only_listed_methods_are_known_when_there_is_a_list() {
+    let recorder = Recorder::new();
+    let layer = recorder.builder().rpc_methods([METHOD]).build();
+    for method in [METHOD, "thumbs.v1.Thumbnailer/Unlisted"] {
+        let head = grpc().header("grpc-status", "0");
+        answer(&layer, call(method, "application/grpc"), head, vec![]).await;
+    }
+    let names: Vec<_> = recorder
+        .spans()
+        .iter()
+        .map(|span| span.name().to_owned())
+        .collect();
+    assert_eq!(names, [METHOD, "grpc"]);
+}
+
+#[tokio::test]
+async fn the_trailers_of_grpc_web_are_in_the_body() {
+    let block = b"\x80\0\0\0\x11grpc-status: 13\r\n";
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, block);
+    for (content_type, last) in [
+        ("application/grpc-web+proto", Bytes::from_static(block)),
+        ("application/grpc-web-text", Bytes::from(text)),
+    ] {
+        let recorder = Recorder::new();
+        let frames = vec![data("message"), Ok(Frame::data(last))];
+        let head = Response::builder().header("content-type", content_type);
+        answer(&recorder.layer(), call(METHOD, content_type), head, frames).await;
+        let root = recorder.root();
+        assert_eq!(root.name(), METHOD);
+        root.assert_error("INTERNAL", "");
+    }
+}
+
+#[tokio::test]
+async fn other_content_types_are_plain_http() {
+    for content_type in ["application/grpcish", "application/json", "application/grp"] {
+        let recorder = Recorder::new();
+        let request = call(METHOD, content_type);
+        answer(&recorder.layer(), request, Response::builder(), vec![]).await;
+        let root = recorder.root();
+        assert_eq!(root.name(), "POST");
+        assert_eq!(root.get("rpc.system.name"), None);
+        recorder.only_series("http.server.request.duration");
+    }
+}

@@ -1,0 +1,156 @@
+//! No credential and no signature leaves the service, however it came in.
+
+use std::{convert::Infallible, io};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Empty;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_image_trace::{ErrorKind, RequestTrace, trace::SourceUrls};
+
+use crate::support::Recorder;
+
+const SOURCE: &str =
+    "https://alice:hunter2@cdn.example/private/cat.jpg?w=9&sig=5ecre7&X-Amz-Signature=5ecre7";
+const SECRETS: [&str; 3] = ["alice", "hunter2", "5ecre7"];
+
+/// Everything that was exported, and what of it is base64.
+fn exported(recorder: &Recorder) -> String {
+    let mut text = format!("{:?}", recorder.spans());
+    for metric in [
+        "http.server.request.duration",
+        "rpc.server.call.duration",
+        "request_span_duration_seconds",
+        "errors_total",
+    ] {
+        text.push_str(&format!("{:?}", recorder.series(metric)));
+    }
+    let engine = base64::engine::GeneralPurpose::new(
+        &base64::alphabet::URL_SAFE,
+        base64::engine::GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
+    );
+    let letters = |letter: char| letter.is_ascii_alphanumeric() || "-_/".contains(letter);
+    let words: Vec<String> = text
+        .split(|letter| !letters(letter))
+        .map(|word| word.replace('/', ""))
+        .collect();
+    for word in words {
+        for start in 0..word.len() {
+            let whole = (word.len() - start) / 4 * 4;
+            if let Ok(bytes) = base64::Engine::decode(&engine, &word[start..start + whole]) {
+                text.push_str(&String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+    text
+}
+
+fn paths() -> Vec<String> {
+    let encoded = base64::Engine::encode(&base64::prelude::BASE64_URL_SAFE_NO_PAD, SOURCE);
+    let chunks: Vec<_> = encoded.as_bytes().chunks(16).collect();
+    let split = String::from_utf8(chunks.join(&b'/')).unwrap();
+    let percent: String = SOURCE.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    vec![
+        format!("/rs:fill:300:200/plain/{SOURCE}"),
+        format!("/plain/{percent}@webp"),
+        format!("/signature/{encoded}.webp"),
+        format!("/signature/{split}.webp"),
+        format!("/resize?url={percent}&w=300"),
+        format!("/resize?src={encoded}"),
+        "/resize?sig=5ecre7&w=300".to_owned(),
+    ]
+}
+
+async fn run(recorder: &Recorder, request: Request<()>, source_urls: SourceUrls) {
+    let layer = recorder.builder().source_urls(source_urls).build();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let failed = io::Error::other(format!("error sending request for url ({SOURCE})"));
+        trace.download(SOURCE).record_error(&failed);
+        trace.process(format!("w:300 wm:{SOURCE}")).end();
+        trace.error(ErrorKind::Security, &failed);
+        if request.uri().path() == "/panic" {
+            panic!("cannot fetch {SOURCE}");
+        }
+        Err::<Response<Empty<Bytes>>, _>(failed)
+    }));
+    let outcome = std::panic::AssertUnwindSafe(service.oneshot(request));
+    let _ = futures_util::FutureExt::catch_unwind(outcome).await;
+}
+
+#[tokio::test]
+async fn no_secret_is_exported() {
+    let get = |path: String| Request::get(path).body(()).unwrap();
+    let call = |path: String| {
+        let call = Request::post(path).header("content-type", "application/grpc");
+        call.body(()).unwrap()
+    };
+    let mut requests: Vec<_> = paths().into_iter().map(get).collect();
+    requests.push(get("/panic".to_owned()));
+    // A client may send anything as the name of a gRPC method.
+    requests.extend(paths().into_iter().map(call));
+    for request in requests {
+        for source_urls in [SourceUrls::Redacted, SourceUrls::OriginOnly] {
+            let recorder = Recorder::new();
+            run(&recorder, request.clone(), source_urls).await;
+            let exported = exported(&recorder);
+            for secret in SECRETS {
+                assert!(!exported.contains(secret), "{secret}: {exported}");
+            }
+            assert!(exported.contains("cdn.example"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_full_url_of_a_source_is_recorded_when_it_is_asked_for() {
+    let recorder = Recorder::new();
+    let request = Request::get("/resize").body(()).unwrap();
+    run(&recorder, request, SourceUrls::Full).await;
+    assert_eq!(
+        recorder
+            .span("downloading_image")
+            .get("image.source.url")
+            .as_deref(),
+        Some(
+            "https://REDACTED:REDACTED@cdn.example/private/cat.jpg?w=9&sig=5ecre7&X-Amz-Signature=5ecre7"
+        )
+    );
+}
+
+#[tokio::test]
+async fn only_the_origin_is_recorded_when_it_is_asked_for() {
+    let recorder = Recorder::new();
+    let request = Request::get("/plain/https://cdn.example/private/cat.jpg")
+        .body(())
+        .unwrap();
+    run(&recorder, request, SourceUrls::OriginOnly).await;
+    let stage = recorder.span("downloading_image");
+    assert_eq!(stage.get("image.source.url"), None);
+    assert_eq!(
+        stage.get("image.source.origin").as_deref(),
+        Some("https://cdn.example")
+    );
+    assert_eq!(
+        recorder.root().get("url.path").as_deref(),
+        Some("/plain/https://cdn.example")
+    );
+    assert!(!format!("{:?}", recorder.spans()).contains("private"));
+}
+
+#[tokio::test]
+async fn the_sensitive_keys_are_settable() {
+    let recorder = Recorder::new();
+    let layer = recorder.builder().sensitive_query_keys(["token"]).build();
+    let service = layer.layer(service_fn(|_| async {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    }));
+    let request = Request::get("/?token=a&sig=b").body(()).unwrap();
+    service.oneshot(request).await.unwrap();
+    assert_eq!(
+        recorder.root().get("url.query").as_deref(),
+        Some("token=REDACTED&sig=b")
+    );
+}

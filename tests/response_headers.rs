@@ -1,0 +1,83 @@
+//! `traceresponse` and `Server-Timing`, for services that want them.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::Empty;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_image_trace::{
+    RequestTrace,
+    trace::{ImageTraceLayerBuilder, Skip},
+};
+
+use crate::support::Recorder;
+
+async fn answer(
+    recorder: &Recorder,
+    configure: impl FnOnce(ImageTraceLayerBuilder) -> ImageTraceLayerBuilder,
+) -> HeaderMap {
+    let layer = configure(recorder.builder()).build();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        trace.queue().end();
+        trace.stage("water mark").end();
+        let streaming = trace.stream();
+        let response = Response::builder()
+            .header("server-timing", "db;dur=1")
+            .extension(std::sync::Arc::new(streaming));
+        Ok::<_, Infallible>(response.body(Empty::<Bytes>::new()).unwrap())
+    }));
+    let request = Request::get("/").header(
+        "traceparent",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    );
+    let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+    response.into_parts().0.headers
+}
+
+#[tokio::test]
+async fn a_response_is_left_alone_unless_it_is_asked_for() {
+    let headers = answer(&Recorder::new(), |builder| builder).await;
+    assert_eq!(headers.len(), 1);
+    assert_eq!(headers["server-timing"], "db;dur=1");
+}
+
+#[tokio::test]
+async fn traceresponse_has_the_ids_of_the_root_span() {
+    let recorder = Recorder::new();
+    let headers = answer(&recorder, |builder| builder.trace_response(true)).await;
+    let root = recorder.root();
+    assert_eq!(
+        headers["traceresponse"].to_str().unwrap(),
+        format!("00-{}-{}-01", root.trace_id(), root.id())
+    );
+}
+
+#[tokio::test]
+async fn a_request_without_a_span_has_no_traceresponse() {
+    let headers = answer(&Recorder::new(), |builder| {
+        builder.trace_response(true).filter(|_| Skip::Span)
+    })
+    .await;
+    assert!(!headers.contains_key("traceresponse"));
+}
+
+#[tokio::test]
+async fn server_timing_has_the_stages_that_are_done() {
+    let headers = answer(&Recorder::new(), |builder| builder.server_timing(true)).await;
+    let lines: Vec<_> = headers.get_all("server-timing").iter().collect();
+    assert_eq!(lines[0], "db;dur=1");
+    let stages: Vec<_> = lines[1].to_str().unwrap().split(", ").collect();
+    let names: Vec<_> = stages
+        .iter()
+        .map(|stage| {
+            let (name, duration) = stage.split_once(";dur=").unwrap();
+            let (_, decimals) = duration.split_once('.').unwrap();
+            assert_eq!(decimals.len(), 1, "{stage}");
+            assert!(duration.parse::<f64>().unwrap() >= 0.0);
+            name
+        })
+        .collect();
+    assert_eq!(names, ["queue", "water_mark"]);
+}
