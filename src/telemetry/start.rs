@@ -37,6 +37,7 @@ use super::{
 };
 #[cfg(feature = "console")]
 use crate::console::ConsoleExporter;
+use crate::metrics::Gauges;
 
 impl Telemetry {
     pub(super) fn start(settings: Settings, outlets: Outlets) -> Result<Self, TelemetryError> {
@@ -127,9 +128,17 @@ impl Telemetry {
             pipeline.meter_provider = meter_provider.clone();
             self_metrics::pipeline(&meter_provider, &settings, pipeline);
         }
+        let gauges = Gauges::new(&meter_provider);
+        #[cfg(feature = "process")]
+        gauges.process();
+        #[cfg(feature = "tokio-metrics")]
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            gauges.runtime(&runtime);
+        }
         Ok(Self {
             tracer_provider: tracers.build(),
             meter_provider,
+            gauges,
             #[cfg(feature = "logs")]
             logger_provider: loggers.build(),
             settings,
