@@ -26,15 +26,15 @@ use crate::{in_progress::RequestsInProgress, trace::scope};
 /// other metrics go on. With feature `telemetry` an error is logged.
 ///
 /// ```
-/// # use tower_image_trace::metrics::Gauges;
-/// # let provider = opentelemetry::global::meter_provider();
 /// # mod tikv_jemalloc_ctl {
 /// #     pub mod epoch { pub fn advance() -> Result<u64, ()> { Ok(1) } }
 /// #     pub mod stats { pub mod allocated { pub fn read() -> Result<usize, ()> { Ok(1) } } }
 /// # }
 /// use tikv_jemalloc_ctl::{epoch, stats};
+/// use tower_image_trace::metrics::Gauges;
 ///
-/// let gauges = Gauges::new(&provider);
+/// // Or those of `telemetry.gauges()`, which every `Telemetry` has.
+/// let gauges = Gauges::new(&*opentelemetry::global::meter_provider());
 /// gauges.gauge("memory.allocated", "By", "Bytes allocated by the service.", || {
 ///     epoch::advance().ok()?; // jemalloc's statistics are cached until then
 ///     stats::allocated::read().ok()?.try_into().ok()
@@ -66,7 +66,7 @@ pub(super) struct Name {
 
 impl Gauges {
     /// Gauges that are read whenever `provider` collects.
-    pub fn new(provider: &impl MeterProvider) -> Self {
+    pub fn new(provider: &(impl MeterProvider + ?Sized)) -> Self {
         Self {
             meter: provider.meter_with_scope(scope()),
             sources: Mutex::default(),

@@ -14,8 +14,8 @@ pub struct VipsMemory {
 }
 
 impl Gauges {
-    /// `vips_memory_bytes`, `vips_max_memory_bytes` and `vips_allocs`, asked from libvips. It must
-    /// have been initialized.
+    /// `vips_memory_bytes`, `vips_max_memory_bytes` and `vips_allocs`, asked from libvips: zeros
+    /// until it is initialized.
     #[cfg(feature = "libvips")]
     pub fn vips(&self) {
         self.vips_with(|| VipsMemory {
