@@ -175,6 +175,8 @@ pub struct Settings {
     pub propagators: Propagators,
     /// Whether the trace context is written into requests to image origins.
     pub propagate_external: bool,
+    /// Whether requests are measured once more under imgproxy's names.
+    pub imgproxy_metrics: bool,
     /// How trace ids are made.
     pub trace_id_generator: TraceIdGenerator,
     /// Which traces are recorded.
@@ -248,6 +250,7 @@ impl Settings {
             aws_resource: aws_resource(&mut vars, code),
             propagators: propagators(&mut vars, code),
             propagate_external: propagate_external(&mut vars, code),
+            imgproxy_metrics: code.imgproxy_metrics,
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
             span_limits: span_limits(&mut vars),
@@ -290,6 +293,7 @@ pub(super) struct Code {
     pub(super) trace_id_generator: Option<TraceIdGenerator>,
     pub(super) sampler: Option<Sampler>,
     pub(super) metrics: Option<bool>,
+    pub(super) imgproxy_metrics: bool,
     pub(super) logs: Option<bool>,
     pub(super) aws_resource: Option<bool>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,

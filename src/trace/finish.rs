@@ -246,7 +246,8 @@ impl Finish {
         let metrics_only = answer.metrics_only.into_iter().flatten();
         answer.shared.extend(metrics_only);
         if let Some(metrics) = &self.config().http_metrics {
-            metrics.ended(&self.facts.active_attributes());
+            let status = self.head.map(|head| head.status);
+            metrics.ended(&self.facts.active_attributes(), elapsed, status);
             if !answer.is_rpc {
                 metrics.finished(&Measurement {
                     duration: elapsed,
