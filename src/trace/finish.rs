@@ -331,7 +331,11 @@ impl Finish {
             is_rpc: true,
             shared,
             span_only,
-            metrics_only: vec![KeyValue::new("rpc.system.name", "grpc"), named.attribute()],
+            metrics_only: [
+                Some(KeyValue::new("rpc.system.name", "grpc")),
+                Some(named.attribute()),
+                None,
+            ],
             span_name,
             error_type: match (outcome, code) {
                 (Outcome::Failed(report), _) => Some(report.error_type.clone()),
