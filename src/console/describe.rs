@@ -25,14 +25,16 @@ const KNOWN: [&str; 14] = [
     STAGE_CANCELLED,
 ];
 /// What every server span has and nobody looks for in a waterfall.
-const OF_EVERY_REQUEST: [&str; 6] = [
+const OF_EVERY_REQUEST: [&str; 7] = [
     "client.",
     "http.",
     "network.",
+    "rpc.",
     "server.",
     "url.",
     "user_agent.",
 ];
+const RPC_CODE: &str = "rpc.response.status_code";
 /// Columns of the value of an attribute that means nothing to this crate.
 const VALUE_COLUMNS: usize = 40;
 /// Errors shown of one span: a retried operation may have recorded hundreds.
@@ -44,6 +46,8 @@ pub(super) type Error = (String, Option<String>);
 pub(super) enum Outcome {
     /// An HTTP status code.
     Status(i64),
+    /// A gRPC status code, and whether it is an error.
+    Code(String, bool),
     Cancelled,
     Failed,
     /// A span that says nothing about how it went.
@@ -51,22 +55,28 @@ pub(super) enum Outcome {
 }
 
 pub(super) fn outcome(span: &SpanData) -> Outcome {
+    if cancelled(span).is_some() {
+        return Outcome::Cancelled;
+    }
+    if let Some(code) = text(span, RPC_CODE) {
+        return Outcome::Code(code, matches!(span.status, Status::Error { .. }));
+    }
     match (find(span, "http.response.status_code"), &span.status) {
-        _ if cancelled(span).is_some() => Outcome::Cancelled,
         (Some(Value::I64(code)), _) => Outcome::Status(*code),
         (_, Status::Error { .. }) => Outcome::Failed,
         _ => Outcome::Ended,
     }
 }
 
-/// Method and route of a request, or its path where it has no route; else the name of the span.
+/// Method and route of a request, or its path where it has no route; else the name of the span. Of a
+/// gRPC call the method, even one that nobody knows.
 pub(super) fn title(span: &SpanData) -> String {
     let method =
         text(span, "http.request.method_original").or_else(|| text(span, "http.request.method"));
     match (method, text(span, "http.route").or_else(|| path(span))) {
         (Some(method), Some(target)) => format!("{method} {target}"),
         (Some(method), None) => method,
-        (None, _) => printable(&span.name),
+        (None, _) => text(span, "rpc.method_original").unwrap_or_else(|| printable(&span.name)),
     }
 }
 
@@ -183,8 +193,10 @@ pub(super) fn errors(span: &SpanData) -> (Vec<Error>, usize) {
         && errors.is_empty()
     {
         let error_type = text(span, ERROR_TYPE);
-        let by_status =
-            error_type.is_some() && error_type == text(span, "http.response.status_code");
+        let by_status = error_type.is_some()
+            && [RPC_CODE, "http.response.status_code"]
+                .iter()
+                .any(|status| text(span, status) == error_type);
         match (printable(description), error_type) {
             (description, error_type) if !description.is_empty() => {
                 errors.push((description, error_type))
@@ -384,6 +396,31 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
             .with(PROCESSING_OPTIONS, "rs:fit");
         assert_eq!(title(&root), "GET /{options}/{source}");
         assert_eq!(facts(&root), ["rs:fit"]);
+    }
+
+    #[test]
+    fn a_grpc_call_is_its_method_and_its_code() {
+        let mut call = span(1, 0, "thumbs.v1.Thumbnailer/Resize", 0, 20)
+            .with("rpc.system.name", "grpc")
+            .with("rpc.response.status_code", "OK")
+            .with("http.response.status_code", 200);
+        call.span_kind = SpanKind::Server;
+        let mut unknown = span(2, 0, "grpc", 0, 20)
+            .with("rpc.method_original", "thumbs.v1.Thumbnailer/Invented")
+            .with("rpc.response.status_code", "UNIMPLEMENTED")
+            .with("error.type", "UNIMPLEMENTED")
+            .with("http.response.status_code", 200);
+        unknown.span_kind = SpanKind::Server;
+        unknown.status = Status::error("");
+        assert_eq!(
+            draw(80, vec![call, unknown]),
+            "\
+thumbs.v1.Thumbnailer/Resize OK 20.0 µs         4bf92f3577b34da6a3ce929d0e0e4736
+
+thumbs.v1.Thumbnailer/I… UNIMPLEMENTED 20.0 µs  4bf92f3577b34da6a3ce929d0e0e4736
+
+"
+        );
     }
 
     #[test]

@@ -81,6 +81,9 @@ impl Drawing {
     fn request(&mut self, root: &SpanData, errors_of_stages: &HashSet<describe::Error>) {
         let (style, status) = match describe::outcome(root) {
             Outcome::Status(code) => (status_style(code), code.to_string()),
+            Outcome::Code(code, true) => (RED, code),
+            Outcome::Code(code, false) if code == "OK" => (GREEN, code),
+            Outcome::Code(code, false) => (YELLOW, code),
             Outcome::Cancelled => (YELLOW, "cancelled".to_owned()),
             Outcome::Failed => (RED, "failed".to_owned()),
             Outcome::Ended => (PLAIN, String::new()),

@@ -243,7 +243,8 @@ impl Finish {
             span.end_with_timestamp(self.started_at + elapsed);
         }
 
-        answer.shared.append(&mut answer.metrics_only);
+        let metrics_only = answer.metrics_only.into_iter().flatten();
+        answer.shared.extend(metrics_only);
         if let Some(metrics) = &self.config().http_metrics {
             let status = self.head.map(|head| head.status);
             metrics.ended(&self.facts.active_attributes(), elapsed, status);
@@ -279,7 +280,7 @@ impl Finish {
             is_rpc: false,
             shared,
             span_only: Vec::new(),
-            metrics_only: vec![method, scheme, version],
+            metrics_only: [Some(method), Some(scheme), Some(version)],
             span_name: route.map(|route| self.facts.span_name(Some(route))),
             error_type: match (outcome, status) {
                 (Outcome::Failed(report), _) => Some(report.error_type.clone()),
@@ -330,7 +331,11 @@ impl Finish {
             is_rpc: true,
             shared,
             span_only,
-            metrics_only: vec![KeyValue::new("rpc.system.name", "grpc"), named.attribute()],
+            metrics_only: [
+                Some(KeyValue::new("rpc.system.name", "grpc")),
+                Some(named.attribute()),
+                None,
+            ],
             span_name,
             error_type: match (outcome, code) {
                 (Outcome::Failed(report), _) => Some(report.error_type.clone()),
@@ -348,7 +353,7 @@ struct Answer {
     /// cheap. Nothing a client could invent is among them: no path, host, or unknown method.
     shared: Vec<KeyValue>,
     span_only: Vec<KeyValue>,
-    metrics_only: Vec<KeyValue>,
+    metrics_only: [Option<KeyValue>; 3],
     /// The span's name, if more is known than at the start.
     span_name: Option<String>,
     error_type: Option<StringValue>,
