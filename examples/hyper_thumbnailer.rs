@@ -8,7 +8,7 @@
 //! ```
 //!
 //! There is no router: the handler names its route. Responses have a `Server-Timing` header, which
-//! the developer tools of browsers show.
+//! the developer tools of browsers show, and the page at `/` as text.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -17,7 +17,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -25,12 +25,18 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use image::{ImageError, ImageFormat};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, service_fn};
 use tower_image_trace::trace::PeerAddr;
 use tower_image_trace::{ImageTraceLayer, RequestTrace, RequestsInProgressLayer, Telemetry};
 
 /// Longest side of a thumbnail, in pixels.
 const MAX_SIDE: u32 = 2048;
+
+/// How many pictures are worked on at once.
+const WORKERS: usize = 2;
+
+const PAGE: &str = include_str!("hyper_thumbnailer.html");
 
 const PICTURES: [(&str, &[u8]); 4] = [
     (
@@ -107,7 +113,13 @@ async fn serve(
 }
 
 async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    static WORKER: Semaphore = Semaphore::const_new(WORKERS);
+
     let trace = RequestTrace::from_extensions(request.extensions());
+    if request.uri().path() == "/" {
+        trace.set_route("/");
+        return Ok(content("text/html; charset=utf-8", PAGE.into()));
+    }
     let mut segments = request.uri().path().split('/').skip(1);
     let asked = (
         segments.next(),
@@ -135,18 +147,14 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let Some((_, picture)) = PICTURES.iter().find(|(known, _)| *known == name) else {
         return Ok(sentence(StatusCode::NOT_FOUND, "no such picture"));
     };
+    let worker = trace.queue().run(WORKER.acquire()).await;
     let stage = trace.process(format!("w:{width}"));
-    Ok(
-        match stage.run_blocking(move || thumbnail(picture, width)).await {
-            Ok(jpeg) => {
-                let mut response = Response::new(Full::new(jpeg.into()));
-                let jpeg = header::HeaderValue::from_static("image/jpeg");
-                response.headers_mut().insert(header::CONTENT_TYPE, jpeg);
-                response
-            }
-            Err(_) => sentence(StatusCode::INTERNAL_SERVER_ERROR, "the picture is broken"),
-        },
-    )
+    let jpeg = stage.run_blocking(move || thumbnail(picture, width)).await;
+    drop(worker);
+    Ok(match jpeg {
+        Ok(jpeg) => content("image/jpeg", jpeg.into()),
+        Err(_) => sentence(StatusCode::INTERNAL_SERVER_ERROR, "the picture is broken"),
+    })
 }
 
 fn thumbnail(picture: &[u8], width: u32) -> Result<Vec<u8>, ImageError> {
@@ -154,6 +162,15 @@ fn thumbnail(picture: &[u8], width: u32) -> Result<Vec<u8>, ImageError> {
     let mut jpeg = Cursor::new(Vec::new());
     picture.into_rgb8().write_to(&mut jpeg, ImageFormat::Jpeg)?;
     Ok(jpeg.into_inner())
+}
+
+fn content(content_type: &'static str, content: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(content));
+    let content_type = HeaderValue::from_static(content_type);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 fn sentence(status: StatusCode, text: &'static str) -> Response<Full<Bytes>> {

@@ -63,7 +63,7 @@ pub mod attribute;
 pub mod console;
 pub mod download;
 pub mod in_progress;
-mod metrics;
+pub mod metrics;
 pub mod propagation;
 mod redact;
 pub mod request;

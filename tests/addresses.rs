@@ -29,7 +29,7 @@ async fn root(
     (recorder, span)
 }
 
-fn text<'a>(values: &'a [Option<String>]) -> Vec<&'a str> {
+fn text(values: &[Option<String>]) -> Vec<&str> {
     values
         .iter()
         .map(|value| value.as_deref().unwrap_or("-"))

@@ -5,14 +5,15 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{Request, Response, header::LOCATION};
-use http_body_util::{BodyExt, Empty, Full};
-use opentelemetry::trace::{SpanKind, Status};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use opentelemetry::trace::{SpanKind, Status, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::Sampler;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{DownloadLayer, RequestTrace, download::Attempts};
 
 use crate::support::{
     Recorder,
+    body::data,
     download::{Answer, Origin, builder, client, get, request, response},
 };
 
@@ -228,6 +229,31 @@ async fn the_parent_may_be_given_with_the_request() {
     .await;
     let stage = recorder.span("downloading_image");
     assert_eq!(recorder.span("GET").parent(), stage.id());
+}
+
+#[tokio::test]
+async fn what_the_client_records_is_inside_of_the_attempt() {
+    let recorder = Recorder::new();
+    let tracer = recorder.tracers.tracer("client");
+    let service = service_fn(|_: Request<()>| {
+        let tracer = tracer.clone();
+        tracer.start("call");
+        async move {
+            tokio::task::yield_now().await;
+            tracer.start("poll");
+            let frame = futures_util::stream::once(async move {
+                tracer.start("frame");
+                data("picture")
+            });
+            Ok::<_, Infallible>(Response::new(StreamBody::new(Box::pin(frame))))
+        }
+    });
+    let request = Request::get("http://cdn.example/").body(()).unwrap();
+    let response = builder(&recorder).build().layer(service).oneshot(request);
+    response.await.unwrap().into_body().collect().await.unwrap();
+    for name in ["call", "poll", "frame"] {
+        assert_eq!(recorder.span(name).parent(), recorder.span("GET").id());
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What one request must show, on every stack, over real sockets: axum, hyper over HTTP/1.1 and
 //! HTTP/2, and tonic.
 
+mod dropped;
 mod rows;
 mod stack;
 

@@ -18,16 +18,20 @@ mod origin;
 mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
-#[path = "../examples/image_proxy/workers.rs"]
-mod workers;
+#[cfg(feature = "libvips")]
+#[path = "../examples/image_proxy/vips.rs"]
+mod vips;
 
 mod answers;
 mod command_line;
 mod downloads;
+mod metrics;
 mod paths;
 mod pictures;
 mod queueing;
 mod traces;
+#[cfg(feature = "libvips")]
+mod vips_pictures;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -42,11 +46,14 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tower_image_trace::{DownloadLayer, ImageTraceLayer, RequestsInProgressLayer};
+use tower_image_trace::metrics::Workers;
+use tower_image_trace::{
+    DownloadLayer, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
+    Telemetry,
+};
 
 use app::App;
 use source::{SourceLimits, Sources};
-use workers::Workers;
 
 /// Longer than any test takes: what does not end is cut off by its client or by the test's own doing.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -102,7 +109,27 @@ impl Service {
             .propagators(TraceContextPropagator::new())
             .build();
         let downloads = DownloadLayer::builder().tracer_provider(provider).build();
-        let (count, in_progress) = RequestsInProgressLayer::pair();
+        let counted = RequestsInProgressLayer::pair();
+        let mut service = Self::behind(origin, limits, (trace, downloads), counted).await;
+        service.spans = spans;
+        service
+    }
+
+    /// With everything that it can tell, sent by `telemetry`.
+    async fn observed(telemetry: &Telemetry, limits: Limits) -> Self {
+        let origin = origin::start().await.unwrap();
+        let layers = (telemetry.trace_layer(), telemetry.download_layer());
+        let service = Self::behind(origin, limits, layers, telemetry.in_progress_layer()).await;
+        service.app.register(telemetry.gauges());
+        service
+    }
+
+    async fn behind(
+        origin: SocketAddr,
+        limits: Limits,
+        (trace, downloads): (ImageTraceLayer, DownloadLayer),
+        (count, in_progress): (RequestsInProgressLayer, RequestsInProgress),
+    ) -> Self {
         let app = App {
             sources: Sources::new(
                 SourceLimits {
@@ -112,7 +139,9 @@ impl Service {
                 },
                 &downloads,
             ),
-            workers: Workers::new(limits.workers, limits.queue),
+            workers: Workers::new(limits.workers)
+                .with_queue_limit(limits.queue)
+                .with_in_progress(&in_progress),
             in_progress,
         };
         let router = app.clone().router(trace, count);
@@ -121,7 +150,7 @@ impl Service {
             origin,
             app,
             router,
-            spans,
+            spans: InMemorySpanExporter::default(),
         }
     }
 
@@ -135,10 +164,11 @@ impl Service {
     /// How many workers can be had without waiting.
     async fn idle_workers(&self) -> usize {
         let mut taken = Vec::new();
+        let trace = RequestTrace::default();
         loop {
             tokio::select! {
                 biased;
-                Ok(worker) = self.app.workers.acquire() => taken.push(worker),
+                Ok(worker) = self.app.workers.acquire(&trace) => taken.push(worker),
                 () = std::future::ready(()) => return taken.len(),
             }
         }

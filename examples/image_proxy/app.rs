@@ -7,20 +7,23 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use bytes::Bytes;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::get_active_span;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
+    metrics::{Buffer, Gauges, Workers},
 };
 
 use super::body::PictureBody;
 use super::error::Error;
 use super::options::ImagePath;
-use super::process::{Processed, process};
+use super::process::Processed;
+#[cfg(not(feature = "libvips"))]
+use super::process::process;
 use super::source::{Source, SourceError, Sources};
-use super::workers::Workers;
+#[cfg(feature = "libvips")]
+use super::vips::process;
 
 #[derive(Clone, Debug)]
 pub(crate) struct App {
@@ -44,7 +47,17 @@ impl App {
             .with_state(self)
     }
 
-    async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Bytes, SourceError> {
+    /// Shows how busy the workers are, and how large the buffers.
+    pub(crate) fn register(&self, gauges: &Gauges) {
+        gauges.workers(&self.workers);
+        gauges.buffers(self.sources.buffers());
+        #[cfg(feature = "libvips")]
+        if super::vips::start().is_ok() {
+            gauges.vips();
+        }
+    }
+
+    async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
         let stage = trace.download(&source.to_string());
         let download = async {
             let bytes = self.sources.download(source).await?;
@@ -69,14 +82,13 @@ async fn resize(
         .locate(&path.source)
         .inspect_err(|error| trace.error(ErrorKind::Security, error))?;
 
-    let worker = trace.queue().run(app.workers.acquire()).await?;
-    let image = app.in_progress.image();
+    let worker = app.workers.acquire(&trace).await?;
     let source = app.download(&trace, source).await?;
 
     let stage = trace.process(path.options_text);
     let picture = stage.run_blocking(move || {
         // Work that has begun goes on when the client leaves, and its worker is busy until it ends.
-        let _busy = (worker, image);
+        let _busy = worker;
         process(&source, &path.options).inspect(describe)
     });
     let picture = picture.await?;

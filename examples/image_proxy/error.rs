@@ -4,17 +4,18 @@ use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 
+use tower_image_trace::metrics::TooManyRequests;
+
 use super::options::PathError;
 use super::process::ProcessError;
 use super::source::SourceError;
-use super::workers::QueueFull;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error(transparent)]
     Path(#[from] PathError),
-    #[error(transparent)]
-    QueueFull(#[from] QueueFull),
+    #[error("{0}: try again in a second")]
+    QueueFull(#[from] TooManyRequests),
     #[error(transparent)]
     Source(#[from] SourceError),
     #[error(transparent)]

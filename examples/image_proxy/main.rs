@@ -11,7 +11,7 @@
 //! /resize/rs:fit:300:200/q:80/f:jpg/plain/http%3A%2F%2F127.0.0.1%3A4001%2Fchelsea.png
 //! ```
 //!
-//! A request waits for a worker ([`workers`]), downloads its source from an allowed origin ([`source`]),
+//! A request waits for a worker, downloads its source from an allowed origin ([`source`]),
 //! is processed off the async threads ([`mod@process`]) and streams the result ([`body`]); [`app`] puts these
 //! together and [`error`] says what the client is told when one of them fails.
 
@@ -24,7 +24,8 @@ mod options;
 mod origin;
 mod process;
 mod source;
-mod workers;
+#[cfg(feature = "libvips")]
+mod vips;
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
@@ -34,13 +35,13 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
+use tower_image_trace::metrics::Workers;
 use tower_image_trace::telemetry::{Telemetry, TelemetryError, TelemetryEvent};
 
 use app::App;
 use arguments::{Arguments, USAGE};
 use demo::Demo;
 use source::{SourceLimits, Sources};
-use workers::Workers;
 
 /// How long requests may go on after the service was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -80,7 +81,6 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     let telemetry = telemetry()?;
     let (count, in_progress) = telemetry.in_progress_layer();
     let app = App {
-        in_progress,
         sources: Sources::new(
             SourceLimits {
                 allowed,
@@ -89,8 +89,12 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
             },
             &telemetry.download_layer(),
         ),
-        workers: Workers::new(workers, 16 * workers),
+        workers: Workers::new(workers)
+            .with_queue_limit(16 * workers)
+            .with_in_progress(&in_progress),
+        in_progress,
     };
+    app.register(telemetry.gauges());
 
     let (stop, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, app.clone().router(telemetry.trace_layer(), count))

@@ -31,6 +31,9 @@ pub(crate) enum ProcessError {
     ResultTooLarge { width: u32, height: u32 },
     #[error("the result could not be encoded")]
     Encode(#[source] ImageError),
+    #[cfg(feature = "libvips")]
+    #[error("libvips cannot process the source: {0}")]
+    Vips(String),
 }
 
 /// A finished picture and what it was made of.
@@ -45,6 +48,7 @@ pub(crate) struct Processed {
     pub(crate) source_height: u32,
 }
 
+#[cfg_attr(feature = "libvips", allow(dead_code, reason = "libvips does it all"))]
 pub(crate) fn process(source: &[u8], options: &Options) -> Result<Processed, ProcessError> {
     let (picture, source_format) = decode(source)?;
     let (source_width, source_height) = (picture.width(), picture.height());
@@ -63,10 +67,7 @@ pub(crate) fn process(source: &[u8], options: &Options) -> Result<Processed, Pro
 
 /// The picture the right way up, as its Exif orientation says.
 fn decode(source: &[u8]) -> Result<(DynamicImage, Format), ProcessError> {
-    let format = image::guess_format(source).ok();
-    let format = format.and_then(Format::from_image);
-    let format = format.ok_or(ProcessError::NotAPicture)?;
-
+    let format = source_format(source)?;
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODE_BYTES);
     let mut reader = ImageReader::new(Cursor::new(source));
@@ -76,9 +77,7 @@ fn decode(source: &[u8]) -> Result<(DynamicImage, Format), ProcessError> {
 
     let mut decoder = reader.into_decoder().map_err(ProcessError::Decode)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_SOURCE_PIXELS {
-        return Err(ProcessError::TooManyPixels { width, height });
-    }
+    check_pixels(width, height)?;
     let decoded = (|| {
         limits.reserve(decoder.total_bytes())?;
         decoder.set_limits(limits)?;
@@ -90,25 +89,70 @@ fn decode(source: &[u8]) -> Result<(DynamicImage, Format), ProcessError> {
     Ok((decoded.map_err(ProcessError::Decode)?, format))
 }
 
+pub(crate) fn source_format(source: &[u8]) -> Result<Format, ProcessError> {
+    let format = image::guess_format(source).ok();
+    let format = format.and_then(Format::from_image);
+    format.ok_or(ProcessError::NotAPicture)
+}
+
+pub(crate) fn check_pixels(width: u32, height: u32) -> Result<(), ProcessError> {
+    if u64::from(width) * u64::from(height) > MAX_SOURCE_PIXELS {
+        return Err(ProcessError::TooManyPixels { width, height });
+    }
+    Ok(())
+}
+
+/// What is cut out of the source, and the size that this becomes, in pixels.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) x: u32,
+    pub(crate) y: u32,
+    pub(crate) cut_width: u32,
+    pub(crate) cut_height: u32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+}
+
+impl Plan {
+    pub(crate) fn of(source: (u32, u32), options: &Options) -> Result<Self, ProcessError> {
+        let (width, height) = target(source, options);
+        let same = (width, height) == source;
+        if !same && (width > MAX_SIDE || height > MAX_SIDE) {
+            return Err(ProcessError::ResultTooLarge { width, height });
+        }
+        let (cut_width, cut_height) = match options.mode {
+            // Cut before scaling: what is cut off costs nothing, and an extreme aspect ratio no memory.
+            Mode::Fill if !same => {
+                let scale = scale(source, (width, height), f64::max);
+                (
+                    scaled(width, 1.0 / scale).min(source.0),
+                    scaled(height, 1.0 / scale).min(source.1),
+                )
+            }
+            _ => source,
+        };
+        Ok(Self {
+            x: (source.0 - cut_width) / 2,
+            y: (source.1 - cut_height) / 2,
+            cut_width,
+            cut_height,
+            width,
+            height,
+        })
+    }
+}
+
 fn resize(picture: DynamicImage, options: &Options) -> Result<DynamicImage, ProcessError> {
     let source = (picture.width(), picture.height());
-    let (width, height) = target(source, options);
+    let plan = Plan::of(source, options)?;
+    let (width, height) = (plan.width, plan.height);
     if (width, height) == source {
         return Ok(picture);
     }
-    if width > MAX_SIDE || height > MAX_SIDE {
-        return Err(ProcessError::ResultTooLarge { width, height });
-    }
-    let picture = match options.mode {
-        Mode::Fit | Mode::Force => picture,
-        // Cut before scaling: what is cut off costs nothing, and an extreme aspect ratio no memory.
-        Mode::Fill => {
-            let scale = scale(source, (width, height), f64::max);
-            let cut_width = scaled(width, 1.0 / scale).min(source.0);
-            let cut_height = scaled(height, 1.0 / scale).min(source.1);
-            let (x, y) = ((source.0 - cut_width) / 2, (source.1 - cut_height) / 2);
-            picture.crop_imm(x, y, cut_width, cut_height)
-        }
+    let picture = if (plan.cut_width, plan.cut_height) == source {
+        picture
+    } else {
+        picture.crop_imm(plan.x, plan.y, plan.cut_width, plan.cut_height)
     };
     // Its intermediate picture has the source's width and the result's height, which may be more than either has:
     // a picture that becomes higher becomes narrower first.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
 use hyper::header::LOCATION;
@@ -15,8 +15,11 @@ use hyper_util::rt::TokioExecutor;
 use tower::{Layer, ServiceExt};
 use tower_image_trace::DownloadLayer;
 use tower_image_trace::download::{Attempts, Download, DownloadBody};
+use tower_image_trace::metrics::{Buffer, BufferPool};
 
 const MAX_REDIRECTS: usize = 3;
+/// How many buffers are kept for the next downloads.
+const BUFFERS: usize = 16;
 
 /// Scheme (always `http`), host and port: what may be asked for pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +100,7 @@ pub(crate) struct SourceLimits {
 #[derive(Clone, Debug)]
 pub(crate) struct Sources {
     client: Download<Client<HttpConnector, Empty<Bytes>>>,
+    buffers: BufferPool,
     limits: SourceLimits,
 }
 
@@ -106,8 +110,13 @@ impl Sources {
         connector.set_nodelay(true);
         Self {
             client: trace.layer(Client::builder(TokioExecutor::new()).build(connector)),
+            buffers: BufferPool::new("download", BUFFERS),
             limits,
         }
+    }
+
+    pub(crate) fn buffers(&self) -> &BufferPool {
+        &self.buffers
     }
 
     /// The source behind a URL, if its origin is allowed.
@@ -119,13 +128,13 @@ impl Sources {
         Ok(Source(uri))
     }
 
-    pub(crate) async fn download(&self, source: Source) -> Result<Bytes, SourceError> {
+    pub(crate) async fn download(&self, source: Source) -> Result<Buffer, SourceError> {
         let time = self.limits.time;
         let download = tokio::time::timeout(time, self.follow(source));
         download.await.map_err(|_| SourceError::Timeout(time))?
     }
 
-    async fn follow(&self, mut source: Source) -> Result<Bytes, SourceError> {
+    async fn follow(&self, mut source: Source) -> Result<Buffer, SourceError> {
         let attempts = Attempts::default();
         for _ in 0..=MAX_REDIRECTS {
             let mut request = Request::new(Empty::new());
@@ -150,14 +159,17 @@ impl Sources {
         Err(SourceError::TooManyRedirects)
     }
 
-    async fn read(&self, response: Response<DownloadBody<Incoming>>) -> Result<Bytes, SourceError> {
+    async fn read(
+        &self,
+        response: Response<DownloadBody<Incoming>>,
+    ) -> Result<Buffer, SourceError> {
         let mut body = response.into_body();
         let limit = self.limits.bytes;
         let announced = body.size_hint().lower();
         if announced > limit as u64 {
             return Err(SourceError::TooLarge(limit));
         }
-        let mut bytes = BytesMut::with_capacity(announced as usize);
+        let mut bytes = self.buffers.get(announced as usize);
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(SourceError::BrokenOff)?;
             let Ok(data) = frame.into_data() else {
@@ -168,7 +180,7 @@ impl Sources {
             }
             bytes.extend_from_slice(&data);
         }
-        Ok(bytes.freeze())
+        Ok(bytes)
     }
 }
 

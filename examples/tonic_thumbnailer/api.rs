@@ -13,7 +13,7 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
-use crate::service;
+use super::service;
 
 pub(crate) const RESIZE: &str = "/thumbs.v1.Thumbnailer/Resize";
 pub(crate) const RESIZE_MANY: &str = "/thumbs.v1.Thumbnailer/ResizeMany";

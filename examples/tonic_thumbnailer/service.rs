@@ -10,7 +10,7 @@ use opentelemetry::KeyValue;
 use tonic::{Request, Response, Status};
 use tower_image_trace::{RequestTrace, attribute};
 
-use crate::api::{Picture, ResizeManyRequest, ResizeRequest};
+use super::api::{Picture, ResizeManyRequest, ResizeRequest};
 
 /// Longest side of a thumbnail, in pixels.
 const MAX_SIDE: u32 = 4096;

@@ -17,7 +17,7 @@ use opentelemetry::{
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    redact,
+    redact::{self, Redaction},
     request::ErrorReport,
     trace::{OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version},
 };
@@ -154,12 +154,20 @@ impl Finish {
     }
 
     pub(super) fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
-        let report = error::report(error, &self.config.error_views, self.head.is_some());
-        self.finish(Outcome::Failed(report));
+        self.failed_with(error::report(
+            error,
+            &self.config.error_views,
+            self.head.is_some(),
+        ));
     }
 
     pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        self.finish(Outcome::Failed(ErrorReport::panic(payload)));
+        self.failed_with(ErrorReport::panic(payload));
+    }
+
+    fn failed_with(&mut self, mut report: ErrorReport) {
+        report.redact(&Redaction::default());
+        self.finish(Outcome::Failed(report));
     }
 
     fn finish(&mut self, outcome: Outcome) {

@@ -1,9 +1,12 @@
 use std::time::Duration;
 
+use http::StatusCode;
 use opentelemetry::{
     KeyValue,
     metrics::{Histogram, Meter, UpDownCounter},
 };
+
+use super::ImgproxyMetrics;
 
 /// Seconds; the boundaries that semconv http-metrics advises for `http.server.request.duration`.
 pub(super) const DURATION_BUCKETS: [f64; 14] = [
@@ -11,7 +14,7 @@ pub(super) const DURATION_BUCKETS: [f64; 14] = [
 ];
 
 /// Bytes; semconv advises none for body sizes. From an icon to a large photograph, by factors of four.
-const SIZE_BUCKETS: [f64; 10] = [
+pub(super) const SIZE_BUCKETS: [f64; 10] = [
     256.0,
     1_024.0,
     4_096.0,
@@ -31,6 +34,7 @@ pub(crate) struct HttpMetrics {
     active: UpDownCounter<i64>,
     request_body: Histogram<u64>,
     response_body: Histogram<u64>,
+    imgproxy: Option<ImgproxyMetrics>,
 }
 
 /// What one finished request adds to the metrics.
@@ -42,8 +46,10 @@ pub(crate) struct Measurement<'a> {
 }
 
 impl HttpMetrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    /// With or without the same again under imgproxy's names.
+    pub(crate) fn new(meter: &Meter, imgproxy: bool) -> Self {
         Self {
+            imgproxy: imgproxy.then(|| ImgproxyMetrics::new(meter)),
             duration: meter
                 .f64_histogram("http.server.request.duration")
                 .with_unit("s")
@@ -72,11 +78,23 @@ impl HttpMetrics {
 
     pub(crate) fn started(&self, attributes: &[KeyValue]) {
         self.active.add(1, attributes);
+        if let Some(imgproxy) = &self.imgproxy {
+            imgproxy.started();
+        }
     }
 
-    /// The request is over that was [`started`](Self::started) with these attributes.
-    pub(crate) fn ended(&self, attributes: &[KeyValue]) {
+    /// The request is over that was [`started`](Self::started) with these attributes. Without a
+    /// status it was never answered.
+    pub(crate) fn ended(
+        &self,
+        attributes: &[KeyValue],
+        duration: Duration,
+        status: Option<StatusCode>,
+    ) {
         self.active.add(-1, attributes);
+        if let Some(imgproxy) = &self.imgproxy {
+            imgproxy.finished(duration, status);
+        }
     }
 
     pub(crate) fn finished(&self, request: &Measurement<'_>) {

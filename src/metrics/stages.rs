@@ -26,6 +26,7 @@ impl StageMetrics {
                 .build(),
             errors: meter
                 .u64_counter("errors_total")
+                .with_unit("1")
                 .with_description("Number of errors, by type.")
                 .build(),
         }

@@ -115,6 +115,7 @@ impl RequestTrace {
 
     /// Names the route, as the router knows it and never the path itself: `/resize/{options}/{source}`.
     /// It becomes `http.route` and part of the span's name, and wins over a route that was matched.
+    /// A gRPC call is named after its method instead.
     pub fn set_route(&self, route: &str) {
         if let Some(state) = &self.state {
             state.live().set_route(route, true);

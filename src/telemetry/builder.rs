@@ -158,6 +158,13 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Whether requests are measured once more under imgproxy's names, for dashboards made for
+    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`; `false` when left out.
+    pub const fn imgproxy_metrics(mut self, enabled: bool) -> Self {
+        self.code.imgproxy_metrics = enabled;
+        self
+    }
+
     /// Whether the service's log is exported too, by [`Telemetry::log_layer`]; `false` when left out.
     #[cfg(feature = "logs")]
     pub const fn logs(mut self, enabled: bool) -> Self {

@@ -42,7 +42,6 @@ pub(super) struct Client {
     inner: Inner,
     headers: HeaderMap,
     timeout: Duration,
-    gzip: bool,
     http2: bool,
     tls: Option<Arc<Tls>>,
 }
@@ -69,17 +68,12 @@ impl Client {
             tls: exporter.tls.clone(),
             headers,
             timeout: exporter.timeout,
-            gzip: exporter.gzip,
             http2,
         }
     }
 
     pub(super) const fn timeout(&self) -> Duration {
         self.timeout
-    }
-
-    pub(super) const fn gzip(&self) -> bool {
-        self.gzip
     }
 
     /// Posts `body` and reads the whole answer, all within the timeout of one attempt.
@@ -211,15 +205,6 @@ fn chain(error: &(dyn Error + 'static)) -> String {
         next = cause.source();
     }
     text
-}
-
-/// `body` compressed, and the header that says so.
-pub(super) fn gzip(body: &[u8]) -> Bytes {
-    use std::io::Write;
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    // writing into a Vec cannot fail
-    let _ = encoder.write_all(body);
-    encoder.finish().unwrap_or_default().into()
 }
 
 #[cfg(test)]

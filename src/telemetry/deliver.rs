@@ -4,8 +4,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-
 use super::item::{Item, UNSENT, count};
 use super::queue::Queue;
 use super::report::SignalReport;
@@ -22,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// gets what is recent, not what is oldest.
 pub(super) async fn deliver<T: Item>(
     queue: Arc<Queue<T>>,
-    resource: ResourceAttributesWithSchema,
+    encoder: T::Encoder,
     mut transport: Transport,
     report: Arc<SignalReport>,
 ) {
@@ -32,14 +30,14 @@ pub(super) async fn deliver<T: Item>(
         let batch = queue.next().await;
         let taken = batch.len() as u64;
         let items = count(&batch);
-        let body = T::encode(batch, &resource);
+        let request = T::encode(&encoder, batch).await;
         let in_flight = InFlight {
             report: &report,
             items,
         };
         let started = Instant::now();
         loop {
-            match transport.send(body.clone()).await {
+            match transport.send(&request).await {
                 Ok(accepted) => {
                     pause = FIRST_PAUSE;
                     report.exported(items, accepted.rejected, &accepted.message);

@@ -11,6 +11,10 @@ pub enum TelemetryError {
     /// The thread that exports telemetry could not be started.
     #[error("the telemetry I/O thread could not be started: {0}")]
     IoThread(#[source] io::Error),
+    /// `opentelemetry-otlp` refused the settings.
+    #[cfg(feature = "_otlp")]
+    #[error("the OTLP exporter could not be built: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// `shutdown` or `force_flush` reached its timeout first.
     #[error("{pending} spans, metrics or log records were still unsent after {timeout:?}")]
     TimedOut {

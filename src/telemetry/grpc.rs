@@ -12,24 +12,27 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use percent_encoding::percent_decode;
 use prost::Message;
 
-use super::client::{self, Client};
+use super::client::Client;
+use super::encode::Encoded;
 use super::transport::{Accepted, Failure, Retry, accepted};
 
-pub(super) async fn send(client: &mut Client, uri: &Uri, body: Bytes) -> Result<Accepted, Failure> {
+pub(super) async fn send(
+    client: &mut Client,
+    uri: &Uri,
+    request: &Encoded,
+) -> Result<Accepted, Failure> {
     let mut headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
         (TE, HeaderValue::from_static("trailers")),
     ]);
-    if client.gzip() {
+    if request.gzip {
         let name = HeaderName::from_static("grpc-encoding");
         headers.insert(name, HeaderValue::from_static("gzip"));
     }
     if let Ok(value) = format!("{}m", client.timeout().as_millis().min(99_999_999)).parse() {
         headers.insert(HeaderName::from_static("grpc-timeout"), value);
     }
-    let answer = client
-        .post(uri, headers, frame(body, client.gzip()))
-        .await?;
+    let answer = client.post(uri, headers, frame(request)).await?;
     // a proxy in front of the collector answers in plain HTTP
     if answer.status != StatusCode::OK {
         return Err(answer.failure());
@@ -50,13 +53,12 @@ pub(super) async fn send(client: &mut Client, uri: &Uri, body: Bytes) -> Result<
 }
 
 /// Length-prefixed-message: a flag for compression, four bytes of length, the message.
-fn frame(body: Bytes, gzip: bool) -> Bytes {
-    let body = if gzip { client::gzip(&body) } else { body };
+fn frame(Encoded { body, gzip }: &Encoded) -> Bytes {
     let mut framed = BytesMut::with_capacity(5 + body.len());
-    framed.put_u8(gzip.into());
+    framed.put_u8((*gzip).into());
     // a request has the size of a batch, far below 4 GiB
     framed.put_u32(body.len().try_into().unwrap_or(u32::MAX));
-    framed.extend_from_slice(&body);
+    framed.extend_from_slice(body);
     framed.freeze()
 }
 

@@ -1,25 +1,26 @@
 //! OTLP over HTTP with protobuf.
 
-use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Uri};
 
-use super::client::{self, Client};
+use super::client::Client;
+use super::encode::Encoded;
 use super::transport::{Accepted, Failure, accepted};
 
-pub(super) async fn send(client: &mut Client, uri: &Uri, body: Bytes) -> Result<Accepted, Failure> {
+pub(super) async fn send(
+    client: &mut Client,
+    uri: &Uri,
+    request: &Encoded,
+) -> Result<Accepted, Failure> {
     let mut headers = HeaderMap::new();
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/x-protobuf"),
     );
-    let body = if client.gzip() {
+    if request.gzip {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        client::gzip(&body)
-    } else {
-        body
-    };
-    let answer = client.post(uri, headers, body).await?;
+    }
+    let answer = client.post(uri, headers, request.body.clone()).await?;
     if !answer.status.is_success() {
         return Err(answer.failure());
     }

@@ -5,12 +5,16 @@ pub(super) trait Item: Sized + Send + 'static {
         1
     }
 
+    /// What makes the OTLP export requests of the signal.
+    #[cfg(feature = "_otlp")]
+    type Encoder: Send + Sync + 'static;
+
     /// The OTLP export request for a batch.
     #[cfg(feature = "_otlp")]
     fn encode(
+        encoder: &Self::Encoder,
         batch: Vec<Self>,
-        resource: &opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema,
-    ) -> bytes::Bytes;
+    ) -> impl Future<Output = super::encode::Encoded> + Send;
 }
 
 /// The reason for the loss of what was neither sent nor refused before the end.

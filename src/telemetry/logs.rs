@@ -3,33 +3,54 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use opentelemetry::InstrumentationScope;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
-use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
+use opentelemetry_otlp::{ExporterBuildError, LogExporter};
+use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::logs::{LogBatch, LogProcessor, SdkLogRecord};
-use prost::Message;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, LogProcessor, SdkLogRecord};
 
+use super::encode::{Encoded, Outbox};
 use super::item::Item;
 use super::queue::{Queue, deadline};
 use super::report::SignalReport;
+use super::settings::OtlpExporter;
 
 /// One log record, and who wrote it.
 #[derive(Debug)]
 pub(super) struct LogItem(SdkLogRecord, InstrumentationScope);
 
+/// Makes the requests for batches of log records.
+#[derive(Debug)]
+pub(super) struct LogEncoder {
+    exporter: LogExporter,
+    outbox: Outbox,
+}
+
+impl LogEncoder {
+    pub(super) fn new(
+        settings: &OtlpExporter,
+        resource: &Resource,
+    ) -> Result<Self, ExporterBuildError> {
+        let outbox = Outbox::default();
+        let mut exporter = outbox
+            .connect(LogExporter::builder().with_http(), settings)
+            .build()?;
+        exporter.set_resource(resource);
+        Ok(Self { exporter, outbox })
+    }
+}
+
 impl Item for LogItem {
-    fn encode(batch: Vec<Self>, resource: &ResourceAttributesWithSchema) -> Bytes {
+    type Encoder = LogEncoder;
+
+    async fn encode(encoder: &LogEncoder, batch: Vec<Self>) -> Encoded {
         let records: Vec<_> = batch
             .iter()
             .map(|LogItem(record, scope)| (record, scope))
             .collect();
-        let resource_logs = group_logs_by_resource_and_scope(&LogBatch::new(&records), resource);
-        ExportLogsServiceRequest { resource_logs }
-            .encode_to_vec()
-            .into()
+        // the outbox takes everything
+        let _ = encoder.exporter.export(LogBatch::new(&records)).await;
+        encoder.outbox.take()
     }
 }
 

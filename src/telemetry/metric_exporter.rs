@@ -1,38 +1,39 @@
+//! The way of metrics from the SDK's reader into the queue.
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_otlp::{ExporterBuildError, MetricExporter};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::Temporality;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
-use prost::Message;
 
+use super::encode::{Encoded, Outbox};
 use super::item::Item;
 use super::queue::Queue;
 use super::report::SignalReport;
+use super::settings::OtlpExporter;
 
 /// One collection of metrics, encoded.
 #[derive(Debug)]
 pub(super) struct MetricsRequest {
-    body: Bytes,
+    encoded: Encoded,
     items: u64,
 }
 
 impl Item for MetricsRequest {
+    type Encoder = ();
+
     fn count(&self) -> u64 {
         self.items
     }
 
-    fn encode(batch: Vec<Self>, _: &ResourceAttributesWithSchema) -> Bytes {
-        // protobuf messages can be joined: lists of the parts follow each other
-        match <[Self; 1]>::try_from(batch) {
-            Ok([request]) => request.body,
-            Err(batch) => batch.into_iter().flat_map(|request| request.body).collect(),
-        }
+    async fn encode((): &(), mut batch: Vec<Self>) -> Encoded {
+        // the queue is made for batches of one
+        batch
+            .pop()
+            .map_or_else(Encoded::default, |request| request.encoded)
     }
 }
 
@@ -41,32 +42,43 @@ impl Item for MetricsRequest {
 /// It never waits for the collector, so the SDK's reader thread can always be flushed and ended at once.
 #[derive(Debug)]
 pub(super) struct QueueMetricExporter {
+    encoder: MetricExporter,
+    outbox: Outbox,
     queue: Arc<Queue<MetricsRequest>>,
     report: Arc<SignalReport>,
     temporality: Temporality,
 }
 
 impl QueueMetricExporter {
-    pub(super) const fn new(
+    pub(super) fn new(
+        settings: &OtlpExporter,
         queue: Arc<Queue<MetricsRequest>>,
         report: Arc<SignalReport>,
         temporality: Temporality,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, ExporterBuildError> {
+        let outbox = Outbox::default();
+        let encoder = outbox
+            .connect(MetricExporter::builder().with_http(), settings)
+            .build()?;
+        Ok(Self {
+            encoder,
+            outbox,
             queue,
             report,
             temporality,
-        }
+        })
     }
 }
 
 impl PushMetricExporter for QueueMetricExporter {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let request = ExportMetricsServiceRequest::from(metrics);
-        let items = count_points(&request);
-        let body = Bytes::from(request.encode_to_vec());
-        if items > 0 && !self.queue.push(MetricsRequest { body, items }) {
-            self.report.dropped(items);
+        let items = count_points(metrics);
+        if items > 0 {
+            self.encoder.export(metrics).await?;
+            let encoded = self.outbox.take();
+            if !self.queue.push(MetricsRequest { encoded, items }) {
+                self.report.dropped(items);
+            }
         }
         Ok(())
     }
@@ -84,19 +96,20 @@ impl PushMetricExporter for QueueMetricExporter {
     }
 }
 
-fn count_points(request: &ExportMetricsServiceRequest) -> u64 {
-    let scopes = request
-        .resource_metrics
-        .iter()
-        .flat_map(|resource| &resource.scope_metrics);
-    let metrics = scopes.flat_map(|scope| &scope.metrics);
-    let points = metrics.map(|metric| match &metric.data {
-        Some(Data::Gauge(data)) => data.data_points.len(),
-        Some(Data::Sum(data)) => data.data_points.len(),
-        Some(Data::Histogram(data)) => data.data_points.len(),
-        Some(Data::ExponentialHistogram(data)) => data.data_points.len(),
-        Some(Data::Summary(data)) => data.data_points.len(),
-        None => 0,
+fn count_points(metrics: &ResourceMetrics) -> u64 {
+    fn points<T>(data: &MetricData<T>) -> usize {
+        match data {
+            MetricData::Gauge(data) => data.data_points().count(),
+            MetricData::Sum(data) => data.data_points().count(),
+            MetricData::Histogram(data) => data.data_points().count(),
+            MetricData::ExponentialHistogram(data) => data.data_points().count(),
+        }
+    }
+    let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics());
+    let points = metrics.map(|metric| match metric.data() {
+        AggregatedMetrics::F64(data) => points(data),
+        AggregatedMetrics::U64(data) => points(data),
+        AggregatedMetrics::I64(data) => points(data),
     });
     points.sum::<usize>() as u64
 }

@@ -47,6 +47,8 @@ mod client;
 mod console;
 #[cfg(feature = "_otlp")]
 mod deliver;
+#[cfg(feature = "_otlp")]
+mod encode;
 mod endpoint;
 mod env;
 mod error;
@@ -97,6 +99,7 @@ pub use report::{SignalStats, TelemetryEvent};
 pub use sampler::Sampler;
 pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLimits};
 
+use crate::metrics::Gauges;
 use crate::propagation::Propagators;
 use crate::{
     DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer,
@@ -115,6 +118,7 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Telemetry {
     tracer_provider: SdkTracerProvider,
     meter_provider: SdkMeterProvider,
+    gauges: Gauges,
     #[cfg(feature = "logs")]
     logger_provider: SdkLoggerProvider,
     settings: Settings,
@@ -189,7 +193,8 @@ impl Telemetry {
         let layer = ImageTraceLayer::builder()
             .tracer_provider(self.tracer_provider())
             .propagators(self.propagators())
-            .propagate_external(self.settings.propagate_external);
+            .propagate_external(self.settings.propagate_external)
+            .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
             Exporter::None => layer.without_metrics(),
             _ => layer.meter_provider(self.meter_provider()),
@@ -220,10 +225,19 @@ impl Telemetry {
     pub fn in_progress_layer(&self) -> (RequestsInProgressLayer, RequestsInProgress) {
         let pair = self.in_progress.get_or_init(|| {
             let (layer, counts) = RequestsInProgressLayer::pair();
-            self_metrics::in_progress(&self.meter_provider, &counts);
+            self.gauges.in_progress(&counts);
             (layer, counts)
         });
         pair.clone()
+    }
+
+    /// Gauges that are exported until this `Telemetry` is dropped.
+    ///
+    /// With feature `process` those of the process are there already, with feature `tokio-metrics`
+    /// those of the runtime that this `Telemetry` was built on.
+    #[must_use]
+    pub const fn gauges(&self) -> &Gauges {
+        &self.gauges
     }
 
     /// The provider of loggers; one that exports nothing when logs are switched off.

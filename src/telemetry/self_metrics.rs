@@ -1,6 +1,6 @@
-//! Metrics that telemetry itself knows: what is in progress, and what becomes of spans and logs.
+//! Metrics that telemetry itself knows: what becomes of spans and logs.
 //!
-//! Names of the second kind are those of the OpenTelemetry SDK's own metrics:
+//! The names are those of the OpenTelemetry SDK's own metrics:
 //! <https://opentelemetry.io/docs/specs/semconv/otel/sdk-metrics/>
 
 use std::sync::Arc;
@@ -14,30 +14,11 @@ use super::queue::Queue;
 use super::report::SignalReport;
 use super::settings::{Exporter, Settings};
 use super::shutdown::Pipeline;
-use crate::{Protocol, RequestsInProgress};
+use crate::Protocol;
 
 fn meter(provider: &SdkMeterProvider) -> Meter {
     let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
     provider.meter_with_scope(scope.with_version(env!("CARGO_PKG_VERSION")).build())
-}
-
-/// `requests_in_progress` and `images_in_progress`.
-pub(super) fn in_progress(provider: &SdkMeterProvider, counts: &RequestsInProgress) {
-    let meter = meter(provider);
-    let requests = counts.clone();
-    meter
-        .i64_observable_gauge("requests_in_progress")
-        .with_unit("1")
-        .with_description("The number of requests currently in progress.")
-        .with_callback(move |gauge| gauge.observe(requests.requests(), &[]))
-        .build();
-    let images = counts.clone();
-    meter
-        .i64_observable_gauge("images_in_progress")
-        .with_unit("1")
-        .with_description("The number of images currently in progress.")
-        .with_callback(move |gauge| gauge.observe(images.images(), &[]))
-        .build();
 }
 
 /// `otel.sdk.exporter.*` and `otel.sdk.processor.*` of all signals that go to a collector.

@@ -174,6 +174,8 @@ pub struct Settings {
     pub propagators: Propagators,
     /// Whether the trace context is written into requests to image origins.
     pub propagate_external: bool,
+    /// Whether requests are measured once more under imgproxy's names.
+    pub imgproxy_metrics: bool,
     /// How trace ids are made.
     pub trace_id_generator: TraceIdGenerator,
     /// Which traces are recorded.

@@ -50,17 +50,10 @@ impl SpanProcessor for QueueSpanProcessor {
 
 impl Item for SpanData {
     #[cfg(feature = "_otlp")]
-    fn encode(
-        batch: Vec<Self>,
-        resource: &opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema,
-    ) -> bytes::Bytes {
-        use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-        use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
-        use prost::Message;
+    type Encoder = super::encode::SpanEncoder;
 
-        let resource_spans = group_spans_by_resource_and_scope(batch, resource);
-        ExportTraceServiceRequest { resource_spans }
-            .encode_to_vec()
-            .into()
+    #[cfg(feature = "_otlp")]
+    async fn encode(encoder: &Self::Encoder, batch: Vec<Self>) -> super::encode::Encoded {
+        encoder.encode(batch).await
     }
 }

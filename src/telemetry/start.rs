@@ -12,16 +12,20 @@ use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider, TracerP
 use super::builder::{Change, Outlets};
 #[cfg(feature = "_otlp")]
 use super::deliver::deliver;
+#[cfg(feature = "_otlp")]
+use super::encode::SpanEncoder;
 use super::error::TelemetryError;
 use super::id_generator::AnyIdGenerator;
 use super::io_thread::IoThread;
 use super::item::Item;
 #[cfg(feature = "logs")]
-use super::logs::QueueLogProcessor;
+use super::logs::{LogEncoder, QueueLogProcessor};
 #[cfg(feature = "_otlp")]
 use super::metric_exporter::QueueMetricExporter;
 use super::queue::Queue;
 use super::report::SignalReport;
+#[cfg(feature = "_otlp")]
+use super::settings::OtlpExporter;
 use super::settings::Signal;
 use super::shutdown::{Pipeline, Reports};
 use super::span_processor::QueueSpanProcessor;
@@ -33,6 +37,7 @@ use super::{
 };
 #[cfg(feature = "console")]
 use crate::console::ConsoleExporter;
+use crate::metrics::Gauges;
 
 impl Telemetry {
     pub(super) fn start(settings: Settings, outlets: Outlets) -> Result<Self, TelemetryError> {
@@ -55,7 +60,12 @@ impl Telemetry {
 
             let spans = Arc::new(Queue::new(span_batching(&settings)));
             if !matches!(settings.traces, Exporter::None) {
-                io.deliver(&settings.traces, Signal::Traces, &spans, &reports.traces);
+                #[cfg(feature = "_otlp")]
+                if let Exporter::Otlp(exporter) = &settings.traces {
+                    let encoder = SpanEncoder::new(exporter, &io.resource)?;
+                    let report = &reports.traces;
+                    io.deliver(exporter, Signal::Traces, encoder, &spans, report);
+                }
                 #[cfg(feature = "console")]
                 if matches!(settings.traces, Exporter::Console) {
                     let exporter = outlets.console.unwrap_or_else(ConsoleExporter::stdout);
@@ -70,18 +80,16 @@ impl Telemetry {
             #[cfg(feature = "_otlp")]
             let metrics = Arc::new(Queue::new(metric_batching(&settings)));
             #[cfg(feature = "_otlp")]
-            if matches!(settings.metrics, Exporter::Otlp(_)) {
-                io.deliver(
-                    &settings.metrics,
-                    Signal::Metrics,
-                    &metrics,
-                    &reports.metrics,
-                );
+            if let Exporter::Otlp(exporter) = &settings.metrics {
+                let report = &reports.metrics;
+                io.deliver(exporter, Signal::Metrics, (), &metrics, report);
+                let temporality = settings.metric_temporality;
                 let exporter = QueueMetricExporter::new(
+                    exporter,
                     metrics.clone(),
-                    reports.metrics.clone(),
-                    settings.metric_temporality,
-                );
+                    report.clone(),
+                    temporality,
+                )?;
                 let reader = PeriodicReader::builder(exporter)
                     .with_interval(settings.metric_export_interval)
                     .build();
@@ -91,8 +99,9 @@ impl Telemetry {
             #[cfg(feature = "logs")]
             let logs = Arc::new(Queue::new(settings.log_batching));
             #[cfg(feature = "logs")]
-            if matches!(settings.logs, Exporter::Otlp(_)) {
-                io.deliver(&settings.logs, Signal::Logs, &logs, &reports.logs);
+            if let Exporter::Otlp(exporter) = &settings.logs {
+                let encoder = LogEncoder::new(exporter, &io.resource)?;
+                io.deliver(exporter, Signal::Logs, encoder, &logs, &reports.logs);
                 let processor = QueueLogProcessor::new(logs.clone(), reports.logs.clone());
                 loggers = loggers.with_log_processor(processor);
             }
@@ -119,9 +128,17 @@ impl Telemetry {
             pipeline.meter_provider = meter_provider.clone();
             self_metrics::pipeline(&meter_provider, &settings, pipeline);
         }
+        let gauges = Gauges::new(&meter_provider);
+        #[cfg(feature = "process")]
+        gauges.process();
+        #[cfg(feature = "tokio-metrics")]
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            gauges.runtime(&runtime);
+        }
         Ok(Self {
             tracer_provider: tracers.build(),
             meter_provider,
+            gauges,
             #[cfg(feature = "logs")]
             logger_provider: loggers.build(),
             settings,
@@ -137,22 +154,20 @@ struct Io {
     resource: Resource,
 }
 
+#[cfg(feature = "_otlp")]
 impl Io {
-    /// Sends what comes into `queue`, if that is to go to a collector.
+    /// Sends what comes into `queue` to the signal's collector.
     fn deliver<T: Item>(
         &self,
-        exporter: &Exporter,
+        exporter: &OtlpExporter,
         signal: Signal,
+        encoder: T::Encoder,
         queue: &Arc<Queue<T>>,
         report: &Arc<SignalReport>,
     ) {
-        #[cfg(feature = "_otlp")]
-        if let Exporter::Otlp(exporter) = exporter {
-            let transport = Transport::new(exporter, signal);
-            let resource = (&self.resource).into();
-            self.thread
-                .spawn(deliver(queue.clone(), resource, transport, report.clone()));
-        }
+        let transport = Transport::new(exporter, signal);
+        let delivery = deliver(queue.clone(), encoder, transport, report.clone());
+        self.thread.spawn(delivery);
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::Uri;
 use http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
 use super::client::Client;
+use super::encode::Encoded;
 #[cfg(feature = "otlp-grpc")]
 use super::grpc;
 #[cfg(feature = "otlp-http")]
@@ -67,13 +67,13 @@ impl Transport {
     }
 
     /// Makes one attempt to send an encoded request.
-    pub(super) async fn send(&mut self, body: Bytes) -> Result<Accepted, Failure> {
+    pub(super) async fn send(&mut self, request: &Encoded) -> Result<Accepted, Failure> {
         match self.protocol {
             #[cfg(feature = "otlp-grpc")]
-            Protocol::Grpc => grpc::send(&mut self.client, &self.uri, body).await,
+            Protocol::Grpc => grpc::send(&mut self.client, &self.uri, request).await,
             #[cfg(feature = "otlp-http")]
             Protocol::Http | Protocol::Https => {
-                otlp_http::send(&mut self.client, &self.uri, body).await
+                otlp_http::send(&mut self.client, &self.uri, request).await
             }
             #[cfg(not(all(feature = "otlp-grpc", feature = "otlp-http")))]
             protocol => Err(Failure {

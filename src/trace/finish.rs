@@ -245,7 +245,8 @@ impl Finish {
 
         answer.shared.append(&mut answer.metrics_only);
         if let Some(metrics) = &self.config().http_metrics {
-            metrics.ended(&self.facts.active_attributes());
+            let status = self.head.map(|head| head.status);
+            metrics.ended(&self.facts.active_attributes(), elapsed, status);
             if !answer.is_rpc {
                 metrics.finished(&Measurement {
                     duration: elapsed,

@@ -88,6 +88,7 @@ pub struct ImageTraceLayerBuilder {
     disabled: bool,
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
+    imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
     filter: Option<Box<Filter>>,
@@ -150,6 +151,13 @@ impl ImageTraceLayerBuilder {
     /// Measures nothing.
     pub fn without_metrics(mut self) -> Self {
         self.meter = MeterChoice::Off;
+        self
+    }
+
+    /// Whether requests are measured once more under imgproxy's names, for dashboards made for
+    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
+    pub fn imgproxy_metrics(mut self, enabled: bool) -> Self {
+        self.imgproxy_metrics = enabled;
         self
     }
 
@@ -342,7 +350,9 @@ impl ImageTraceLayerBuilder {
             tracer,
             propagation: self.propagation.unwrap_or(Propagation::Global),
             propagate_external: self.propagate_external,
-            http_metrics: meter.as_ref().map(HttpMetrics::new),
+            http_metrics: meter
+                .as_ref()
+                .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
             stage_metrics: meter.as_ref().map(StageMetrics::new),
             filter: self.filter,

@@ -1,4 +1,101 @@
-//! The root span of a request.
+//! The root span of a request: [`ImageTraceLayer`], and what can be set about it.
+//!
+//! # axum
+//!
+//! Around or inside the router; routes are axum's either way.
+//!
+//! ```
+//! # #[cfg(feature = "axum")] {
+//! use std::net::SocketAddr;
+//! use axum::{Router, routing::get};
+//! use tower_image_trace::{ImageTraceLayer, RequestTrace};
+//!
+//! let app: Router = Router::new()
+//!     .route("/resize/{options}", get(async |trace: RequestTrace| trace.trace_id().to_string()))
+//!     .layer(ImageTraceLayer::new());
+//! // For `client.address`:
+//! let app = app.into_make_service_with_connect_info::<SocketAddr>();
+//! # }
+//! ```
+//!
+//! # hyper
+//!
+//! The handler names its route with [`set_route`](crate::RequestTrace::set_route); the accept loop
+//! says who the peer is with a [`PeerAddr`]. All of it: `examples/hyper_thumbnailer.rs`.
+//!
+//! ```
+//! use http::{Request, Response};
+//! use tower::{ServiceBuilder, service_fn};
+//! use tower_image_trace::{ImageTraceLayer, RequestTrace};
+//!
+//! let service = ServiceBuilder::new()
+//!     .layer(ImageTraceLayer::new())
+//!     .service(service_fn(async |request: Request<hyper::body::Incoming>| {
+//!         RequestTrace::from_extensions(request.extensions()).set_route("/resize/{options}");
+//!         Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+//!     }));
+//! let service = hyper_util::service::TowerToHyperService::new(service);
+//! ```
+//!
+//! # tonic
+//!
+//! A request with content type `application/grpc` is a call: its span is named after the method and
+//! has `rpc.*` attributes, its duration is `rpc.server.call.duration` and not
+//! `http.server.request.duration` (semconv rpc). The status is that of the trailers, or of a head
+//! that is the whole answer. All of it: `examples/tonic_thumbnailer`.
+//!
+//! ```no_run
+//! use tonic::transport::{Server, server::TcpConnectInfo};
+//! use tower_image_trace::ImageTraceLayer;
+//!
+//! let trace = ImageTraceLayer::builder()
+//!     .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
+//!     .build();
+//! let server = Server::builder().layer(trace);
+//! ```
+//!
+//! # Order in a `ServiceBuilder`
+//!
+//! The first layer is the outermost.
+//!
+//! | layer | place | why |
+//! |---|---|---|
+//! | CORS | outside | preflights are answered by it and are no image requests |
+//! | catch-panic | outside | the panic passes through the span, which then has its message |
+//! | [`RequestsInProgressLayer`](crate::RequestsInProgressLayer) | outside | counts what the others refuse, too |
+//! | `ImageTraceLayer` | | |
+//! | timeout | inside | the span has the status that the client gets, and the stage that was cut off says so; outside, the request is recorded as cancelled |
+//! | load-shed, concurrency limit, rate limit | inside | refusals are recorded |
+//! | compression | inside | `http.response.body.size` is what goes over the wire |
+//! | authorization | inside | refusals are recorded, with their status |
+//!
+//! # Behind a load balancer
+//!
+//! Anyone can send `traceparent`, `baggage` and `X-Forwarded-For`. With
+//! [`trust_only`](ImageTraceLayerBuilder::trust_only) only your own callers' traces are continued,
+//! and with [`trusted_proxies`](ImageTraceLayerBuilder::trusted_proxies) the forwarding headers
+//! count only when one of your proxies wrote them:
+//!
+//! ```
+//! use tower_image_trace::{ImageTraceLayer, Trust, trace::Networks};
+//!
+//! let own: Networks = "10.0.0.0/8, fd00::/8".parse()?;
+//! let layer = ImageTraceLayer::builder()
+//!     .trust_only(own.clone(), Trust::Link)
+//!     .trusted_proxies(own)
+//!     .build();
+//! # Ok::<(), tower_image_trace::trace::NetworksError>(())
+//! ```
+//!
+//! # `tracing` spans
+//!
+//! With a `tracing-opentelemetry` layer in the subscriber, spans of `#[tracing::instrument]` are
+//! children of the root span, or of the stage in which they are made
+//! ([`run`](crate::Stage::run), [`run_blocking`](crate::Stage::run_blocking),
+//! [`attach`](crate::Stage::attach), [`in_scope`](crate::Stage::in_scope)). Give it a tracer of the
+//! same provider. The exporter's own HTTP client has `tracing` spans too (`h2`, `hyper`), and each
+//! that is exported makes new ones; filter them out for that layer:
+//! `tracing_opentelemetry::layer().with_filter(Targets::new().with_default(INFO).with_target("h2", OFF).with_target("hyper", OFF))`.
 mod addresses;
 mod attributes;
 mod body;

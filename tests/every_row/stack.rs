@@ -26,10 +26,14 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use opentelemetry::{Context, trace::TraceContextExt};
+use opentelemetry::{
+    Context,
+    trace::{SpanKind, TraceContextExt},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Notify,
+    task::JoinHandle,
 };
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
@@ -38,7 +42,9 @@ use tower_image_trace::{
 };
 
 use super::rows::Row;
-use crate::support::Recorder;
+use crate::support::{Recorder, recorder::Span};
+
+pub type Answer = Pin<Box<dyn Future<Output = hyper::Result<Response<Incoming>>> + Send>>;
 
 type AnyBody = UnsyncBoxBody<Bytes, BoxError>;
 
@@ -174,10 +180,9 @@ impl Server {
         }
     }
 
-    /// Sends the row's request, and takes as much of the answer as the row's client does.
-    pub async fn send(&self, row: &Row) {
+    /// Sends a request on a connection of its own, which goes on until it is aborted.
+    pub async fn open(&self, method: &str, name: &str) -> (JoinHandle<()>, Answer) {
         let authority = format!("localhost:{}", self.address.port());
-        let (name, method) = (row.name, row.method);
         let request = match self.stack {
             Stack::Tonic => Request::post(format!("http://{authority}/rows.v1.Rows/{name}"))
                 .header("content-type", "application/grpc")
@@ -201,26 +206,25 @@ impl Server {
             .unwrap();
 
         let io = TokioIo::new(TcpStream::connect(self.address).await.unwrap());
-        let (connection, answer): (_, Pin<Box<dyn Future<Output = _> + Send>>) =
-            if self.stack.is_http2() {
-                let (mut sender, connection) =
-                    hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
-                        .await
-                        .unwrap();
-                let connection = tokio::spawn(async { drop(connection.await) });
-                (
-                    connection,
-                    Box::pin(async move { sender.send_request(request).await }),
-                )
-            } else {
-                let (mut sender, connection) =
-                    hyper::client::conn::http1::handshake(io).await.unwrap();
-                let connection = tokio::spawn(async { drop(connection.await) });
-                (
-                    connection,
-                    Box::pin(async move { sender.send_request(request).await }),
-                )
-            };
+        if self.stack.is_http2() {
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+                    .await
+                    .unwrap();
+            let connection = tokio::spawn(async { drop(connection.await) });
+            let answer = async move { sender.send_request(request).await };
+            (connection, Box::pin(answer))
+        } else {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+            let connection = tokio::spawn(async { drop(connection.await) });
+            let answer = async move { sender.send_request(request).await };
+            (connection, Box::pin(answer))
+        }
+    }
+
+    /// Sends the row's request, and takes as much of the answer as the row's client does.
+    pub async fn send(&self, row: &Row) {
+        let (connection, answer) = self.open(row.method, row.name).await;
         match row.client {
             Client::Reads => {
                 // An error is a connection that a failed service closed.
@@ -230,7 +234,7 @@ impl Server {
             }
             Client::LeavesTheHandler => {
                 tokio::select! {
-                    _ = answer => panic!("{name} must hang"),
+                    _ = answer => panic!("{} must hang", row.name),
                     () = self.hangs.notified() => {}
                 }
             }
@@ -243,18 +247,16 @@ impl Server {
     }
 
     pub async fn wait_for_the_end(&self) {
-        while self.in_progress.requests() > 0 || self.recorder.spans().is_empty() {
+        // The root is exported after its stages, and both after they count as ended.
+        while self.in_progress.requests() > 0 || self.roots().is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        // The root is exported after its stages.
-        while !self
-            .recorder
-            .spans()
-            .iter()
-            .any(|span| span.0.span_kind == opentelemetry::trace::SpanKind::Server)
-        {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+    }
+
+    pub fn roots(&self) -> Vec<Span> {
+        let mut roots = self.recorder.spans();
+        roots.retain(|span| span.0.span_kind == SpanKind::Server);
+        roots
     }
 }
 

@@ -7,7 +7,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::workers::Workers;
 use super::{Limits, OnDrop, Service, serve};
 
 /// An origin whose answer waits for a permit, and tells when it is asked and when that request is over.
@@ -92,24 +91,4 @@ async fn a_client_that_leaves_frees_its_worker() {
     origin.answers.add_permits(1);
     let answer = service.resize("w:9", "/held.jpg").await;
     assert_eq!(answer.status, StatusCode::OK);
-}
-
-#[tokio::test]
-async fn a_client_that_leaves_the_queue_frees_its_place() {
-    let workers = Workers::new(1, 1);
-    let worker = workers.acquire().await.unwrap();
-    let mut waiting = Box::pin(workers.acquire());
-    tokio::select! {
-        biased;
-        _ = &mut waiting => panic!("there is no second worker"),
-        () = std::future::ready(()) => {}
-    }
-    workers.acquire().await.unwrap_err();
-    drop(waiting);
-    let waiting = tokio::spawn({
-        let workers = workers.clone();
-        async move { workers.acquire().await }
-    });
-    drop(worker);
-    waiting.await.unwrap().unwrap();
 }

@@ -196,7 +196,7 @@ async fn a_full_queue_is_an_error_of_the_queue() {
     let service = Service::with(origin::start().await.unwrap(), limits).await;
     service.resize("w:9", "/chelsea.png").await;
     let trace = service.trace().await;
-    let sentence = "all workers are busy and the queue is full: try again in a second";
+    let sentence = "all workers are busy and the queue is full";
     assert_eq!(trace.names(), ["queue", ROOT]);
     assert_eq!(trace.error("queue"), sentence);
     trace.has(ROOT, &[("error.type", "503")]);

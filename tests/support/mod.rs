@@ -7,5 +7,6 @@ pub mod download;
 #[allow(dead_code)]
 pub mod otlp;
 pub mod recorder;
+pub mod registry;
 
 pub use self::{body::ChannelBody, recorder::Recorder};

@@ -1,0 +1,129 @@
+//! Gauges end with what registered them, and none can stop the others.
+
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
+use tower_image_trace::{Protocol, RequestsInProgress, Telemetry, metrics::Gauges};
+
+use crate::support::{Recorder, otlp::OtlpServer};
+
+#[test]
+fn gauges_are_reported_until_they_are_dropped() {
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    let counts = RequestsInProgress::default();
+    gauges.in_progress(&counts);
+    let image = counts.image();
+    assert_eq!(recorder.only_series("requests_in_progress").sum, 0.0);
+    assert_eq!(recorder.only_series("images_in_progress").sum, 1.0);
+    drop(image);
+    assert_eq!(recorder.only_series("images_in_progress").sum, 0.0);
+    drop(gauges);
+    assert_eq!(recorder.series("requests_in_progress"), []);
+    assert_eq!(recorder.series("images_in_progress"), []);
+}
+
+#[test]
+fn a_gauge_without_a_value_is_not_reported() {
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    gauges.gauge("memory.allocated", "By", "Bytes.", || None);
+    assert_eq!(recorder.series("memory.allocated"), []);
+}
+
+#[test]
+fn the_last_one_of_a_name_is_reported() {
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    let held = Arc::new(());
+    let first = Arc::clone(&held);
+    gauges.gauge("memory.allocated", "By", "Bytes.", move || {
+        let _held = &first;
+        Some(1)
+    });
+    gauges.gauge("memory.allocated", "By", "Bytes.", || Some(2));
+    assert_eq!(Arc::strong_count(&held), 1, "the first closure is dropped");
+    assert_eq!(recorder.only_series("memory.allocated").sum, 2.0);
+}
+
+#[test]
+fn a_gauge_that_panics_is_not_asked_again_and_stops_no_other() {
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    let asked = Arc::new(AtomicU64::new(0));
+    let panics = Arc::clone(&asked);
+    gauges.gauge("before", "1", "Before.", || Some(1));
+    gauges.gauge("panics", "1", "Panics.", move || {
+        panics.fetch_add(1, Ordering::Relaxed);
+        panic!("in a gauge");
+    });
+    gauges.gauge("after", "1", "After.", || Some(3));
+    for _ in 0..3 {
+        assert_eq!(recorder.only_series("before").sum, 1.0);
+        assert_eq!(recorder.series("panics"), []);
+        assert_eq!(recorder.only_series("after").sum, 3.0);
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_thousand_telemetries_leak_nothing_and_report_nothing_twice() {
+    let server = OtlpServer::start();
+    let held = Arc::new(());
+    for number in 0..1_000 {
+        let telemetry = Telemetry::builder()
+            .vars([("", ""); 0])
+            .endpoint(server.endpoint())
+            .protocol(Protocol::Http)
+            .metrics(true)
+            .build()
+            .unwrap();
+        let (_, counts) = telemetry.in_progress_layer();
+        let held = Arc::clone(&held);
+        let gauge = move || {
+            let _held = &held;
+            Some(number)
+        };
+        telemetry.gauges().gauge("number", "1", "Which one.", gauge);
+        let image = counts.image();
+        drop(telemetry);
+        drop(image);
+    }
+    assert_eq!(Arc::strong_count(&held), 1, "all closures are dropped");
+
+    let received = server.metrics();
+    let values = |name: &str| -> Vec<i64> {
+        let metrics = received.iter().filter(|metric| metric.name == name);
+        metrics
+            .flat_map(|metric| match metric.data.as_ref().unwrap() {
+                Data::Gauge(gauge) => &gauge.data_points,
+                other => panic!("{name} is no gauge: {other:?}"),
+            })
+            .map(|point| match point.value.unwrap() {
+                Value::AsInt(value) => value,
+                Value::AsDouble(_) => panic!("{name} is an integer"),
+            })
+            .collect()
+    };
+    assert!(values("number").into_iter().eq(0..1_000));
+    for (name, value) in [("requests_in_progress", 0), ("images_in_progress", 1)] {
+        let values = values(name);
+        assert_eq!(values.len(), 1_000, "{name}");
+        assert!(values.iter().all(|found| *found == value), "{name}");
+    }
+
+    // Other tests have threads of these names too, but nothing like a thousand.
+    if let Ok(threads) = fs::read_dir("/proc/self/task") {
+        let ours = threads
+            .filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("comm")).ok())
+            .filter(|name| name.starts_with("image-trace") || name.contains("PeriodicReader"))
+            .count();
+        assert!(ours < 500, "{ours} threads");
+    }
+}

@@ -1,0 +1,228 @@
+//! `examples/tonic_thumbnailer`, called by tonic's client over real connections.
+
+#[path = "../examples/tonic_thumbnailer/api.rs"]
+mod api;
+#[path = "../examples/tonic_thumbnailer/service.rs"]
+mod service;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use tokio::net::TcpListener;
+use tonic::{
+    Code, Request,
+    client::Grpc,
+    transport::{
+        Channel, Endpoint, Server,
+        server::{TcpConnectInfo, TcpIncoming},
+    },
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_prost::ProstCodec;
+use tower_image_trace::{RequestsInProgress, RequestsInProgressLayer, trace::Skip};
+
+use self::api::{
+    Picture, RESIZE, RESIZE_MANY, ResizeManyRequest, ResizeRequest, ThumbnailerServer,
+};
+use crate::support::{Recorder, recorder::Span};
+
+const PICTURE: &[u8] = include_bytes!("../examples/image_proxy/images/chelsea.png");
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+struct Service {
+    recorder: Recorder,
+    in_progress: RequestsInProgress,
+    channel: Channel,
+    client: Grpc<Channel>,
+}
+
+impl Service {
+    async fn start() -> Self {
+        let recorder = Recorder::new();
+        let (count, in_progress) = RequestsInProgressLayer::pair();
+        let trace = recorder
+            .builder()
+            .filter(|parts| match parts.uri.path() {
+                "/grpc.health.v1.Health/Check" => Skip::Span,
+                _ => Skip::Nothing,
+            })
+            .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
+            .build();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<ThumbnailerServer>().await;
+        let server = Server::builder()
+            .layer(count)
+            .layer(trace)
+            .add_service(health_service)
+            .add_service(ThumbnailerServer)
+            .serve_with_incoming(TcpIncoming::from(listener));
+        tokio::spawn(server);
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        Self {
+            recorder,
+            in_progress,
+            client: Grpc::new(channel.clone()),
+            channel,
+        }
+    }
+
+    async fn resize(&mut self, request: Request<ResizeRequest>) -> Result<Picture, tonic::Status> {
+        self.client.ready().await.unwrap();
+        let codec = ProstCodec::<ResizeRequest, Picture>::default();
+        let path = PathAndQuery::from_static(RESIZE);
+        let response = self.client.unary(request, path, codec).await?;
+        Ok(response.into_inner())
+    }
+
+    async fn resize_many(&mut self, widths: Vec<u32>) -> tonic::Streaming<Picture> {
+        self.client.ready().await.unwrap();
+        let request = Request::new(ResizeManyRequest {
+            source: Bytes::from_static(PICTURE),
+            widths,
+        });
+        let codec = ProstCodec::<ResizeManyRequest, Picture>::default();
+        let path = PathAndQuery::from_static(RESIZE_MANY);
+        let response = self.client.server_streaming(request, path, codec).await;
+        response.unwrap().into_inner()
+    }
+
+    /// The root spans, once so many requests are over.
+    async fn roots(&self, count: usize) -> Vec<Span> {
+        loop {
+            let mut roots = self.recorder.spans();
+            roots.retain(|span| span.0.span_kind == opentelemetry::trace::SpanKind::Server);
+            if roots.len() >= count && self.in_progress.requests() == 0 {
+                assert_eq!(roots.len(), count);
+                self.recorder.assert_nothing_active();
+                return roots;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+fn resize(width: u32) -> Request<ResizeRequest> {
+    Request::new(ResizeRequest {
+        source: Bytes::from_static(PICTURE),
+        width,
+    })
+}
+
+#[tokio::test]
+async fn a_call_continues_its_callers_trace() {
+    let mut service = Service::start().await;
+    let mut request = resize(100);
+    let parent = format!("00-{TRACE}-{SPAN}-01").parse().unwrap();
+    request.metadata_mut().insert("traceparent", parent);
+    let picture = service.resize(request).await.unwrap();
+    assert_eq!((picture.width, picture.height), (100, 67));
+    assert!(picture.jpeg.starts_with(&[0xff, 0xd8]));
+
+    let [root] = <[Span; 1]>::try_from(service.roots(1).await).unwrap();
+    root.assert_no_error();
+    assert_eq!(root.name(), "thumbs.v1.Thumbnailer/Resize");
+    assert_eq!(root.trace_id().to_string(), TRACE);
+    assert_eq!(root.parent().to_string(), SPAN);
+    assert_eq!(root.get("rpc.response.status_code").as_deref(), Some("OK"));
+    assert_eq!(root.get("client.address").as_deref(), Some("127.0.0.1"));
+    let stage = service.recorder.span("processing_image");
+    assert_eq!(stage.parent(), root.id());
+    assert_eq!(
+        stage.get("image.processing.options").as_deref(),
+        Some("w:100")
+    );
+}
+
+#[tokio::test]
+async fn a_refused_call_has_the_code_that_its_client_sees() {
+    let mut service = Service::start().await;
+    let status = service.resize(resize(0)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    let [root] = <[Span; 1]>::try_from(service.roots(1).await).unwrap();
+    assert_eq!(
+        root.get("rpc.response.status_code").as_deref(),
+        Some("INVALID_ARGUMENT")
+    );
+    assert_eq!(root.get("error.type"), None);
+    let stage = service.recorder.span("processing_image");
+    stage.assert_error(
+        &stage.get("error.type").unwrap(),
+        "a thumbnail is 1 to 4096 pixels wide, not 0",
+    );
+}
+
+#[tokio::test]
+async fn a_stream_is_one_span_to_its_last_message() {
+    let mut service = Service::start().await;
+    let mut pictures = service.resize_many(vec![10, 20, 30]).await;
+    let mut widths = Vec::new();
+    while let Some(picture) = pictures.message().await.unwrap() {
+        widths.push(picture.width);
+    }
+    assert_eq!(widths, [10, 20, 30]);
+    let [root] = <[Span; 1]>::try_from(service.roots(1).await).unwrap();
+    root.assert_no_error();
+    assert_eq!(root.name(), "thumbs.v1.Thumbnailer/ResizeMany");
+    assert_eq!(root.get("rpc.response.status_code").as_deref(), Some("OK"));
+    assert_eq!(service.recorder.spans().len(), 4);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_midway_cancels_the_call() {
+    let mut service = Service::start().await;
+    let mut pictures = service.resize_many(vec![10; 1_000_000]).await;
+    pictures.message().await.unwrap().unwrap();
+    drop(pictures);
+    let [root] = <[Span; 1]>::try_from(service.roots(1).await).unwrap();
+    root.assert_no_error();
+    assert_eq!(root.name(), "thumbs.v1.Thumbnailer/ResizeMany");
+    assert_eq!(
+        root.get("rpc.response.status_code").as_deref(),
+        Some("CANCELLED")
+    );
+    let phase = root.get("image.request.cancelled").unwrap();
+    assert!(
+        ["response_body", "processing_image"].contains(&&*phase),
+        "{phase}"
+    );
+}
+
+#[tokio::test]
+async fn a_deadline_that_passes_cancels_the_call() {
+    let mut service = Service::start().await;
+    service.resize(resize(10)).await.unwrap();
+    // Far more work than there is time for.
+    let mut request = resize(4096);
+    request.set_timeout(Duration::from_millis(5));
+    service.resize(request).await.unwrap_err();
+    let roots = service.roots(2).await;
+    let root = &roots[1];
+    root.assert_no_error();
+    assert_eq!(root.name(), "thumbs.v1.Thumbnailer/Resize");
+    assert_eq!(
+        root.get("rpc.response.status_code").as_deref(),
+        Some("CANCELLED")
+    );
+    assert!(root.get("image.request.cancelled").is_some());
+}
+
+#[tokio::test]
+async fn the_health_service_is_measured_and_has_no_spans() {
+    let service = Service::start().await;
+    let mut health = HealthClient::new(service.channel.clone());
+    let request = HealthCheckRequest {
+        service: "thumbs.v1.Thumbnailer".to_owned(),
+    };
+    assert_eq!(health.check(request).await.unwrap().into_inner().status, 1);
+    assert!(service.roots(0).await.is_empty());
+    let series = service.recorder.only_series("rpc.server.call.duration");
+    assert_eq!(
+        series.attributes["rpc.method"],
+        "grpc.health.v1.Health/Check"
+    );
+}
