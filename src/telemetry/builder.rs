@@ -15,7 +15,8 @@ use super::sampler::Sampler;
 use crate::console::ConsoleExporter;
 use crate::propagation::Propagators;
 
-use super::settings::{Code, PREFIX, Protocol, Secret, Settings};
+use super::resolve::{Code, Secret};
+use super::settings::{PREFIX, Protocol, Settings};
 
 /// The settings of [`Telemetry`] in code; the environment fills in what code leaves open.
 ///

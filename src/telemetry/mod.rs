@@ -67,6 +67,7 @@ mod logs;
 mod metric_exporter;
 mod queue;
 mod report;
+mod resolve;
 mod resource;
 mod sampler;
 mod self_metrics;

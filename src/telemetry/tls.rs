@@ -19,7 +19,7 @@ use rustls::{
 };
 
 use super::error::SettingError;
-use super::settings::Pem;
+use super::resolve::Pem;
 
 /// How to prove who is who: checked certificates, ready for use.
 #[derive(Clone)]
