@@ -41,7 +41,8 @@
 //! ```
 //!
 //! Where to look: [`trace`] is the layer and the root span, [`request`] the handle and its stages,
-//! [`in_progress`] the counts, [`propagation`] the wire formats, `telemetry` the way from settings to
+//! [`in_progress`] the counts, [`download`] the layer for what the service fetches, [`metrics`] the pools
+//! and gauges, [`propagation`] the wire formats, `telemetry` the way from settings to
 //! running providers, `console` the waterfall, [`attribute`] the names of the crate's own attributes.
 //!
 //! # Features
@@ -53,6 +54,11 @@
 //! | `console` | yes | the waterfall on the terminal |
 //! | `otlp-grpc`, `otlp-http` | yes | `Telemetry` with OTLP over gRPC, over HTTP with protobuf |
 //! | `telemetry` | yes | what these three have in common: `Telemetry`, `Settings` |
+//! | `hyper-client` | yes | `DownloadLayer` knows hyper's errors and the addresses it connects to |
+//! | `logs` | | the service's `tracing` events over OTLP, trace ids in ordinary log lines |
+//! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
+//! | `process`, `tokio-metrics` | | metrics of the process (Linux), of the tokio runtime |
+//! | `libvips` | | libvips' memory; needs `libvips-dev` |
 //!
 //! Without any of them the middleware needs the OpenTelemetry API and nothing of its SDK.
 #![forbid(unsafe_code)]
