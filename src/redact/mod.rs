@@ -236,11 +236,9 @@ fn authority(url: &str) -> Option<(usize, usize)> {
 fn plain_url(text: &str) -> Option<usize> {
     text.match_indices(":/").find_map(|(colon, _)| {
         let before = &text[..colon];
-        let scheme = before
-            .rfind(|letter: char| {
-                !letter.is_ascii_alphanumeric() && !matches!(letter, '+' | '-' | '.')
-            })
-            .map_or(before, |end| &before[end + 1..]);
+        let is_of_scheme =
+            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.');
+        let scheme = &before[before.trim_end_matches(is_of_scheme).len()..];
         let scheme = scheme.trim_start_matches(|letter: char| !letter.is_ascii_alphabetic());
         let is_url = if text[colon..].starts_with("://") {
             !scheme.is_empty()

@@ -199,3 +199,29 @@ fn what_is_nested_too_deep_is_redacted_unseen() {
     assert!(!redacted.contains("s3cret"), "{redacted}");
     assert!(redacted.contains(REDACTED));
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_panics(
+        pieces in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "é", "://", ":/", "%", "%3A", "%2F", "%e9", "?", "#", "@", "http", "aHR0cHM6Ly9h",
+                "/", "=", "&", "sig=", "a", " ", "\u{0}", ".",
+            ]),
+            0..30,
+        ),
+    ) {
+        let text = pieces.concat();
+        for source_urls in [SourceUrls::Full, SourceUrls::Redacted, SourceUrls::OriginOnly] {
+            let redaction = Redaction {
+                source_urls,
+                ..Redaction::default()
+            };
+            redaction.path(&text);
+            redaction.query(&text);
+            redaction.message(&text);
+            redaction.source_url(&text);
+        }
+        origin(&text);
+    }
+}
