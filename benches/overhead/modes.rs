@@ -43,6 +43,7 @@ pub(crate) struct Mode {
 }
 
 const BARE: &str = "baseline";
+const UNCALLED: &str = "baseline, no traceparent";
 const POLLED: &str = "baseline, further polls";
 const ROUTER: &str = "baseline, axum router and layer";
 
@@ -82,6 +83,13 @@ pub(crate) fn modes() -> Vec<Mode> {
         floor("floor: traces and metrics", by_hand(&floor_both, handle)),
         mode("disabled", BARE, None, layered(&disabled, handle)),
         mode("filtered out", BARE, None, layered(&filtered, handle)),
+        mode(UNCALLED, UNCALLED, None, without_caller(bare(handle))),
+        mode(
+            "filtered out, no traceparent",
+            UNCALLED,
+            None,
+            without_caller(layered(&filtered, handle)),
+        ),
         over(
             "floor: sampled out",
             "sampled out",
@@ -172,6 +180,16 @@ where
 {
     let layer = layer.clone();
     Box::new(move |request| sender(layer.layer(service_fn(handler.clone())), request))
+}
+
+/// The same for a request that no trace came with, as health checks are.
+fn without_caller(start: Box<Start>) -> Box<Start> {
+    Box::new(move |request| {
+        let mut request = request.clone();
+        request.headers_mut().remove("traceparent");
+        request.headers_mut().remove("tracestate");
+        start(&request)
+    })
 }
 
 fn routed(layer: &ImageTraceLayer) -> Box<Start> {

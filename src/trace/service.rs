@@ -60,7 +60,10 @@ where
         let Some(config) = &self.config else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
-        let (mut active, request) = config.begin(request);
+        let (active, request) = config.begin(request);
+        let Some(mut active) = active else {
+            return ResponseFuture::new(self.inner.call(request), None);
+        };
         let _current = active.attach();
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(future) => ResponseFuture::new(future, Some(active)),
@@ -75,18 +78,17 @@ where
 }
 
 impl Config {
-    /// Opens the root span and puts the handle into the request.
-    fn begin<B>(self: &Arc<Self>, request: Request<B>) -> (Active, Request<B>) {
+    /// Opens the root span and puts the handle into the request; there is nothing to be active for
+    /// a request that is skipped and that no caller sent a context with.
+    fn begin<B>(self: &Arc<Self>, request: Request<B>) -> (Option<Active>, Request<B>) {
         let (skip, trust, mut request) = self.decide(request);
         let (mut parent, mut links) = self.parent(trust, &request);
         if skip == Skip::All {
-            return (
-                Active {
-                    context: parent,
-                    finish: None,
-                },
-                request,
-            );
+            let active = carries_anything(&parent).then_some(Active {
+                context: parent,
+                finish: None,
+            });
+            return (active, request);
         }
         let addresses = Addresses::of(&self.addresses, &request);
         let facts = Facts::of(self, &request, &addresses);
@@ -121,13 +123,11 @@ impl Config {
             .extensions_mut()
             .insert(RequestTrace::new(Arc::clone(&state)));
         let finish = Finish::new(state, facts, started, started_at);
-        (
-            Active {
-                context,
-                finish: Some(finish),
-            },
-            request,
-        )
+        let active = Active {
+            context,
+            finish: Some(finish),
+        };
+        (Some(active), request)
     }
 
     /// Asks the filter and the trust rule, where there are any.
@@ -166,6 +166,13 @@ impl Config {
             }
         }
     }
+}
+
+/// Whether a context would make a difference to what is called in it.
+fn carries_anything(context: &Context) -> bool {
+    context.has_active_span()
+        || !context.baggage().is_empty()
+        || continued_trace_id(context).is_some()
 }
 
 /// For a trace that was begun without a sampling decision: the sampler would take a parent for a
