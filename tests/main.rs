@@ -41,6 +41,8 @@ mod support;
 #[cfg(feature = "aws")]
 mod telemetry_aws;
 #[cfg(feature = "logs")]
+#[cfg(feature = "logs")]
+mod telemetry_console;
 mod telemetry_logs;
 mod telemetry_self_metrics;
 mod telemetry_settings;

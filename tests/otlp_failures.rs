@@ -10,12 +10,14 @@ use std::{
 
 use http::StatusCode;
 use opentelemetry::{
+    KeyValue,
     metrics::MeterProvider,
     trace::{Tracer, TracerProvider},
 };
 use tonic::Code;
 use tower_image_trace::{
-    Protocol, Telemetry, TelemetryBuilder, TelemetryError, telemetry::TelemetryEvent,
+    Protocol, Telemetry, TelemetryBuilder, TelemetryError,
+    telemetry::{SignalStats, TelemetryEvent},
 };
 
 use crate::support::otlp::{Behaviour, OtlpServer, PATIENCE};
@@ -35,11 +37,95 @@ const QUICK: [(&str, &str); 2] = [
     ("OTEL_BSP_EXPORT_TIMEOUT", "1000"),
 ];
 
-/// Sends spans as soon as they end, and tries for as long as the tests wait.
-const STUBBORN: [(&str, &str); 2] = [
-    ("OTEL_BSP_SCHEDULE_DELAY", "10"),
-    ("OTEL_BSP_EXPORT_TIMEOUT", "30000"),
-];
+/// What is exported, as soon as it is there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Signal {
+    Spans,
+    DataPoints,
+}
+
+impl Signal {
+    /// Only this signal is on, and is tried for as long as the tests wait.
+    fn builder(self, endpoint: String, protocol: Protocol) -> TelemetryBuilder {
+        let vars = match self {
+            Self::Spans => [
+                ("OTEL_BSP_SCHEDULE_DELAY", "10"),
+                ("OTEL_BSP_EXPORT_TIMEOUT", "30000"),
+            ],
+            Self::DataPoints => [
+                ("OTEL_TRACES_EXPORTER", "none"),
+                ("OTEL_METRIC_EXPORT_TIMEOUT", "30000"),
+            ],
+        };
+        builder(endpoint, protocol, &vars).metrics(self == Self::DataPoints)
+    }
+
+    /// As telemetry's events call it.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Spans => "spans",
+            Self::DataPoints => "data points",
+        }
+    }
+
+    fn record(self, telemetry: &Telemetry, count: usize) {
+        if self == Self::Spans {
+            return record(telemetry, count);
+        }
+        let meter = telemetry.meter_provider().meter("test");
+        let pictures = meter.u64_counter("pictures").build();
+        for number in 0..count {
+            pictures.add(1, &[KeyValue::new("number", number as i64)]);
+        }
+    }
+
+    /// Does not wait for the collector.
+    fn record_and_send(self, telemetry: &Telemetry, count: usize) {
+        self.record(telemetry, count);
+        if self == Self::DataPoints {
+            telemetry.meter_provider().force_flush().unwrap();
+        }
+    }
+
+    fn wait_for(self, server: &OtlpServer, count: usize) {
+        match self {
+            Self::Spans => drop(server.wait_for_spans(count)),
+            Self::DataPoints => drop(server.wait_for_metric("pictures")),
+        }
+    }
+
+    fn stats(self, telemetry: &Telemetry) -> SignalStats {
+        match self {
+            Self::Spans => telemetry.span_stats(),
+            Self::DataPoints => telemetry.data_point_stats(),
+        }
+    }
+
+    /// Data points of telemetry's own metrics come on top of those recorded.
+    #[track_caller]
+    fn assert_count(self, counted: u64, recorded: u64) {
+        match self {
+            Self::Spans => assert_eq!(counted, recorded),
+            Self::DataPoints => assert!(counted >= recorded, "{counted} < {recorded}"),
+        }
+    }
+}
+
+/// Runs a test over both protocols for traces and for metrics, all at once.
+fn for_each(test: impl Fn(Protocol, Signal) + Sync) {
+    let test = &test;
+    std::thread::scope(|scope| {
+        for protocol in PROTOCOLS {
+            for signal in [Signal::Spans, Signal::DataPoints] {
+                let name = format!("{protocol} {signal:?}");
+                let thread = std::thread::Builder::new().name(name);
+                thread
+                    .spawn_scoped(scope, move || test(protocol, signal))
+                    .unwrap();
+            }
+        }
+    });
+}
 
 fn record(telemetry: &Telemetry, spans: usize) {
     let tracer = telemetry.tracer_provider().tracer("test");
@@ -98,31 +184,34 @@ fn refuse(http: StatusCode, grpc: Code, retry_after: Option<Duration>) -> Behavi
 
 #[test]
 fn down_at_the_start_and_again_later() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         let address = OtlpServer::start().address();
         let log = Log::default();
         let telemetry = log
-            .listen(builder(address.to_string(), protocol, &STUBBORN))
+            .listen(signal.builder(address.to_string(), protocol))
             .build()
             .unwrap();
-        record(&telemetry, 1);
-        log.wait_for("exporting spans failed: client error (Connect)");
+        signal.record_and_send(&telemetry, 1);
+        let what = signal.what();
+        log.wait_for(&format!("exporting {what} failed: client error (Connect)"));
 
         let server = OtlpServer::start_at(address);
-        server.wait_for_spans(1);
-        log.wait_for("exporting spans works again");
+        signal.wait_for(&server, 1);
+        log.wait_for(&format!("exporting {what} works again"));
         drop(server);
-        record(&telemetry, 2);
+        signal.record_and_send(&telemetry, 2);
         let server = OtlpServer::start_at(address);
-        server.wait_for_spans(2);
+        signal.wait_for(&server, 2);
         telemetry.shutdown_blocking(PATIENCE).unwrap();
-        assert_eq!(telemetry.span_stats().exported, 3);
+        let stats = signal.stats(&telemetry);
+        signal.assert_count(stats.exported, 3);
+        assert_eq!((stats.failed, stats.dropped), (0, 0));
         assert!(
-            log.says("the first spans were exported"),
+            log.says(&format!("the first {what} were exported")),
             "{:#?}",
             log.lines()
         );
-    }
+    });
 }
 
 /// The default settings get over a restart of the collector that takes 5 s, at 1,000 spans/s.
@@ -170,18 +259,19 @@ fn an_outage_of_5_s_over_http() {
 
 #[test]
 fn hanging() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         let server = OtlpServer::start();
         server.behave(Behaviour::Hang);
         let log = Log::default();
-        let builder =
-            builder(server.endpoint(), protocol, &STUBBORN).timeout(Duration::from_millis(200));
+        let builder = signal
+            .builder(server.endpoint(), protocol)
+            .timeout(Duration::from_millis(200));
         let telemetry = log.listen(builder).build().unwrap();
-        record(&telemetry, 1);
+        signal.record_and_send(&telemetry, 1);
         log.wait_for("no answer within 200ms");
         server.behave(Behaviour::Accept);
-        server.wait_for_spans(1);
-    }
+        signal.wait_for(&server, 1);
+    });
 }
 
 #[test]
@@ -200,24 +290,27 @@ fn slow() {
 
 #[test]
 fn resetting_connections() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let telemetry = builder(address.to_string(), protocol, &STUBBORN)
+        let telemetry = signal
+            .builder(address.to_string(), protocol)
             .build()
             .unwrap();
-        record(&telemetry, 1);
+        signal.record_and_send(&telemetry, 1);
         for _ in 0..3 {
             drop(listener.accept().unwrap());
         }
         drop(listener);
-        OtlpServer::start_at(address).wait_for_spans(1);
-    }
+        let server = OtlpServer::start_at(address);
+        signal.wait_for(&server, 1);
+        telemetry.shutdown_blocking(PATIENCE).unwrap();
+    });
 }
 
 #[test]
 fn refusing_for_good() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         for (http, grpc, expected) in [
             (
                 StatusCode::BAD_REQUEST,
@@ -244,57 +337,55 @@ fn refusing_for_good() {
             server.behave(refuse(http, grpc, None));
             let log = Log::default();
             let telemetry = log
-                .listen(builder(server.endpoint(), protocol, &STUBBORN))
+                .listen(signal.builder(server.endpoint(), protocol))
                 .build()
                 .unwrap();
-            record(&telemetry, 3);
+            signal.record(&telemetry, 3);
             let flushed = telemetry.force_flush_blocking(PATIENCE);
-            assert!(
-                matches!(flushed, Err(TelemetryError::Undelivered { lost: 3 })),
-                "{flushed:?}"
-            );
+            let Err(TelemetryError::Undelivered { lost }) = flushed else {
+                panic!("{flushed:?}");
+            };
+            signal.assert_count(lost, 3);
             let expected = expected[usize::from(protocol == Protocol::Grpc)];
             assert!(
-                log.says(&format!("3 spans were lost: {expected}")),
+                log.says(&format!("{lost} {} were lost: {expected}", signal.what())),
                 "{:#?}",
                 log.lines()
             );
-            assert_eq!(telemetry.span_stats().failed, 3);
+            assert_eq!(signal.stats(&telemetry).failed, lost);
             assert_eq!(server.requests().len(), 1, "no second attempt");
 
             server.behave(Behaviour::Accept);
-            record(&telemetry, 2);
+            signal.record(&telemetry, 2);
             telemetry.force_flush_blocking(PATIENCE).unwrap();
-            assert_eq!(telemetry.span_stats().exported, 2);
+            signal.assert_count(signal.stats(&telemetry).exported, 2);
         }
-    }
+    });
 }
 
 #[test]
 fn overloaded() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         for (http, grpc) in [
             (StatusCode::TOO_MANY_REQUESTS, Code::Unavailable),
             (StatusCode::SERVICE_UNAVAILABLE, Code::Aborted),
         ] {
             let server = OtlpServer::start();
             server.behave(refuse(http, grpc, None));
-            let telemetry = builder(server.endpoint(), protocol, &STUBBORN)
-                .build()
-                .unwrap();
-            record(&telemetry, 3);
+            let telemetry = signal.builder(server.endpoint(), protocol).build().unwrap();
+            signal.record_and_send(&telemetry, 3);
             server.wait_for_requests(2);
             server.behave(Behaviour::Accept);
-            server.wait_for_spans(3);
+            signal.wait_for(&server, 3);
             telemetry.shutdown_blocking(PATIENCE).unwrap();
-            assert_eq!(telemetry.span_stats().failed, 0);
+            assert_eq!(signal.stats(&telemetry).failed, 0);
         }
-    }
+    });
 }
 
 #[test]
 fn overloaded_and_saying_when_to_come_back() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         let pause = Duration::from_secs(1);
         let server = OtlpServer::start();
         // RESOURCE_EXHAUSTED is worth another attempt only because it says when
@@ -303,43 +394,45 @@ fn overloaded_and_saying_when_to_come_back() {
             Code::ResourceExhausted,
             Some(pause),
         ));
-        let telemetry = builder(server.endpoint(), protocol, &STUBBORN)
-            .build()
-            .unwrap();
-        record(&telemetry, 1);
+        let telemetry = signal.builder(server.endpoint(), protocol).build().unwrap();
+        signal.record_and_send(&telemetry, 1);
         server.wait_for_requests(1);
         let refused = Instant::now();
         server.behave(Behaviour::Accept);
-        server.wait_for_spans(1);
+        signal.wait_for(&server, 1);
         // the backoff would be 0.25 s
         assert!(
             refused.elapsed() > Duration::from_millis(800),
             "{:?}",
             refused.elapsed()
         );
-    }
+    });
 }
 
 #[test]
 fn taking_only_a_part() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         let server = OtlpServer::start();
         server.behave(Behaviour::Reject(2, "too old"));
         let log = Log::default();
         let telemetry = log
-            .listen(builder(server.endpoint(), protocol, &QUICK))
+            .listen(signal.builder(server.endpoint(), protocol))
             .build()
             .unwrap();
-        record(&telemetry, 5);
+        signal.record(&telemetry, 5);
         telemetry.shutdown_blocking(PATIENCE).unwrap_err();
-        let stats = telemetry.span_stats();
-        assert_eq!((stats.exported, stats.failed, stats.dropped), (3, 2, 0));
+        let stats = signal.stats(&telemetry);
+        signal.assert_count(stats.exported, 3);
+        assert_eq!((stats.failed, stats.dropped), (2, 0));
         assert!(
-            log.says("the collector rejected 2 spans: too old"),
+            log.says(&format!(
+                "the collector rejected 2 {}: too old",
+                signal.what()
+            )),
             "{:#?}",
             log.lines()
         );
-    }
+    });
 }
 
 #[test]
@@ -382,42 +475,5 @@ fn a_full_queue_drops_and_counts() {
         log.wait_for("900 spans were dropped because the queue is full");
         server.behave(Behaviour::Accept);
         server.wait_for_spans(100);
-    }
-}
-
-#[test]
-fn metrics_get_over_it_too() {
-    for protocol in PROTOCOLS {
-        let address = OtlpServer::start().address();
-        let log = Log::default();
-        let builder = builder(
-            address.to_string(),
-            protocol,
-            &[("OTEL_TRACES_EXPORTER", "none")],
-        );
-        let telemetry = log.listen(builder.metrics(true)).build().unwrap();
-        let counter = telemetry
-            .meter_provider()
-            .meter("test")
-            .u64_counter("pictures")
-            .build();
-        counter.add(1, &[]);
-        telemetry
-            .force_flush_blocking(Duration::from_millis(100))
-            .unwrap_err();
-        log.wait_for("exporting data points failed: client error (Connect)");
-        let server = OtlpServer::start_at(address);
-        server.wait_for_metric("pictures");
-        server.behave(refuse(
-            StatusCode::SERVICE_UNAVAILABLE,
-            Code::Unavailable,
-            None,
-        ));
-        telemetry
-            .force_flush_blocking(Duration::from_millis(100))
-            .unwrap_err();
-        server.behave(Behaviour::Accept);
-        telemetry.shutdown_blocking(PATIENCE).unwrap();
-        assert_eq!(telemetry.data_point_stats().failed, 0);
     }
 }

@@ -222,6 +222,9 @@ fn exporters_and_the_kill_switch() {
     assert!(!off.is_enabled());
     let console = settings(&[("OTEL_TRACES_EXPORTER", "console")]);
     assert!(matches!(console.traces, Exporter::Console));
+    let console = settings(&[("OTEL_METRICS_EXPORTER", "console")]);
+    assert!(matches!(console.metrics, Exporter::Console));
+    assert!(console.is_enabled());
 
     let disabled = settings(&[
         ENDPOINT,

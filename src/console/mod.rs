@@ -46,9 +46,16 @@
 //! printed in a short block of its own with the same trace id, on the time axis of its request.
 //! Stages whose root has not ended are printed when the exporter is shut down or flushed, and also
 //! when they are among the oldest of more than 4096.
+//!
+//! [`ConsoleMetricExporter`] prints metrics, and `ConsoleLogExporter` (feature `logs`) the service's
+//! log, as plain lines.
 
 mod assembly;
 mod describe;
+mod lines;
+#[cfg(feature = "logs")]
+mod logs;
+mod metrics;
 mod text;
 mod waterfall;
 
@@ -61,6 +68,9 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 
 use self::assembly::{Assembly, Block};
+#[cfg(feature = "logs")]
+pub use self::logs::ConsoleLogExporter;
+pub use self::metrics::ConsoleMetricExporter;
 use self::waterfall::Waterfall;
 
 const DEFAULT_WIDTH: usize = 80;

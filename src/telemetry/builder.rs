@@ -11,8 +11,10 @@ use super::error::TelemetryError;
 use super::id_generator::TraceIdGenerator;
 use super::report::{Sink, TelemetryEvent};
 use super::sampler::Sampler;
+#[cfg(all(feature = "console", feature = "logs"))]
+use crate::console::ConsoleLogExporter;
 #[cfg(feature = "console")]
-use crate::console::ConsoleExporter;
+use crate::console::{ConsoleExporter, ConsoleMetricExporter};
 use crate::propagation::Propagators;
 
 use super::resolve::{Code, Secret};
@@ -54,6 +56,10 @@ pub(super) struct Outlets {
     pub(super) events: Sink,
     #[cfg(feature = "console")]
     pub(super) console: Option<ConsoleExporter>,
+    #[cfg(feature = "console")]
+    pub(super) console_metrics: Option<ConsoleMetricExporter>,
+    #[cfg(all(feature = "console", feature = "logs"))]
+    pub(super) console_logs: Option<ConsoleLogExporter>,
     pub(super) tracer_provider: Option<Change>,
 }
 
@@ -191,6 +197,23 @@ impl TelemetryBuilder {
     pub fn console_exporter(mut self, exporter: ConsoleExporter) -> Self {
         self.code.console = true;
         self.outlets.console = Some(exporter);
+        self
+    }
+
+    /// Prints metrics as lines instead of sending them to a collector; switches them on.
+    #[cfg(feature = "console")]
+    pub fn console_metrics(mut self, exporter: ConsoleMetricExporter) -> Self {
+        self.code.console_metrics = true;
+        self.outlets.console_metrics = Some(exporter);
+        self
+    }
+
+    /// Prints the service's log, from [`Telemetry::log_layer`], instead of sending it to a
+    /// collector; switches it on.
+    #[cfg(all(feature = "console", feature = "logs"))]
+    pub fn console_logs(mut self, exporter: ConsoleLogExporter) -> Self {
+        self.code.console_logs = true;
+        self.outlets.console_logs = Some(exporter);
         self
     }
 

@@ -19,6 +19,13 @@ use super::settings::OtlpExporter;
 #[derive(Debug)]
 pub(super) struct LogItem(SdkLogRecord, InstrumentationScope);
 
+impl LogItem {
+    /// As the SDK's batches have it.
+    pub(super) const fn parts(&self) -> (&SdkLogRecord, &InstrumentationScope) {
+        (&self.0, &self.1)
+    }
+}
+
 /// Makes the requests for batches of log records.
 #[derive(Debug)]
 pub(super) struct LogEncoder {
@@ -44,10 +51,7 @@ impl Item for LogItem {
     type Encoder = LogEncoder;
 
     async fn encode(encoder: &LogEncoder, batch: Vec<Self>) -> Encoded {
-        let records: Vec<_> = batch
-            .iter()
-            .map(|LogItem(record, scope)| (record, scope))
-            .collect();
+        let records: Vec<_> = batch.iter().map(Self::parts).collect();
         // the outbox takes everything
         let _ = encoder.exporter.export(LogBatch::new(&records)).await;
         encoder.outbox.take()

@@ -6,11 +6,11 @@ use std::time::Duration;
 use opentelemetry_otlp::{ExporterBuildError, MetricExporter};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::Temporality;
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
 
 use super::encode::{Encoded, Outbox};
-use super::item::Item;
+use super::item::{Item, count_points};
 use super::queue::Queue;
 use super::report::SignalReport;
 use super::settings::OtlpExporter;
@@ -94,22 +94,4 @@ impl PushMetricExporter for QueueMetricExporter {
     fn temporality(&self) -> Temporality {
         self.temporality
     }
-}
-
-fn count_points(metrics: &ResourceMetrics) -> u64 {
-    fn points<T>(data: &MetricData<T>) -> usize {
-        match data {
-            MetricData::Gauge(data) => data.data_points().count(),
-            MetricData::Sum(data) => data.data_points().count(),
-            MetricData::Histogram(data) => data.data_points().count(),
-            MetricData::ExponentialHistogram(data) => data.data_points().count(),
-        }
-    }
-    let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics());
-    let points = metrics.map(|metric| match metric.data() {
-        AggregatedMetrics::F64(data) => points(data),
-        AggregatedMetrics::U64(data) => points(data),
-        AggregatedMetrics::I64(data) => points(data),
-    });
-    points.sum::<usize>() as u64
 }

@@ -26,8 +26,8 @@ impl Settings {
     /// The order of precedence is `code`, the crate's own variables, the standard ones, the default.
     pub(super) fn resolve(mut vars: Variables, code: &Code) -> Result<Self, TelemetryError> {
         let disabled = vars.parse_bool(&["OTEL_SDK_DISABLED"]).unwrap_or(false);
-        let metrics_on = enabled(&mut vars, code.metrics, Signal::Metrics);
-        let logs_on = enabled(&mut vars, code.logs, Signal::Logs);
+        let metrics_on = enabled(&mut vars, code, code.metrics, Signal::Metrics);
+        let logs_on = enabled(&mut vars, code, code.logs, Signal::Logs);
         let mut settings = Self {
             traces: Exporter::None,
             metrics: Exporter::None,
@@ -70,6 +70,8 @@ impl Settings {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Code {
     pub(super) console: bool,
+    pub(super) console_metrics: bool,
+    pub(super) console_logs: bool,
     pub(super) endpoint: Option<String>,
     pub(super) protocol: Option<Protocol>,
     pub(super) insecure: Option<bool>,
@@ -87,6 +89,16 @@ pub(super) struct Code {
     pub(super) server_certificate: Option<Secret>,
     pub(super) client_certificate: Option<Secret>,
     pub(super) client_key: Option<Secret>,
+}
+
+impl Code {
+    const fn prints(&self, signal: Signal) -> bool {
+        match signal {
+            Signal::Traces => self.console,
+            Signal::Metrics => self.console_metrics,
+            Signal::Logs => self.console_logs,
+        }
+    }
 }
 
 /// PEM text, and the setting it comes from.
@@ -114,25 +126,21 @@ fn exporter(vars: &mut Variables, code: &Code, signal: Signal, enabled: bool) ->
     });
     let chosen = match chosen.as_deref() {
         _ if !enabled => "none",
-        _ if code.console && signal == Signal::Traces => "console",
+        _ if code.prints(signal) => "console",
         Some(name) => name,
         None => "otlp",
     };
     match chosen {
-        "console" if signal != Signal::Traces => {
-            vars.refuse(SettingError::Invalid {
-                setting: variable,
-                value: "console".to_owned(),
-                expected: "otlp or none; the console shows traces only".to_owned(),
-            });
-            Exporter::None
-        }
-        "console" if cfg!(feature = "console") => Exporter::Console,
         "console" => {
+            let feature = match signal {
+                _ if cfg!(not(feature = "console")) => "console",
+                Signal::Logs if cfg!(not(feature = "logs")) => "logs",
+                _ => return Exporter::Console,
+            };
             vars.refuse(SettingError::Feature {
                 setting: variable,
                 value: "console".to_owned(),
-                feature: "console",
+                feature,
             });
             Exporter::None
         }
@@ -327,12 +335,14 @@ fn parse_headers(text: &str) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
 }
 
 /// Whether metrics or logs are asked for; traces always are.
-fn enabled(vars: &mut Variables, code: Option<bool>, signal: Signal) -> bool {
+fn enabled(vars: &mut Variables, code: &Code, switch: Option<bool>, signal: Signal) -> bool {
     let variable = vars.own(&format!("ENABLE_{}", signal.name()));
     let asked = vars.parse_bool(&[variable.as_str()]);
     // naming an exporter asks for it too; `none` is looked at where exporters are chosen
     let exporter = format!("OTEL_{}_EXPORTER", signal.name());
-    code.or(asked)
+    switch
+        .or(code.prints(signal).then_some(true))
+        .or(asked)
         .unwrap_or_else(|| vars.get(&exporter).is_some())
 }
 

@@ -75,7 +75,7 @@ pub enum Exporter {
     /// Nowhere.
     #[default]
     None,
-    /// To the terminal, as a waterfall.
+    /// To the terminal: traces as waterfalls, metrics and the log as lines.
     Console,
     /// To a collector.
     Otlp(OtlpExporter),

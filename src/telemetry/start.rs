@@ -6,10 +6,16 @@ use std::time::Duration;
 use opentelemetry_sdk::Resource;
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::SdkLoggerProvider;
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
+#[cfg(any(feature = "_otlp", feature = "console"))]
+use opentelemetry_sdk::metrics::PeriodicReader;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::trace::{Sampler as SdkSampler, SdkTracerProvider, TracerProviderBuilder};
 
 use super::builder::{Change, Outlets};
+#[cfg(all(feature = "console", feature = "logs"))]
+use super::console::print_logs;
+#[cfg(feature = "console")]
+use super::console::{MetricTerminal, print};
 #[cfg(feature = "_otlp")]
 use super::deliver::deliver;
 #[cfg(feature = "_otlp")]
@@ -35,8 +41,10 @@ use super::{
     Batching, ContinuingIdGenerator, Exporter, Settings, Telemetry, TelemetryEvent, resource,
     self_metrics,
 };
+#[cfg(all(feature = "console", feature = "logs"))]
+use crate::console::ConsoleLogExporter;
 #[cfg(feature = "console")]
-use crate::console::ConsoleExporter;
+use crate::console::{ConsoleExporter, ConsoleMetricExporter};
 use crate::metrics::Gauges;
 
 impl Telemetry {
@@ -58,7 +66,10 @@ impl Telemetry {
             };
             let io = Io { thread, resource };
 
-            let spans = Arc::new(Queue::new(span_batching(&settings)));
+            let spans = Arc::new(Queue::new(batching(
+                settings.span_batching,
+                &settings.traces,
+            )));
             if !matches!(settings.traces, Exporter::None) {
                 #[cfg(feature = "_otlp")]
                 if let Exporter::Otlp(exporter) = &settings.traces {
@@ -70,8 +81,7 @@ impl Telemetry {
                 if matches!(settings.traces, Exporter::Console) {
                     let exporter = outlets.console.unwrap_or_else(ConsoleExporter::stdout);
                     let report = reports.traces.clone();
-                    io.thread
-                        .spawn(super::console::print(spans.clone(), exporter, report));
+                    io.thread.spawn(print(spans.clone(), exporter, report));
                 }
                 let processor = QueueSpanProcessor::new(spans.clone(), reports.traces.clone());
                 tracers = tracers.with_span_processor(processor);
@@ -95,13 +105,36 @@ impl Telemetry {
                     .build();
                 meters = meters.with_reader(reader);
             }
+            #[cfg(feature = "console")]
+            if matches!(settings.metrics, Exporter::Console) {
+                let exporter = outlets.console_metrics;
+                let terminal = MetricTerminal {
+                    exporter: exporter.unwrap_or_else(ConsoleMetricExporter::stdout),
+                    report: reports.metrics.clone(),
+                    temporality: settings.metric_temporality,
+                };
+                let reader = PeriodicReader::builder(terminal)
+                    .with_interval(settings.metric_export_interval)
+                    .build();
+                meters = meters.with_reader(reader);
+            }
 
             #[cfg(feature = "logs")]
-            let logs = Arc::new(Queue::new(settings.log_batching));
+            let logs = Arc::new(Queue::new(batching(settings.log_batching, &settings.logs)));
             #[cfg(feature = "logs")]
             if let Exporter::Otlp(exporter) = &settings.logs {
                 let encoder = LogEncoder::new(exporter, &io.resource)?;
                 io.deliver(exporter, Signal::Logs, encoder, &logs, &reports.logs);
+            }
+            #[cfg(all(feature = "console", feature = "logs"))]
+            if matches!(settings.logs, Exporter::Console) {
+                let exporter = outlets.console_logs;
+                let exporter = exporter.unwrap_or_else(ConsoleLogExporter::stdout);
+                let report = reports.logs.clone();
+                io.thread.spawn(print_logs(logs.clone(), exporter, report));
+            }
+            #[cfg(feature = "logs")]
+            if !matches!(settings.logs, Exporter::None) {
                 let processor = QueueLogProcessor::new(logs.clone(), reports.logs.clone());
                 loggers = loggers.with_log_processor(processor);
             }
@@ -186,9 +219,8 @@ fn tracer_provider(settings: &Settings, resource: &Resource) -> TracerProviderBu
         })
 }
 
-fn span_batching(settings: &Settings) -> Batching {
-    let mut batching = settings.span_batching;
-    if matches!(settings.traces, Exporter::Console) {
+fn batching(mut batching: Batching, exporter: &Exporter) -> Batching {
+    if matches!(exporter, Exporter::Console) {
         // somebody is looking
         batching.schedule_delay = Duration::from_millis(100);
     }

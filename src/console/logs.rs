@@ -1,0 +1,79 @@
+//! Log records as lines.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use opentelemetry::logs::AnyValue;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLogRecord};
+
+use super::lines::Lines;
+use super::text::{cut, printable};
+
+/// The longest message or attribute value, in terminal columns.
+const MESSAGE: usize = 1_000;
+
+/// Prints each log record as a line: time of day (UTC), severity, message, attributes, trace id.
+///
+/// ```text
+/// 06:17:25.120 WARN  too many pixels pixels=42 trace_id=4bf92f3577b34da6a3ce929d0e0e4736
+/// ```
+#[derive(Debug)]
+pub struct ConsoleLogExporter(Lines);
+
+impl ConsoleLogExporter {
+    /// Prints to standard output.
+    pub fn stdout() -> Self {
+        Self(Lines::stdout())
+    }
+
+    /// Prints to `writer`; each batch is one `write_all` and one `flush`.
+    pub fn new(writer: impl Write + Send + 'static) -> Self {
+        Self(Lines::new(writer))
+    }
+}
+
+impl LogExporter for ConsoleLogExporter {
+    async fn export(&self, batch: LogBatch<'_>) -> OTelSdkResult {
+        let lines: Vec<_> = batch.iter().map(|(record, _)| describe(record)).collect();
+        self.0.print(&lines)
+    }
+}
+
+fn describe(record: &SdkLogRecord) -> String {
+    let time = record.timestamp().or(record.observed_timestamp());
+    let severity = record.severity_text().unwrap_or_default();
+    let message = record.body().map(text).unwrap_or_default();
+    let mut line = format!("{} {severity:<5} {message}", time_of_day(time));
+    // writing to a string does not fail
+    for (key, value) in record.attributes_iter() {
+        let _ = write!(line, " {}={}", printable(key.as_str()), text(value));
+    }
+    if let Some(context) = record.trace_context() {
+        let _ = write!(line, " trace_id={}", context.trace_id);
+    }
+    line
+}
+
+fn text(value: &AnyValue) -> String {
+    let text = match value {
+        AnyValue::String(text) => text.as_str().to_owned(),
+        AnyValue::Int(number) => number.to_string(),
+        AnyValue::Double(number) => number.to_string(),
+        AnyValue::Boolean(truth) => truth.to_string(),
+        other => format!("{other:?}"),
+    };
+    cut(&printable(&text), MESSAGE)
+}
+
+fn time_of_day(time: Option<SystemTime>) -> String {
+    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    let since = since.unwrap_or_default();
+    let seconds = since.as_secs();
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!(
+        "{hour:02}:{minute:02}:{second:02}.{:03}",
+        since.subsec_millis()
+    )
+}
