@@ -47,7 +47,7 @@ struct Probe(Seen);
 impl Service<Request<()>> for Probe {
     type Response = Response<ProbeBody>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = ProbeFuture;
 
     fn poll_ready(&mut self, _: &mut TaskContext<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -56,9 +56,8 @@ impl Service<Request<()>> for Probe {
     fn call(&mut self, _: Request<()>) -> Self::Future {
         self.0.here("call");
         let seen = self.0.clone();
-        let dropped = OnDrop(seen.clone(), "future dropped");
-        Box::pin(async move {
-            let _dropped = dropped;
+        let _dropped = OnDrop(seen.clone(), "future dropped");
+        let answer = Box::pin(async move {
             seen.here("first poll");
             tokio::task::yield_now().await;
             seen.here("second poll");
@@ -67,7 +66,24 @@ impl Service<Request<()>> for Probe {
                 seen: seen.clone(),
                 _dropped: OnDrop(seen, "body dropped"),
             }))
-        })
+        });
+        ProbeFuture { answer, _dropped }
+    }
+}
+
+type Answer = Result<Response<ProbeBody>, Infallible>;
+
+/// Unlike an async block it still holds something when it is ready.
+struct ProbeFuture {
+    answer: Pin<Box<dyn Future<Output = Answer> + Send>>,
+    _dropped: OnDrop,
+}
+
+impl Future for ProbeFuture {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Answer> {
+        self.answer.as_mut().poll(cx)
     }
 }
 

@@ -24,7 +24,6 @@ mod image_proxy;
 mod otlp_failures;
 mod otlp_same_trace;
 mod otlp_tls;
-#[cfg(feature = "axum")]
 mod propagation_over_http;
 mod propagation_properties;
 mod propagation_together;
@@ -41,8 +40,8 @@ mod support;
 #[cfg(feature = "aws")]
 mod telemetry_aws;
 #[cfg(feature = "logs")]
-#[cfg(feature = "logs")]
 mod telemetry_console;
+#[cfg(feature = "logs")]
 mod telemetry_logs;
 mod telemetry_self_metrics;
 mod telemetry_settings;
