@@ -3,7 +3,7 @@
 use std::{
     io::{self, Write},
     sync::mpsc::{Receiver, Sender, channel},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use opentelemetry::{
@@ -86,8 +86,14 @@ fn metrics_are_a_line_for_each_series() {
         "time count=2 sum=2.00 s mean=1.00 s".to_owned(),
     ];
     // by the interval, which may have come before all was recorded
-    let by_itself = |page: String| printed(&page) == expected;
-    while !by_itself(pages.recv_timeout(PATIENCE).unwrap()) {}
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let page = pages.recv_timeout(PATIENCE).unwrap();
+        if printed(&page) == expected {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{page}");
+    }
     telemetry.shutdown_blocking(PATIENCE).unwrap();
     assert!(telemetry.data_point_stats().exported >= 5);
 }
