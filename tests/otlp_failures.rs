@@ -276,16 +276,20 @@ fn hanging() {
 
 #[test]
 fn slow() {
-    for protocol in PROTOCOLS {
+    for_each(|protocol, signal| {
         let server = OtlpServer::start();
         server.behave(Behaviour::Slow(Duration::from_millis(100)));
-        let telemetry = builder(server.endpoint(), protocol, &QUICK)
-            .build()
-            .unwrap();
-        record(&telemetry, 2_000);
+        let telemetry = signal.builder(server.endpoint(), protocol).build().unwrap();
+        signal.record_and_send(&telemetry, 1_000);
         telemetry.shutdown_blocking(PATIENCE).unwrap();
-        assert_eq!(server.spans().len(), 2_000);
-    }
+        let stats = signal.stats(&telemetry);
+        signal.assert_count(stats.exported, 1_000);
+        assert_eq!((stats.failed, stats.dropped), (0, 0));
+        match signal {
+            Signal::Spans => assert_eq!(server.spans().len(), 1_000),
+            Signal::DataPoints => drop(server.wait_for_metric("pictures")),
+        }
+    });
 }
 
 #[test]
