@@ -1,4 +1,4 @@
-use std::{any::Any, error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
 use opentelemetry::{
     global,
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     metrics::ClientMetrics,
-    trace::{ErrorView, MeterChoice, Propagation, StartSpan, known_methods, scope},
+    trace::{ErrorView, MeterChoice, Propagation, StartSpan, known_methods, scope, view_as},
 };
 
 /// Opens a client span for each request to a service that fetches, such as hyper-util's client.
@@ -156,10 +156,7 @@ impl DownloadLayerBuilder {
     /// hyper-util's client are recorded so without this. Of other types only the text is, because
     /// a tower service may fail with what is no [`Error`] at all.
     pub fn error_type<E: Error + 'static>(mut self) -> Self {
-        self.error_views.push(|any: &dyn Any| {
-            let error = any.downcast_ref::<E>()?;
-            Some((error, std::any::type_name::<E>()))
-        });
+        self.error_views.push(view_as::<E>);
         self
     }
 

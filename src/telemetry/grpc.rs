@@ -15,6 +15,7 @@ use prost::Message;
 use super::client::Client;
 use super::encode::Encoded;
 use super::transport::{Accepted, Failure, Retry, accepted};
+use crate::trace::GRPC_CODES;
 
 pub(super) async fn send(
     client: &mut Client,
@@ -89,26 +90,7 @@ impl Status {
     /// Which codes are worth another attempt is OTLP's rule, not gRPC's:
     /// <https://opentelemetry.io/docs/specs/otlp/#failures>
     fn into_failure(self) -> Failure {
-        const NAMES: [&str; 17] = [
-            "OK",
-            "CANCELLED",
-            "UNKNOWN",
-            "INVALID_ARGUMENT",
-            "DEADLINE_EXCEEDED",
-            "NOT_FOUND",
-            "ALREADY_EXISTS",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-            "FAILED_PRECONDITION",
-            "ABORTED",
-            "OUT_OF_RANGE",
-            "UNIMPLEMENTED",
-            "INTERNAL",
-            "UNAVAILABLE",
-            "DATA_LOSS",
-            "UNAUTHENTICATED",
-        ];
-        let name = NAMES
+        let name = GRPC_CODES
             .get(self.code as usize)
             .copied()
             .unwrap_or("unknown status");

@@ -50,6 +50,14 @@ pub(super) enum TrustRule {
 /// Sees a service's error as the [`Error`] that it is, if it is of the type that the view is for.
 pub(crate) type ErrorView = fn(&dyn Any) -> Option<(&(dyn Error + 'static), &'static str)>;
 
+/// The view for errors of type `E`.
+pub(crate) fn view_as<E: Error + 'static>(
+    error: &dyn Any,
+) -> Option<(&(dyn Error + 'static), &'static str)> {
+    let error = error.downcast_ref::<E>()?;
+    Some((error, std::any::type_name::<E>()))
+}
+
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")

@@ -1,4 +1,4 @@
-use std::{any::Any, borrow::Cow, error::Error, fmt, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, error::Error, fmt, net::SocketAddr, sync::Arc};
 
 use http::{Extensions, Method, request::Parts};
 use opentelemetry::{
@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use super::{
     HeaderAllowList, ImageTrace, Networks, Skip, Trust,
     addresses::AddressRules,
-    config::{Config, ErrorView, Filter, Propagation, StartSpan, TrustRule},
+    config::{Config, ErrorView, Filter, Propagation, StartSpan, TrustRule, view_as},
     headers::RecordedHeaders,
     response_headers::ResponseHeaders,
     rpc::Methods,
@@ -329,10 +329,7 @@ impl ImageTraceLayerBuilder {
     /// Boxed errors and `std::io::Error` are recorded so without this. Of other types only the
     /// text is, because a tower service may fail with what is no [`Error`] at all.
     pub fn error_type<E: Error + 'static>(mut self) -> Self {
-        self.error_views.push(|any: &dyn Any| {
-            let error = any.downcast_ref::<E>()?;
-            Some((error, std::any::type_name::<E>()))
-        });
+        self.error_views.push(view_as::<E>);
         self
     }
 

@@ -110,10 +110,12 @@ mod rpc;
 mod service;
 mod trust;
 
+#[cfg(feature = "otlp-grpc")]
+pub(crate) use self::rpc::GRPC_CODES;
 pub(crate) use self::{
     addresses::server,
     attributes::{OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version},
-    config::{Config, ErrorView, Propagation, StartSpan},
+    config::{Config, ErrorView, Propagation, StartSpan, view_as},
     layer::{MeterChoice, known_methods, scope},
 };
 pub use self::{

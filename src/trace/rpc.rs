@@ -243,7 +243,8 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Code(usize);
 
-const CODES: [&str; 17] = [
+/// The names of the gRPC status codes, by number.
+pub(crate) const GRPC_CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -278,7 +279,7 @@ impl Code {
         std::str::from_utf8(number)
             .ok()
             .and_then(|number| number.parse().ok())
-            .filter(|number| *number < CODES.len())
+            .filter(|number| *number < GRPC_CODES.len())
             .map_or(Self::UNKNOWN, Self)
     }
 
@@ -295,7 +296,7 @@ impl Code {
     }
 
     pub(super) fn as_str(self) -> &'static str {
-        CODES.get(self.0).copied().unwrap_or("UNKNOWN")
+        GRPC_CODES.get(self.0).copied().unwrap_or("UNKNOWN")
     }
 
     /// Semconv grpc, server: which codes are errors. The others are the caller's.
