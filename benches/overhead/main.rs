@@ -8,6 +8,9 @@
 //! same of the mode's floor. Allocations and bytes are those above the baseline too.
 //!
 //! Nothing is exported: ended spans are dropped where an exporter would take them.
+//!
+//! `cargo bench --bench overhead -- --serve 1000 "traces"` only serves that many requests in one
+//! mode, for a tool that counts instructions (`benches/instructions/run`).
 
 mod floor;
 mod measure;
@@ -21,6 +24,12 @@ const ROUNDS: usize = 200;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [option, requests, mode, ..] = &arguments[..]
+        && option == "--serve"
+    {
+        let requests = requests.parse().expect("a number of requests");
+        return serve(requests, mode);
+    }
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
     // `cargo test --benches` runs this as well, only to see that it does.
     let is_bench = arguments.iter().any(|argument| argument == "--bench");
@@ -38,6 +47,13 @@ fn main() {
             print_table(&modes, &times, &allocated);
         }
     }
+}
+
+fn serve(requests: usize, mode: &str) {
+    let modes = modes();
+    let mode = modes.iter().find(|known| known.name == mode);
+    let mut request = (mode.expect("the name of a mode").start)(&request(false));
+    (0..requests).for_each(|_| request());
 }
 
 fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
