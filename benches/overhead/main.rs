@@ -15,9 +15,11 @@
 mod floor;
 mod measure;
 mod modes;
+mod requests;
 
 use measure::{Allocations, allocations, median_times};
-use modes::{Mode, POLLS, STAGES, modes, request};
+use modes::{Mode, POLLS, STAGES, modes};
+use requests::request;
 
 /// Enough for medians that differ by a few percent between runs on a busy machine.
 const ROUNDS: usize = 200;

@@ -2,7 +2,7 @@ use std::{sync::Barrier, thread, time::Instant};
 
 use http::Request;
 
-use super::modes::{Mode, Start};
+use super::{modes::Mode, requests::Start};
 
 /// Requests of one mode in one round.
 const BATCH: u32 = 500;

@@ -1,37 +1,29 @@
 //! The same request, served in every way there is.
 
-use std::{
-    convert::Infallible,
-    fmt::Debug,
-    future::poll_fn,
-    hint::black_box,
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::{convert::Infallible, future::poll_fn, hint::black_box, task::Poll, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use opentelemetry::{KeyValue, trace::Tracer};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider},
     trace::{Sampler, SdkTracerProvider, SpanData, SpanProcessor},
 };
-use tower::{Layer, Service, service_fn};
+use tower::{Layer, service_fn};
 use tower_image_trace::{
     ImageTraceLayer, Propagator, Propagators, RequestTrace, trace::ImageTraceLayerBuilder,
 };
 
-use super::floor::Floor;
+use super::{
+    floor::Floor,
+    requests::{Answer, BODY, Start, handle, sender},
+};
 
 pub(crate) const STAGES: u32 = 3;
 pub(crate) const POLLS: u32 = 10;
-
-/// Makes a service, and a closure that sends the request through it and reads the response.
-pub(crate) type Start = dyn Fn(&Request<()>) -> Box<dyn FnMut()> + Send + Sync;
 
 pub(crate) struct Mode {
     pub(crate) name: &'static str,
@@ -146,8 +138,6 @@ pub(crate) fn modes() -> Vec<Mode> {
     ]
 }
 
-type Answer = Result<Response<Full<Bytes>>, Infallible>;
-
 /// A handler without anything around it.
 fn bare<F>(handler: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static) -> Box<Start>
 where
@@ -200,14 +190,6 @@ fn routed(layer: &ImageTraceLayer) -> Box<Start> {
     })
 }
 
-const BODY: &str = "a very small picture";
-
-async fn handle(_: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::new(Bytes::from_static(
-        BODY.as_bytes(),
-    ))))
-}
-
 async fn handle_in_stages(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
     let trace = RequestTrace::from_extensions(request.extensions());
     for name in ["decode", "resize", "encode"] {
@@ -237,45 +219,6 @@ async fn handle_slowly(request: Request<Body>) -> Result<Response<Full<Bytes>>, 
     })
     .await;
     handle(request).await
-}
-
-fn sender<S, B>(mut service: S, request: &Request<()>) -> Box<dyn FnMut()>
-where
-    S: Service<Request<Body>, Response = Response<B>, Error: Debug> + 'static,
-    B: http_body::Body<Error: Debug>,
-{
-    let request = request.clone();
-    Box::new(move || {
-        let response = service.call(request.clone().map(|()| Body::empty()));
-        let whole = async {
-            let mut body = pin!(response.await.expect("a response").into_body());
-            while let Some(frame) = body.frame().await {
-                drop(black_box(frame.expect("a frame")));
-            }
-        };
-        let mut whole = pin!(whole);
-        let mut context = Context::from_waker(Waker::noop());
-        while whole.as_mut().poll(&mut context).is_pending() {}
-    })
-}
-
-pub(crate) fn request(tracestate: bool) -> Request<()> {
-    let mut request = Request::get("/thumbnail/cat.jpg?w=300")
-        .header("host", "images.example.com")
-        .header("accept", "image/avif,image/webp,*/*;q=0.8")
-        .header("accept-encoding", "gzip, deflate, br, zstd")
-        .header(
-            "user-agent",
-            "Mozilla/5.0 (X11; Linux x86_64) Firefox/140.0",
-        )
-        .header(
-            "traceparent",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        );
-    if tracestate {
-        request = request.header("tracestate", "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE");
-    }
-    request.body(()).expect("a valid request")
 }
 
 fn builder(tracers: &SdkTracerProvider) -> ImageTraceLayerBuilder {
