@@ -40,7 +40,7 @@ pub(crate) fn request(tracestate: bool) -> Request<()> {
     request.body(()).expect("a valid request")
 }
 
-pub(crate) async fn handle(_: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+pub(crate) async fn handle(_: Request<Body>) -> Answer {
     Ok(Response::new(Full::new(Bytes::from_static(
         BODY.as_bytes(),
     ))))
