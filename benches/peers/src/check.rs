@@ -14,7 +14,7 @@ use super::{
 /// When one left behind anything else than it should.
 pub(crate) fn check(pipeline: &Pipeline, modes: &[Mode]) {
     println!(
-        "{:<60} {:>10} {:>6} {:>8} {:>9}",
+        "{:<70} {:>10} {:>6} {:>8} {:>9}",
         "what one request leaves behind", "attributes", "events", "parent", "durations"
     );
     for mode in modes {
@@ -42,7 +42,7 @@ pub(crate) fn check(pipeline: &Pipeline, modes: &[Mode]) {
         if sampled {
             let parent = if caller { "caller" } else { "none" };
             println!(
-                "{name:<60} {:>10} {:>6} {parent:>8} {durations:>9}",
+                "{name:<70} {:>10} {:>6} {parent:>8} {durations:>9}",
                 left.attributes, left.events
             );
         }

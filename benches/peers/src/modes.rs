@@ -66,6 +66,7 @@ pub(crate) fn modes(pipeline: &Pipeline) -> Vec<Mode> {
                 handler: service_fn(handle),
                 modes: &mut modes,
             };
+            // In a router any layer costs what axum adds to it, so the baseline has one too.
             rows.push(BASELINE, Identity::new());
             rows.push(OURS, ours(pipeline, signals));
             rows.push("opentelemetry-instrumentation-tower", contrib(signals));
@@ -85,8 +86,8 @@ pub(crate) fn modes(pipeline: &Pipeline) -> Vec<Mode> {
             if served == Served::Router {
                 rows.push("axum-tracing-opentelemetry", OtelAxumLayer::default());
             }
-            // The README says to look into the docs, and this is their first example. It has
-            // a span and two events for a request, of the level that the subscriber asks for.
+            // The README points to the docs, and this is their first example: a span with an event
+            // for the request, one for the response and one for the end of its body.
             rows.push(PARENTLESS, TraceLayer::new_for_http());
         }
     }

@@ -83,8 +83,10 @@ impl Pipeline {
         global::set_meter_provider(meters.clone());
         global::set_text_map_propagator(TraceContextPropagator::new());
 
-        // As in the docs of tracing-opentelemetry. A service would filter by level and write logs
-        // as well, which cost these peers more.
+        // As in the docs of tracing-opentelemetry, one of the two ways that the README of
+        // axum-tracing-opentelemetry names. The other, `TracingConfig` of
+        // init-tracing-opentelemetry, adds a filter and a log to the same layer: these peers are
+        // measured without what they would cost.
         let telemetry = tracing_opentelemetry::layer().with_tracer(tracers.tracer("peers"));
         let subscriber = Registry::default().with(telemetry);
         tracing::subscriber::set_global_default(subscriber).expect("the only subscriber");
