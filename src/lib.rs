@@ -69,6 +69,7 @@ pub mod attribute;
 pub mod console;
 pub mod download;
 pub mod in_progress;
+mod intern;
 pub mod metrics;
 pub mod propagation;
 mod redact;

@@ -22,7 +22,7 @@ pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;
 pub(crate) const BODY: &str = "a very small picture";
 
 pub(crate) fn request(tracestate: bool) -> Request<()> {
-    let mut request = Request::get("/thumbnail/cat.jpg?w=300")
+    let mut request = Request::get("/thumbnail/cat.jpg")
         .header("host", "images.example.com")
         .header("accept", "image/avif,image/webp,*/*;q=0.8")
         .header("accept-encoding", "gzip, deflate, br, zstd")

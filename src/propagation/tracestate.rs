@@ -25,7 +25,12 @@ pub(super) fn extract<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     parent: SpanContext,
 ) {
-    let Some(members) = Members::parse(lines) else {
+    let mut lines = lines.peekable();
+    let members = match lines.peek() {
+        Some(_) => Members::parse(lines),
+        None => None,
+    };
+    let Some(members) = &members else {
         *cx = cx.with_remote_span_context(parent);
         return;
     };

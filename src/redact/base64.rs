@@ -36,6 +36,11 @@ pub(super) fn has(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '+')
 }
 
+/// Whether what is encoded may begin with an ASCII letter.
+pub(super) const fn begins_with_letter(encoded: u8) -> bool {
+    matches!(encoded, b'Q'..=b'W' | b'Y'..=b'Z' | b'a'..=b'e')
+}
+
 /// Whether what is encoded begins like a URL: `scheme:/`. Most text fails at its first letters.
 pub(super) fn begins_with_scheme(encoded: &[u8]) -> bool {
     // As long as `abcdefghi:/` is.
@@ -100,6 +105,19 @@ mod tests {
             );
         }
         assert_eq!(decode("a:b".bytes()), None);
+    }
+
+    #[test]
+    fn the_first_letter_tells_what_cannot_be_a_scheme() {
+        for byte in 0..=127_u8 {
+            let encoded = encode(&[byte]).into_bytes()[0];
+            if byte.is_ascii_alphabetic() {
+                assert!(begins_with_letter(encoded), "{byte}");
+            }
+        }
+        for rest in [b"AAA", b"fff"] {
+            assert!(!begins_with_letter(rest[0]));
+        }
     }
 
     #[test]

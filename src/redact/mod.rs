@@ -97,6 +97,9 @@ impl Redaction {
     }
 
     fn query_at<'a>(&self, query: &'a str, depth: u8) -> Cow<'a, str> {
+        if query.split('&').all(|pair| self.is_plain_pair(pair)) {
+            return Cow::Borrowed(query);
+        }
         rewritten(
             query,
             |letter| letter == '&',
@@ -117,6 +120,12 @@ impl Redaction {
         )
     }
 
+    /// Whether nothing in a pair can be sensitive: so are most, which need not be taken apart.
+    fn is_plain_pair(&self, pair: &str) -> bool {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        is_plain(key) && is_plain(value) && !self.is_sensitive(key)
+    }
+
     fn is_sensitive(&self, key: &str) -> bool {
         let key = percent::decoded(key);
         match &self.sensitive_keys {
@@ -129,6 +138,9 @@ impl Redaction {
     fn word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
         if depth > MOST_NESTED {
             return Cow::Borrowed(REDACTED);
+        }
+        if is_plain(word) {
+            return Cow::Borrowed(word);
         }
         if let Some(start) = plain_url(word) {
             let (before, url) = word.split_at(start);
@@ -159,14 +171,7 @@ impl Redaction {
     }
 
     fn base64_word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
-        let mut starts = word.bytes().enumerate().filter_map(|(index, byte)| {
-            // imgproxy has `/` before a source, `:` before that of a watermark.
-            let starts = index == 0 || matches!(word.as_bytes()[index - 1], b'/' | b':');
-            (starts && byte.is_ascii_alphabetic()).then_some(index)
-        });
-        let Some(start) =
-            starts.find(|start| base64::begins_with_scheme(&word.as_bytes()[*start..]))
-        else {
+        let Some(start) = base64_start(word) else {
             return Cow::Borrowed(word);
         };
         // Sources that are longer than a file name may be are split by slashes; then comes the
@@ -232,10 +237,62 @@ fn authority(url: &str) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
+/// Whether a word has no URL in it for sure; most have none.
+fn is_plain(word: &str) -> bool {
+    const MARK: u8 = 1;
+    const SLASH: u8 = 2;
+    const LETTER: u8 = 3;
+    // One look at each letter, because this is done to each path and query.
+    const KINDS: [u8; 256] = {
+        let mut kinds = [0; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            kinds[byte] = match byte as u8 {
+                b':' | b'?' | b'%' => MARK,
+                b'/' => SLASH,
+                byte if base64::begins_with_letter(byte) => LETTER,
+                _ => 0,
+            };
+            byte += 1;
+        }
+        kinds
+    };
+    let bytes = word.as_bytes();
+    let mut before = SLASH;
+    for (index, byte) in bytes.iter().enumerate() {
+        let kind = KINDS[usize::from(*byte)];
+        match kind {
+            MARK => return false,
+            LETTER if before == SLASH && base64::begins_with_scheme(&bytes[index..]) => {
+                return false;
+            }
+            _ => before = kind,
+        }
+    }
+    true
+}
+
+/// Where a URL in base64 begins. imgproxy has `/` before a source, `:` before that of a watermark.
+fn base64_start(word: &str) -> Option<usize> {
+    let bytes = word.as_bytes();
+    let mut start = 0;
+    loop {
+        let segment = &bytes[start..];
+        let first = segment.first()?;
+        if base64::begins_with_letter(*first) && base64::begins_with_scheme(segment) {
+            return Some(start);
+        }
+        let end = segment
+            .iter()
+            .position(|byte| matches!(byte, b'/' | b':'))?;
+        start += end + 1;
+    }
+}
+
 /// Where an absolute URL begins: `scheme://`, or `http:/` of which a slash was merged.
 fn plain_url(text: &str) -> Option<usize> {
-    text.match_indices(":/").find_map(|(colon, _)| {
-        let before = &text[..colon];
+    text.match_indices(':').find_map(|(colon, _)| {
+        let before = text[colon..].starts_with(":/").then(|| &text[..colon])?;
         let is_of_scheme =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.');
         let scheme = &before[before.trim_end_matches(is_of_scheme).len()..];

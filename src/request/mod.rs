@@ -38,5 +38,5 @@ pub use self::{
 };
 pub(crate) use self::{
     error::{ErrorReport, io_error_type},
-    state::{Interruption, RequestState, Route},
+    state::{Clock, Interruption, RequestState, Route},
 };

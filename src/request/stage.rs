@@ -1,13 +1,13 @@
 use std::{
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Instant, SystemTime},
 };
 
 use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
-    trace::{SpanBuilder, Status, TraceContextExt},
+    trace::{Event, SpanBuilder, Status, TraceContextExt},
 };
 
 use super::{AsError, Attached, ErrorKind, ErrorReport, Interruption, RequestState, Run};
@@ -30,13 +30,17 @@ pub struct Stage {
 #[derive(Debug)]
 struct Running {
     request: Arc<RequestState>,
-    context: Context,
     name: &'static str,
     kind: ErrorKind,
     started: Instant,
-    started_at: SystemTime,
+    record: Mutex<Record>,
+}
+
+#[derive(Debug)]
+struct Record {
+    span: StageSpan,
     /// The first error: a span keeps one status, and later errors mostly follow from the first.
-    error: Mutex<Option<ErrorReport>>,
+    error: Option<ErrorReport>,
 }
 
 impl Stage {
@@ -46,32 +50,31 @@ impl Stage {
         kind: ErrorKind,
         attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
     ) -> Self {
-        let started_at = SystemTime::now();
-        let context = if request.recording {
-            let mut builder = SpanBuilder::from_name(name).with_start_time(started_at);
+        let started = Instant::now();
+        let span = if request.recording {
+            let mut builder = SpanBuilder::from_name(name);
+            builder.start_time = Some(request.clock.at(started));
             builder.attributes = Some(attributes(&request.config.redaction));
-            request.config.tracer.start(builder, &request.context).0
+            StageSpan::Noted(builder)
         } else {
-            request.context.clone()
+            StageSpan::NotRecorded
         };
         request.live().stage_started(name);
         Self {
             running: Some(Running {
                 request: Arc::clone(request),
-                context,
                 name,
                 kind,
-                started: Instant::now(),
-                started_at,
-                error: Mutex::new(None),
+                started,
+                record: Mutex::new(Record { span, error: None }),
             }),
         }
     }
 
     /// Sets an attribute of the stage's span. Set each key once.
     pub fn set_attribute(&self, attribute: KeyValue) {
-        if let Some(running) = self.recording() {
-            running.context.span().set_attribute(attribute);
+        if let Some(running) = &self.running {
+            running.record().span.set_attribute(attribute);
         }
     }
 
@@ -90,7 +93,7 @@ impl Stage {
         if let Some(running) = &self.running {
             let config = &running.request.config;
             if config.propagate_external {
-                config.propagation.inject(&running.context, headers);
+                config.propagation.inject(&running.context(), headers);
             }
         }
     }
@@ -99,7 +102,7 @@ impl Stage {
     #[must_use]
     pub fn context(&self) -> Context {
         match &self.running {
-            Some(running) => running.context.clone(),
+            Some(running) => running.context(),
             None => Context::current(),
         }
     }
@@ -133,10 +136,7 @@ impl Stage {
     /// Makes the stage's context current while `future` is polled and dropped. The stage goes on
     /// after it: for several futures in one stage, or to set attributes afterwards.
     pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
-        Attached::new(
-            self.running.as_ref().map(|running| running.context.clone()),
-            future,
-        )
+        Attached::new(self.running.as_ref().map(Running::context), future)
     }
 
     /// Runs a closure with the stage's context current. The stage goes on after it.
@@ -144,7 +144,7 @@ impl Stage {
         let _current = self
             .running
             .as_ref()
-            .map(|running| running.context.clone().attach());
+            .map(|running| running.context().attach());
         work()
     }
 
@@ -154,26 +154,15 @@ impl Stage {
     pub(super) fn fail(&self, mut report: ErrorReport) {
         let Some(running) = &self.running else { return };
         report.redact(&running.request.config.redaction);
-        if running.request.recording {
-            running
-                .context
-                .span()
-                .add_event("exception", report.event_attributes());
-        }
         running.request.record_error(running.kind, &report);
-        let mut error = running.error.lock().unwrap_or_else(PoisonError::into_inner);
-        error.get_or_insert(report);
+        let mut record = running.record();
+        record.span.add_exception(&report);
+        record.error.get_or_insert(report);
     }
 
     /// Ends the stage as one that was dropped before it was done.
     pub(super) fn cancel(mut self) {
         self.close(Some(Interruption::Cancelled));
-    }
-
-    fn recording(&self) -> Option<&Running> {
-        self.running
-            .as_ref()
-            .filter(|running| running.request.recording)
     }
 
     fn close(&mut self, interruption: Option<Interruption>) {
@@ -195,19 +184,93 @@ impl Stage {
         if let Some(metrics) = &running.request.config.stage_metrics {
             metrics.stage(running.name, elapsed);
         }
-        if running.request.recording {
-            let error = running
-                .error
-                .into_inner()
-                .unwrap_or_else(PoisonError::into_inner);
-            let span = running.context.span();
-            if let Some(report) = error {
-                span.set_attribute(report.type_attribute());
-                span.set_status(Status::error(report.message.to_string()));
-            } else if interruption == Some(Interruption::Cancelled) {
-                span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
+        let record = running.record.into_inner();
+        let Record { mut span, error } = record.unwrap_or_else(PoisonError::into_inner);
+        let mut status = Status::Unset;
+        if let Some(report) = error {
+            span.set_attribute(report.type_attribute());
+            status = Status::error(report.message.to_string());
+        } else if interruption == Some(Interruption::Cancelled) {
+            span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
+        }
+        let ended_at = running.request.clock.at(running.started + elapsed);
+        span.end(&running.request, status, ended_at);
+    }
+}
+
+impl Running {
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // A panic elsewhere must not become one here; the data is whole after every statement.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn context(&self) -> Context {
+        self.record().span.context(&self.request)
+    }
+}
+
+/// The span of a stage. Most stages end before anybody asked for their context, and a span that
+/// is never in a context needs no box and no lock: it is begun and ended in one go at its end.
+#[derive(Debug)]
+enum StageSpan {
+    NotRecorded,
+    Noted(SpanBuilder),
+    Begun(Context),
+}
+
+impl StageSpan {
+    fn context(&mut self, request: &RequestState) -> Context {
+        match std::mem::replace(self, Self::NotRecorded) {
+            Self::NotRecorded => request.context.clone(),
+            Self::Noted(span) => {
+                let tracer = &request.config.tracer;
+                let (context, _) = tracer.start(span, &request.context, &|_| ());
+                *self = Self::Begun(context.clone());
+                context
             }
-            span.end_with_timestamp(running.started_at + elapsed);
+            Self::Begun(context) => {
+                *self = Self::Begun(context.clone());
+                context
+            }
+        }
+    }
+
+    fn set_attribute(&mut self, attribute: KeyValue) {
+        match self {
+            Self::NotRecorded => {}
+            Self::Noted(span) => span.attributes.get_or_insert_default().push(attribute),
+            Self::Begun(context) => context.span().set_attribute(attribute),
+        }
+    }
+
+    fn add_exception(&mut self, report: &ErrorReport) {
+        match self {
+            Self::NotRecorded => {}
+            Self::Noted(span) => span.events.get_or_insert_default().push(Event::new(
+                "exception",
+                SystemTime::now(),
+                report.event_attributes(),
+                0,
+            )),
+            Self::Begun(context) => {
+                let attributes = report.event_attributes();
+                context.span().add_event("exception", attributes);
+            }
+        }
+    }
+
+    fn end(self, request: &RequestState, status: Status, ended_at: SystemTime) {
+        match self {
+            Self::NotRecorded => {}
+            Self::Noted(span) => {
+                let tracer = &request.config.tracer;
+                tracer.record(span, &request.context, status, ended_at);
+            }
+            Self::Begun(context) => {
+                let span = context.span();
+                span.set_status(status);
+                span.end_with_timestamp(ended_at);
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use opentelemetry::{Context, KeyValue, StringValue};
 
-use crate::trace::Config;
+use crate::{
+    intern,
+    trace::{Config, Facts},
+};
 
 /// Why a request ended before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +25,19 @@ pub(crate) struct RequestState {
     pub(crate) context: Context,
     /// Whether the root span records; stages of one that doesn't are measured, but have no spans.
     pub(crate) recording: bool,
-    live: Mutex<Live>,
+    pub(crate) facts: Facts,
+    pub(crate) clock: Clock,
+    /// The route that was matched before the request came to the layer.
+    pub(crate) matched: Option<Route>,
+    /// Only there once somebody changed it: many a request needs no lock.
+    live: OnceLock<Mutex<Live>>,
+}
+
+/// The one clock of a request's spans: a step of the system's time moves none against the others.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Clock {
+    started: Instant,
+    started_at: SystemTime,
 }
 
 /// What handlers may still change until the root span ends.
@@ -45,6 +60,39 @@ pub(crate) struct Route {
     pub(crate) path: StringValue,
     /// Whether the service named it. A route that was only matched gives way to this one.
     pub(crate) named: bool,
+    /// Whether the root span was given its name when this was known.
+    pub(crate) is_in_name: bool,
+}
+
+impl Clock {
+    pub(crate) fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+        }
+    }
+
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.started_at
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn at(&self, instant: Instant) -> SystemTime {
+        self.started_at + instant.saturating_duration_since(self.started)
+    }
+}
+
+impl Route {
+    pub(crate) fn new(path: &str, named: bool) -> Self {
+        Self {
+            path: intern::text(path),
+            named,
+            is_in_name: false,
+        }
+    }
 }
 
 impl RequestState {
@@ -52,23 +100,36 @@ impl RequestState {
         config: Arc<Config>,
         context: Context,
         recording: bool,
-        route: Option<Route>,
+        facts: Facts,
+        clock: Clock,
+        matched: Option<Route>,
     ) -> Self {
-        let live = Live {
-            route,
-            ..Live::default()
-        };
         Self {
             config,
             context,
             recording,
-            live: Mutex::new(live),
+            facts,
+            clock,
+            matched,
+            live: OnceLock::new(),
         }
     }
 
+    /// What may be changed, for one who changes it.
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
+        let live = self.live.get_or_init(|| {
+            Mutex::new(Live {
+                route: self.matched.clone(),
+                ..Live::default()
+            })
+        });
         // A panic elsewhere must not become one here; the data is whole after every statement.
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+        live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was changed, if anything ever was.
+    pub(crate) fn changed(&self) -> Option<MutexGuard<'_, Live>> {
+        self.live.get().map(|_| self.live())
     }
 }
 
@@ -93,10 +154,7 @@ impl Live {
             (route.named && !named) || (route.named == named && route.path.as_str() == path)
         });
         if !keep && !path.is_empty() {
-            self.route = Some(Route {
-                path: path.to_owned().into(),
-                named,
-            });
+            self.route = Some(Route::new(path, named));
         }
     }
 

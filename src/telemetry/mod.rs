@@ -194,6 +194,8 @@ impl Telemetry {
             .tracer_provider(self.tracer_provider())
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external)
+            // None of its samplers looks at attributes.
+            .attributes_after_sampling(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
             Exporter::None => layer.without_metrics(),

@@ -1,17 +1,19 @@
 //! What is known of a request when it comes (semconv http-spans, HTTP server).
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::{addresses::Addresses, config::Config, rpc::Call};
-use crate::{redact::Redaction, request::Route};
+use crate::{intern, redact::Redaction, request::Route};
 
 /// A method that semconv does not know.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
 
 /// The values that the root span and the metrics share, all of bounded cardinality.
 #[derive(Debug)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub(super) method: StringValue,
     pub(super) scheme: &'static str,
     pub(super) protocol_version: &'static str,
@@ -19,8 +21,6 @@ pub(super) struct Facts {
     /// The response has no body whatever its headers announce (RFC 9110 §9.3.2, §9.3.6).
     pub(super) head: bool,
     pub(super) connect: bool,
-    /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
-    pub(super) call: Option<Call>,
 }
 
 impl Facts {
@@ -33,78 +33,75 @@ impl Facts {
             request_body_size: content_length(request.headers()),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
-            call: Call::of(&config.rpc_methods, request),
         }
     }
 
     /// `{method} {route}`, or `{method}` when there is no route; never the path (semconv
     /// http-spans: Name).
-    pub(super) fn span_name(&self, route: Option<&Route>) -> String {
-        if let Some(call) = &self.call {
-            return call.span_name();
-        }
+    pub(super) fn span_name(&self, route: Option<&Route>) -> Cow<'static, str> {
         let method = match self.method.as_str() {
             OTHER_METHOD => "HTTP",
             known => known,
         };
         match route {
-            Some(route) => format!("{method} {}", route.path),
-            None => method.to_owned(),
+            Some(route) => intern::span_name(method, route.path.as_str()),
+            None => intern::name(method),
         }
     }
 
-    /// The attributes of the root span that samplers may want to see, with room for those that
-    /// the end of the request adds.
-    pub(super) fn span_attributes<B>(
+    /// The attributes of the root span that samplers may want to see.
+    pub(super) fn push_attributes<B>(
         &self,
         config: &Config,
         request: &Request<B>,
+        call: Option<&Call>,
         addresses: &Addresses<'_>,
-    ) -> Vec<KeyValue> {
-        let mut attributes = Vec::with_capacity(20);
-        match &self.call {
-            Some(call) => call.push_attributes(&mut attributes),
-            None => self.push_http_attributes(request, &config.redaction, &mut attributes),
+        push: &mut dyn FnMut(KeyValue),
+    ) {
+        match call {
+            Some(call) => call.push_attributes(push),
+            None => self.push_http_attributes(request, &config.redaction, push),
         }
-        attributes.push(KeyValue::new(
+        push(KeyValue::new(
             "network.protocol.version",
             self.protocol_version,
         ));
-        addresses.push_attributes(&mut attributes);
+        addresses.push_attributes(push);
         if let Some(agent) = text(request.headers(), header::USER_AGENT) {
-            attributes.push(KeyValue::new("user_agent.original", agent.to_owned()));
+            push(KeyValue::new("user_agent.original", intern::text(agent)));
         }
         if let Some(size) = self.request_body_size {
-            attributes.push(KeyValue::new("http.request.body.size", int(size)));
+            push(KeyValue::new("http.request.body.size", int(size)));
         }
         if let Some(recorded) = &config.request_headers {
-            let is_rpc = self.call.is_some();
-            attributes.extend(recorded.attributes(request.headers(), is_rpc, &config.redaction));
+            let is_rpc = call.is_some();
+            recorded
+                .attributes(request.headers(), is_rpc, &config.redaction)
+                .for_each(push);
         }
-        attributes
     }
 
     fn push_http_attributes<B>(
         &self,
         request: &Request<B>,
         redaction: &Redaction,
-        attributes: &mut Vec<KeyValue>,
+        push: &mut dyn FnMut(KeyValue),
     ) {
         let uri = request.uri();
-        attributes.push(KeyValue::new("http.request.method", self.method.clone()));
+        push(KeyValue::new("http.request.method", self.method.clone()));
         if self.method.as_str() == OTHER_METHOD {
-            attributes.push(KeyValue::new(
+            push(KeyValue::new(
                 "http.request.method_original",
                 request.method().as_str().to_owned(),
             ));
         }
-        attributes.push(KeyValue::new("url.scheme", self.scheme));
-        attributes.push(KeyValue::new(
+        push(KeyValue::new("url.scheme", self.scheme));
+        push(KeyValue::new(
             "url.path",
             redaction.path(uri.path()).into_owned(),
         ));
         if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
-            attributes.push(KeyValue::new(
+            push(KeyValue::new(
                 "url.query",
                 redaction.query(query).into_owned(),
             ));

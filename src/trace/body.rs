@@ -15,7 +15,7 @@ pin_project! {
     /// ends the request's span with the last one.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
-        // `None` only while it is dropped, which happens with its context current.
+        // `None` after the last frame, so that it is dropped with its context current.
         #[pin]
         inner: Option<B>,
         active: Option<Active>,
@@ -69,7 +69,7 @@ where
         };
 
         let _current = active.attach();
-        let Some(finish) = &mut active.finish else {
+        let Active::Traced(finish) = active else {
             return inner.poll_frame(cx);
         };
         let polled = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_frame(cx))) {
@@ -79,10 +79,13 @@ where
                 resume_unwind(payload)
             }
         };
-        match &polled {
-            Poll::Pending => {}
-            Poll::Ready(None) => finish.completed(),
-            Poll::Ready(Some(Err(error))) => finish.failed(error),
+        let is_last = match &polled {
+            Poll::Pending => false,
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Err(error))) => {
+                finish.failed(error);
+                false
+            }
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
                     finish.data(data);
@@ -90,10 +93,13 @@ where
                     finish.trailers(trailers);
                 }
                 // Nothing follows trailers, and nobody polls a body that says it is at its end.
-                if frame.is_trailers() || inner.is_end_stream() {
-                    finish.completed();
-                }
+                frame.is_trailers() || inner.is_end_stream()
             }
+        };
+        if is_last {
+            finish.completed();
+            this.inner.set(None);
+            *this.active = None;
         }
         polled
     }
@@ -105,6 +111,6 @@ where
     fn size_hint(&self) -> SizeHint {
         self.inner
             .as_ref()
-            .map_or_else(SizeHint::default, Body::size_hint)
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }

@@ -1,10 +1,10 @@
-use std::{any::Any, error::Error, fmt, sync::Arc};
+use std::{any::Any, error::Error, fmt, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Method, request::Parts};
 use opentelemetry::{
-    Context, StringValue, global,
+    Context, KeyValue, StringValue, global,
     propagation::TextMapPropagator,
-    trace::{Span, SpanBuilder, TraceContextExt, Tracer},
+    trace::{Span, SpanBuilder, Status, TraceContextExt, Tracer},
 };
 use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 
@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) rpc_metrics: Option<RpcMetrics>,
     pub(crate) stage_metrics: Option<StageMetrics>,
     pub(crate) redaction: Redaction,
+    /// Whether the sampler is asked before there are any attributes.
+    pub(super) attributes_after_sampling: bool,
     pub(super) filter: Option<Box<Filter>>,
     pub(super) trust: Option<TrustRule>,
     pub(super) addresses: AddressRules,
@@ -70,19 +72,38 @@ impl fmt::Debug for Config {
 /// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into its context
 /// while its type is still known, which saves a box a span.
 pub(crate) trait StartSpan: Send + Sync {
-    /// A context with the new span in it, and whether that span records.
-    fn start(&self, span: SpanBuilder, parent: &Context) -> (Context, bool);
+    /// A context with the new span in it, and whether that span records. Only if it does, it gets
+    /// the attributes that `late` pushes.
+    fn start(&self, span: SpanBuilder, parent: &Context, late: &Attributes<'_>) -> (Context, bool);
+
+    /// Records a span that is over.
+    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, ended_at: SystemTime);
 }
+
+/// Pushes attributes, one by one.
+pub(crate) type Attributes<'a> = dyn Fn(&mut dyn FnMut(KeyValue)) + 'a;
 
 impl<T> StartSpan for T
 where
     T: Tracer + Send + Sync,
     T::Span: Send + Sync + 'static,
 {
-    fn start(&self, span: SpanBuilder, parent: &Context) -> (Context, bool) {
-        let span = self.build_with_context(span, parent);
-        let recording = span.is_recording();
-        (parent.with_span(span), recording)
+    fn start(&self, span: SpanBuilder, parent: &Context, late: &Attributes<'_>) -> (Context, bool) {
+        let mut span = self.build_with_context(span, parent);
+        if span.is_recording() {
+            late(&mut |attribute| span.set_attribute(attribute));
+            (parent.with_span(span), true)
+        } else {
+            // All that is left of it, without the box that a span is kept in.
+            let span = span.span_context().clone();
+            (parent.with_remote_span_context(span), false)
+        }
+    }
+
+    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, ended_at: SystemTime) {
+        let mut span = self.build_with_context(span, parent);
+        span.set_status(status);
+        span.end_with_timestamp(ended_at);
     }
 }
 

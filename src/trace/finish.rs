@@ -1,27 +1,24 @@
 //! The end of a request: the one place that decides what its span and its measurements say.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 
+use arrayvec::ArrayVec;
 use bytes::Buf;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use opentelemetry::{
-    KeyValue, StringValue,
+    Context, KeyValue, StringValue,
     trace::{Status, TraceContextExt},
 };
 
 use super::{
-    attributes::{Facts, content_length, int, is_bodiless},
+    attributes::{content_length, int, is_bodiless},
     config::Config,
     rpc::{Call, Code, Named},
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
+    intern,
     metrics::Measurement,
     request::{ErrorReport, Interruption, RequestState, Route},
 };
@@ -34,9 +31,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Finish {
     state: Arc<RequestState>,
-    facts: Facts,
-    started: Instant,
-    started_at: SystemTime,
+    /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
+    call: Option<Box<Call>>,
     head: Option<Head>,
     response_body_size: u64,
     /// Where the request was when it was interrupted.
@@ -59,25 +55,22 @@ enum Outcome {
 }
 
 impl Finish {
-    pub(super) fn new(
-        state: Arc<RequestState>,
-        facts: Facts,
-        started: Instant,
-        started_at: SystemTime,
-    ) -> Self {
+    pub(super) fn new(state: Arc<RequestState>, call: Option<Call>) -> Self {
         if let Some(metrics) = &state.config.http_metrics {
-            metrics.started(&facts.active_attributes());
+            metrics.started(&state.facts.active_attributes());
         }
         Self {
             state,
-            facts,
-            started,
-            started_at,
+            call: call.map(Box::new),
             head: None,
             response_body_size: 0,
             phase: None,
             finished: false,
         }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.state.context
     }
 
     fn config(&self) -> &Config {
@@ -89,7 +82,7 @@ impl Finish {
         if let Some(recorded) = &self.config().response_headers
             && self.state.recording
         {
-            let is_rpc = self.facts.call.is_some();
+            let is_rpc = self.call.is_some();
             let redaction = &self.config().redaction;
             let attributes = recorded.attributes(response.headers(), is_rpc, redaction);
             self.state.context.span().set_attributes(attributes);
@@ -97,15 +90,11 @@ impl Finish {
         let added = self.config().added_headers;
         added.add(&self.state, response.headers_mut());
         let status = response.status();
-        if let Some(call) = &mut self.facts.call {
+        if let Some(call) = &mut self.call {
             call.head(response);
         }
-        let awaits_trailers = self
-            .facts
-            .call
-            .as_ref()
-            .is_some_and(|call| call.code().is_none());
-        let bodiless = is_bodiless(self.facts.head, self.facts.connect, status);
+        let awaits_trailers = self.call.as_ref().is_some_and(|call| call.code().is_none());
+        let bodiless = is_bodiless(self.state.facts.head, self.state.facts.connect, status);
         let announced = if bodiless {
             Some(0)
         } else if awaits_trailers {
@@ -125,13 +114,13 @@ impl Finish {
 
     pub(super) fn data(&mut self, data: &impl Buf) {
         self.response_body_size += data.remaining() as u64;
-        if let Some(call) = &mut self.facts.call {
+        if let Some(call) = &mut self.call {
             call.data(data.chunk());
         }
     }
 
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(call) = &mut self.facts.call {
+        if let Some(call) = &mut self.call {
             call.trailers(trailers);
         }
     }
@@ -197,99 +186,108 @@ impl Finish {
             return;
         }
         self.finished = true;
-        let elapsed = self.started.elapsed();
-        let (route, custom, worked) = {
-            let mut live = self.state.live();
-            let custom = std::mem::take(&mut live.attributes);
-            (live.route.take(), custom, live.worked)
+        let elapsed = self.state.clock.elapsed();
+        let (route, custom, worked) = match self.state.changed() {
+            None => (self.state.matched.clone(), Vec::new(), false),
+            Some(mut live) => {
+                let custom = std::mem::take(&mut live.attributes);
+                (live.route.take(), custom, live.worked)
+            }
         };
-        let mut answer = match self.facts.call.take() {
-            Some(call) => self.rpc_answer(call, &outcome, worked),
-            None => self.http_answer(&outcome, route.as_ref()),
+        let mut answer = match self.call.take() {
+            Some(call) => self.rpc_answer(*call, &outcome, worked),
+            None => self.http_answer(&outcome, route),
         };
-        if let Some(error_type) = &answer.error_type {
-            let error_type = KeyValue::new(ERROR_TYPE, error_type.clone());
-            answer.shared.push(error_type);
-        }
+        self.measure(elapsed, &answer);
+        self.end_span(elapsed, &outcome, &mut answer, custom);
+    }
 
-        if self.state.recording {
-            let span = self.state.context.span();
-            let mut attributes = answer.shared.clone();
-            attributes.append(&mut answer.span_only);
-            if self.head.is_some() {
-                attributes.push(KeyValue::new(
-                    "http.response.body.size",
-                    int(self.response_body_size),
-                ));
-            }
-            if let Outcome::Cancelled(phase) = outcome {
-                attributes.push(KeyValue::new(attribute::REQUEST_CANCELLED, phase));
-            }
-            attributes.extend(custom);
-            span.set_attributes(attributes);
-            if let Some(name) = answer.span_name {
-                span.update_name(name);
-            }
-            if let Outcome::Failed(report) = &outcome {
-                span.add_event("exception", report.event_attributes());
-            }
-            if answer.error_type.is_some() {
-                // Semconv http-spans, Status: no description when the status code says it already.
-                span.set_status(Status::error(match &outcome {
-                    Outcome::Failed(report) => report.message.to_string(),
-                    _ => String::new(),
-                }));
-            }
-            span.end_with_timestamp(self.started_at + elapsed);
-        }
-
-        let metrics_only = answer.metrics_only.into_iter().flatten();
-        answer.shared.extend(metrics_only);
-        if let Some(metrics) = &self.config().http_metrics {
-            let status = self.head.map(|head| head.status);
-            metrics.ended(&self.facts.active_attributes(), elapsed, status);
-            if !answer.is_rpc {
-                metrics.finished(&Measurement {
-                    duration: elapsed,
-                    request_body: self.facts.request_body_size,
-                    response_body: self.head.map(|_| self.response_body_size),
-                    attributes: &answer.shared,
-                });
-            }
-        }
-        if answer.is_rpc
-            && let Some(metrics) = &self.config().rpc_metrics
-        {
-            metrics.finished(elapsed, &answer.shared);
+    fn measure(&self, elapsed: Duration, answer: &Answer) {
+        let Some(http) = &self.config().http_metrics else {
+            return;
+        };
+        let status = self.head.map(|head| head.status);
+        http.ended(&self.state.facts.active_attributes(), elapsed, status);
+        if !answer.is_rpc {
+            http.finished(&Measurement {
+                duration: elapsed,
+                request_body: self.state.facts.request_body_size,
+                response_body: self.head.map(|_| self.response_body_size),
+                attributes: &answer.measured,
+            });
+        } else if let Some(rpc) = &self.config().rpc_metrics {
+            rpc.finished(elapsed, &answer.measured);
         }
     }
 
+    fn end_span(
+        &self,
+        elapsed: Duration,
+        outcome: &Outcome,
+        answer: &mut Answer,
+        custom: Vec<KeyValue>,
+    ) {
+        if !self.state.recording {
+            return;
+        }
+        if self.head.is_some() {
+            let size = KeyValue::new("http.response.body.size", int(self.response_body_size));
+            answer.span_only.push(size);
+        }
+        if let Outcome::Cancelled(phase) = outcome {
+            let phase = KeyValue::new(attribute::REQUEST_CANCELLED, *phase);
+            answer.span_only.push(phase);
+        }
+        let span = self.state.context.span();
+        let learned = answer.measured.drain(answer.known..);
+        span.set_attributes(learned.chain(answer.span_only.drain(..)));
+        if !custom.is_empty() {
+            span.set_attributes(custom);
+        }
+        if let Some(name) = answer.span_name.take() {
+            span.update_name(name);
+        }
+        if let Outcome::Failed(report) = outcome {
+            span.add_event("exception", report.event_attributes());
+        }
+        if answer.is_error {
+            // Semconv http-spans, Status: no description when the status code says it already.
+            span.set_status(Status::error(match outcome {
+                Outcome::Failed(report) => report.message.to_string(),
+                _ => String::new(),
+            }));
+        }
+        span.end_with_timestamp(self.state.clock.started_at() + elapsed);
+    }
+
     /// Semconv http-spans and http-metrics.
-    fn http_answer(&self, outcome: &Outcome, route: Option<&Route>) -> Answer {
+    fn http_answer(&self, outcome: &Outcome, route: Option<Route>) -> Answer {
         let status = self.head.map(|head| head.status);
-        let mut shared = Vec::with_capacity(6);
-        if let Some(status) = status {
-            shared.push(status_code(status));
+        let mut answer = Answer::default();
+        if self.config().http_metrics.is_some() {
+            let facts = &self.state.facts;
+            let version = KeyValue::new("network.protocol.version", facts.protocol_version);
+            answer.measured.extend(facts.active_attributes());
+            answer.measured.push(version);
+            answer.known = answer.measured.len();
         }
+        answer.measured.extend(status.map(status_code));
         if let Some(route) = route {
-            shared.push(KeyValue::new("http.route", route.path.clone()));
+            if !route.is_in_name {
+                answer.span_name = Some(self.state.facts.span_name(Some(&route)));
+            }
+            answer
+                .measured
+                .push(KeyValue::new("http.route", route.path));
         }
-        let [method, scheme] = self.facts.active_attributes();
-        let version = KeyValue::new("network.protocol.version", self.facts.protocol_version);
-        Answer {
-            is_rpc: false,
-            shared,
-            span_only: Vec::new(),
-            metrics_only: [Some(method), Some(scheme), Some(version)],
-            span_name: route.map(|route| self.facts.span_name(Some(route))),
-            error_type: match (outcome, status) {
-                (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-                (Outcome::Completed, Some(status)) if status.is_server_error() => {
-                    Some(status.as_str().to_owned().into())
-                }
-                _ => None,
-            },
+        match (outcome, status) {
+            (Outcome::Failed(report), _) => answer.fail(report.error_type.clone()),
+            (Outcome::Completed, Some(status)) if status.is_server_error() => {
+                answer.fail(intern::text(status.as_str()));
+            }
+            _ => {}
         }
+        answer
     }
 
     /// Semconv rpc-spans, rpc-metrics and grpc.
@@ -300,24 +298,38 @@ impl Finish {
             // The connection breaks off; the service has sent no status.
             Outcome::Failed(_) => call.code(),
         };
-        let mut shared = Vec::with_capacity(4);
-        if let Some(code) = code {
-            shared.push(KeyValue::new("rpc.response.status_code", code.as_str()));
-        }
         let named = call.end(&self.config().rpc_methods, worked);
-        let mut span_only = Vec::with_capacity(3);
+        let mut answer = Answer {
+            is_rpc: true,
+            known: 2,
+            ..Answer::default()
+        };
+        let system = KeyValue::new("rpc.system.name", "grpc");
+        answer.measured.extend([system, named.attribute()]);
+        if let Some(code) = code {
+            let code = KeyValue::new("rpc.response.status_code", code.as_str());
+            answer.measured.push(code);
+        }
+        match (outcome, code) {
+            (Outcome::Failed(report), _) => answer.fail(report.error_type.clone()),
+            (Outcome::Completed, Some(code)) if code.is_error() => {
+                answer.fail(code.as_str().into());
+            }
+            _ => {}
+        }
+
+        let span_only = &mut answer.span_only;
         span_only.extend(self.head.map(|head| status_code(head.status)));
         let redaction = &self.config().redaction;
-        let mut span_name = None;
         match &named {
             Named::AtStart(_) => {}
             Named::Learned(method) => {
                 span_only.push(named.attribute());
-                span_name = Some(method.to_string());
+                answer.span_name = Some(intern::name(method));
             }
             Named::Reached(claimed) if redaction.path(claimed) == **claimed => {
                 span_only.push(KeyValue::new("rpc.method", claimed.to_string()));
-                span_name = Some(claimed.to_string());
+                answer.span_name = Some(claimed.to_string().into());
             }
             Named::Reached(claimed) | Named::Other(claimed) => {
                 span_only.push(named.attribute());
@@ -327,36 +339,30 @@ impl Finish {
                 ));
             }
         }
-        Answer {
-            is_rpc: true,
-            shared,
-            span_only,
-            metrics_only: [
-                Some(KeyValue::new("rpc.system.name", "grpc")),
-                Some(named.attribute()),
-                None,
-            ],
-            span_name,
-            error_type: match (outcome, code) {
-                (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-                (Outcome::Completed, Some(code)) if code.is_error() => Some(code.as_str().into()),
-                _ => None,
-            },
-        }
+        answer
     }
 }
 
 /// How the request was answered, in the terms of its protocol.
+#[derive(Default)]
 struct Answer {
     is_rpc: bool,
-    /// On the span and the metrics, in one fixed order, which makes the lookup of the series
+    is_error: bool,
+    /// The attributes of the metrics, in one fixed order, which makes the lookup of the series
     /// cheap. Nothing a client could invent is among them: no path, host, or unknown method.
-    shared: Vec<KeyValue>,
-    span_only: Vec<KeyValue>,
-    metrics_only: [Option<KeyValue>; 3],
+    measured: ArrayVec<KeyValue, 6>,
+    /// How many of them, the first ones, the span has from its start. It gets the others now.
+    known: usize,
+    span_only: ArrayVec<KeyValue, 5>,
     /// The span's name, if more is known than at the start.
-    span_name: Option<String>,
-    error_type: Option<StringValue>,
+    span_name: Option<Cow<'static, str>>,
+}
+
+impl Answer {
+    fn fail(&mut self, error_type: StringValue) {
+        self.is_error = true;
+        self.measured.push(KeyValue::new(ERROR_TYPE, error_type));
+    }
 }
 
 fn status_code(status: StatusCode) -> KeyValue {

@@ -13,22 +13,26 @@ use pin_project_lite::pin_project;
 
 use super::{ResponseBody, finish::Finish};
 
-/// The context that is current while a request is worked on, and, if the request is traced, the
-/// end of its span.
+/// What is active while a request is worked on.
 #[derive(Debug)]
-pub(super) struct Active {
-    pub(super) context: Context,
-    pub(super) finish: Option<Finish>,
+pub(super) enum Active {
+    Traced(Finish),
+    /// The caller's context, for what is called.
+    Skipped(Context),
 }
 
 impl Active {
     pub(super) fn attach(&self) -> ContextGuard {
-        self.context.clone().attach()
+        let context = match self {
+            Self::Traced(finish) => finish.context(),
+            Self::Skipped(context) => context,
+        };
+        context.clone().attach()
     }
 
     /// What is dropped next, the future or the body, has not been finished.
     pub(super) fn abandoned(&mut self) {
-        if let Some(finish) = &mut self.finish {
+        if let Self::Traced(finish) = self {
             finish.abandoned();
         }
     }
@@ -87,9 +91,9 @@ where
         };
 
         let _current = active.attach();
-        let polled = match &mut active.finish {
-            None => inner.poll(cx),
-            Some(finish) => match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+        let polled = match active {
+            Active::Skipped(_) => inner.poll(cx),
+            Active::Traced(finish) => match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
                 Ok(polled) => polled,
                 Err(payload) => {
                     finish.panicked(&*payload);
@@ -101,7 +105,7 @@ where
             return Poll::Pending;
         };
 
-        if let Some(finish) = &mut active.finish {
+        if let Active::Traced(finish) = active {
             match &mut result {
                 Ok(response) => finish.head(response),
                 Err(error) => finish.failed(error),
@@ -109,6 +113,12 @@ where
         }
         this.inner.set(None);
         let active = this.active.take();
-        Poll::Ready(result.map(|response| response.map(|body| ResponseBody::new(body, active))))
+        Poll::Ready(result.map(|response| {
+            response.map(|body| {
+                // Nobody polls a body that says it is at its end.
+                let active = active.filter(|_| !body.is_end_stream());
+                ResponseBody::new(body, active)
+            })
+        }))
     }
 }

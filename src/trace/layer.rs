@@ -91,6 +91,7 @@ pub struct ImageTraceLayerBuilder {
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
+    attributes_after_sampling: bool,
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
     addresses: AddressRules,
@@ -176,6 +177,15 @@ impl ImageTraceLayerBuilder {
     /// default, so that trace ids and baggage don't leak to origins that have no business with them.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate_external = propagate;
+        self
+    }
+
+    /// Whether root spans get their attributes only when the sampler has taken them, which makes
+    /// requests cheaper that are not sampled; `false` by default, because samplers may want to
+    /// see the attributes (semconv http-spans). Those of the SDK don't look at them, and the
+    /// builder of `Telemetry` has this on.
+    pub fn attributes_after_sampling(mut self, after: bool) -> Self {
+        self.attributes_after_sampling = after;
         self
     }
 
@@ -352,6 +362,7 @@ impl ImageTraceLayerBuilder {
                 .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
             stage_metrics: meter.as_ref().map(StageMetrics::new),
+            attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,
             trust: self.trust,
             addresses: self.addresses,

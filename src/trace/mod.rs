@@ -114,7 +114,9 @@ mod trust;
 pub(crate) use self::rpc::GRPC_CODES;
 pub(crate) use self::{
     addresses::server,
-    attributes::{OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version},
+    attributes::{
+        Facts, OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version,
+    },
     config::{Config, ErrorView, Propagation, StartSpan, view_as},
     layer::{MeterChoice, known_methods, scope},
 };

@@ -54,7 +54,8 @@ impl ResponseHeaders {
 /// Server Timing).
 fn server_timing(state: &RequestState) -> String {
     let mut timing = String::new();
-    for (name, duration) in &state.live().stages_done {
+    let changed = state.changed();
+    for (name, duration) in changed.iter().flat_map(|live| &live.stages_done) {
         if !timing.is_empty() {
             timing.push_str(", ");
         }

@@ -1,6 +1,7 @@
 //! gRPC calls (semconv rpc-spans, rpc-metrics and what gRPC makes of them).
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -8,7 +9,7 @@ use std::{
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use opentelemetry::{KeyValue, StringValue};
 
-use crate::redact;
+use crate::{intern, redact};
 
 /// What the name of a method becomes that the server does not have.
 const OTHER_METHOD: &str = "_OTHER";
@@ -87,8 +88,11 @@ enum Method {
 
 impl Call {
     /// The call that a request is, if its content type says that it is one (gRPC over HTTP/2:
-    /// Requests; gRPC-Web).
+    /// Requests, which all are POST; gRPC-Web).
     pub(super) fn of<B>(methods: &Methods, request: &Request<B>) -> Option<Self> {
+        if request.method() != http::Method::POST {
+            return None;
+        }
         let web = match content_type(request.headers())? {
             "" => false,
             "-web" | "-web-text" => true,
@@ -109,18 +113,18 @@ impl Call {
     }
 
     /// `{rpc.method}`, or `{rpc.system.name}` when the method is not known (semconv rpc-spans: Name).
-    pub(super) fn span_name(&self) -> String {
+    pub(super) fn span_name(&self) -> Cow<'static, str> {
         match &self.method {
-            Method::Known(method) => String::from(&**method),
-            Method::Claimed(_) => "grpc".to_owned(),
+            Method::Known(method) => intern::name(method),
+            Method::Claimed(_) => "grpc".into(),
         }
     }
 
     /// What is known of the call when it comes.
-    pub(super) fn push_attributes(&self, attributes: &mut Vec<KeyValue>) {
-        attributes.push(KeyValue::new("rpc.system.name", "grpc"));
+    pub(super) fn push_attributes(&self, push: &mut dyn FnMut(KeyValue)) {
+        push(KeyValue::new("rpc.system.name", "grpc"));
         if let Method::Known(method) = &self.method {
-            attributes.push(KeyValue::new("rpc.method", Arc::clone(method)));
+            push(KeyValue::new("rpc.method", Arc::clone(method)));
         }
     }
 

@@ -3,13 +3,12 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
     task::{Context as TaskContext, Poll},
-    time::{Instant, SystemTime},
 };
 
 use http::{Request, Response};
 use http_body::Body;
 use opentelemetry::{
-    Context,
+    Context, KeyValue,
     baggage::{BaggageExt, KeyValueMetadata},
     trace::{Link, SpanBuilder, SpanKind, TraceContextExt},
 };
@@ -19,14 +18,19 @@ use super::{
     ResponseBody, ResponseFuture, Skip, Trust,
     addresses::Addresses,
     attributes::Facts,
-    config::{Config, TrustRule},
+    config::{Attributes, Config, TrustRule},
     finish::Finish,
     future::Active,
+    rpc::Call,
 };
 use crate::{
     propagation::{continued_trace_id, with_next_trace_id},
-    request::{RequestState, RequestTrace, Route},
+    request::{Clock, RequestState, RequestTrace, Route},
 };
+
+/// Room for those of a request and of its end, in a block of memory (glibc: up to 1 KiB) that
+/// threads keep for themselves.
+const ROOT_ATTRIBUTES: usize = 18;
 
 /// The service of [`ImageTraceLayer`](super::ImageTraceLayer).
 #[derive(Clone, Debug)]
@@ -60,15 +64,15 @@ where
         let Some(config) = &self.config else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
-        let (active, request) = config.begin(request);
-        let Some(mut active) = active else {
+        let (skip, trust, mut request) = config.decide(request);
+        let Some(mut active) = config.begin(skip, trust, &mut request) else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
         let _current = active.attach();
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
             Ok(future) => ResponseFuture::new(future, Some(active)),
             Err(payload) => {
-                if let Some(finish) = &mut active.finish {
+                if let Active::Traced(finish) = &mut active {
                     finish.panicked(&*payload);
                 }
                 resume_unwind(payload)
@@ -80,21 +84,21 @@ where
 impl Config {
     /// Opens the root span and puts the handle into the request; there is nothing to be active for
     /// a request that is skipped and that no caller sent a context with.
-    fn begin<B>(self: &Arc<Self>, request: Request<B>) -> (Option<Active>, Request<B>) {
-        let (skip, trust, mut request) = self.decide(request);
-        let (mut parent, mut links) = self.parent(trust, &request);
+    fn begin<B>(
+        self: &Arc<Self>,
+        skip: Skip,
+        trust: Trust,
+        request: &mut Request<B>,
+    ) -> Option<Active> {
+        let (mut parent, mut links) = self.parent(trust, request);
         if skip == Skip::All {
-            let active = carries_anything(&parent).then_some(Active {
-                context: parent,
-                finish: None,
-            });
-            return (active, request);
+            return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
-        let addresses = Addresses::of(&self.addresses, &request);
-        let facts = Facts::of(self, &request, &addresses);
-        let route = matched_route(&request);
-        let started = Instant::now();
-        let started_at = SystemTime::now();
+        let addresses = Addresses::of(&self.addresses, request);
+        let facts = Facts::of(self, request, &addresses);
+        let call = Call::of(&self.rpc_methods, request);
+        let mut route = matched_route(request);
+        let clock = Clock::start();
         let (context, recording) = if skip == Skip::Span {
             (parent, false)
         } else {
@@ -102,32 +106,45 @@ impl Config {
             if continued.is_some() {
                 (parent, links) = without_parent(&parent);
             }
-            let mut span = SpanBuilder::from_name(facts.span_name(route.as_ref()))
+            let name = match &call {
+                Some(call) => call.span_name(),
+                None => facts.span_name(route.as_ref()),
+            };
+            let mut span = SpanBuilder::from_name(name)
                 .with_kind(SpanKind::Server)
-                .with_start_time(started_at);
-            span.attributes = Some(facts.span_attributes(self, &request, &addresses));
+                .with_start_time(clock.started_at());
+            if let Some(route) = &mut route {
+                route.is_in_name = true;
+            }
             span.links = links;
+            let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
+            let attributes = |push: &mut dyn FnMut(KeyValue)| {
+                facts.push_attributes(self, request, call.as_ref(), &addresses, push);
+            };
+            let late: &Attributes<'_> = if self.attributes_after_sampling {
+                &attributes
+            } else {
+                attributes(&mut |attribute| known.push(attribute));
+                &|_| ()
+            };
+            span.attributes = Some(known);
             match continued {
-                Some(id) => with_next_trace_id(id, || self.tracer.start(span, &parent)),
-                None => self.tracer.start(span, &parent),
+                Some(id) => with_next_trace_id(id, || self.tracer.start(span, &parent, late)),
+                None => self.tracer.start(span, &parent, late),
             }
         };
 
         let state = Arc::new(RequestState::new(
             Arc::clone(self),
-            context.clone(),
+            context,
             recording,
+            facts,
+            clock,
             route,
         ));
-        request
-            .extensions_mut()
-            .insert(RequestTrace::new(Arc::clone(&state)));
-        let finish = Finish::new(state, facts, started, started_at);
-        let active = Active {
-            context,
-            finish: Some(finish),
-        };
-        (Some(active), request)
+        let trace = RequestTrace::new(Arc::clone(&state));
+        request.extensions_mut().insert(trace);
+        Some(Active::Traced(Finish::new(state, call)))
     }
 
     /// Asks the filter and the trust rule, where there are any.
@@ -194,14 +211,8 @@ fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
 /// The route that axum has matched already, when the layer is inside the router.
 #[cfg(feature = "axum")]
 fn matched_route<B>(request: &Request<B>) -> Option<Route> {
-    let path = request
-        .extensions()
-        .get::<axum::extract::MatchedPath>()?
-        .as_str();
-    Some(Route {
-        path: path.to_owned().into(),
-        named: false,
-    })
+    let path = request.extensions().get::<axum::extract::MatchedPath>()?;
+    Some(Route::new(path.as_str(), false))
 }
 
 #[cfg(not(feature = "axum"))]

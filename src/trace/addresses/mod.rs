@@ -14,6 +14,7 @@ pub use self::{
     networks::{Networks, NetworksError},
     peer::PeerAddr,
 };
+use crate::intern;
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
 
@@ -85,19 +86,19 @@ impl<'a> Addresses<'a> {
         };
     }
 
-    pub(super) fn push_attributes(&self, attributes: &mut Vec<KeyValue>) {
+    pub(super) fn push_attributes(&self, push: &mut dyn FnMut(KeyValue)) {
         if let Some((host, port)) = self.server {
-            attributes.push(KeyValue::new("server.address", host.to_owned()));
+            push(KeyValue::new("server.address", intern::text(host)));
             if let Some(port) = port {
-                attributes.push(KeyValue::new("server.port", i64::from(port)));
+                push(KeyValue::new("server.port", i64::from(port)));
             }
         }
         if let Some(client) = &self.client {
-            attributes.push(KeyValue::new("client.address", client.clone()));
+            push(KeyValue::new("client.address", client.clone()));
         }
         if let Some(peer) = &self.peer {
-            attributes.push(KeyValue::new("network.peer.address", peer.text()));
-            attributes.push(KeyValue::new("network.peer.port", i64::from(peer.port())));
+            push(KeyValue::new("network.peer.address", peer.text()));
+            push(KeyValue::new("network.peer.port", i64::from(peer.port())));
         }
     }
 }
@@ -121,6 +122,13 @@ pub(crate) fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a st
 }
 
 fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
+    // No early exit: that way many letters are looked at together.
+    let is_host_alone = authority.bytes().fold(true, |alone, byte| {
+        alone & !matches!(byte, b'@' | b':' | b'[')
+    });
+    if is_host_alone {
+        return (!authority.is_empty()).then_some((authority, None));
+    }
     let authority = authority
         .rsplit_once('@')
         .map_or(authority, |(_, host)| host);
