@@ -185,7 +185,7 @@ fn refuse(http: StatusCode, grpc: Code, retry_after: Option<Duration>) -> Behavi
 #[test]
 fn down_at_the_start_and_again_later() {
     for_each(|protocol, signal| {
-        let address = OtlpServer::start().address();
+        let (address, _reserved) = OtlpServer::reserve();
         let log = Log::default();
         let telemetry = log
             .listen(signal.builder(address.to_string(), protocol))
@@ -442,7 +442,7 @@ fn taking_only_a_part() {
 #[test]
 fn away_for_too_long() {
     for protocol in PROTOCOLS {
-        let address = OtlpServer::start().address();
+        let (address, _reserved) = OtlpServer::reserve();
         let log = Log::default();
         let telemetry = log
             .listen(builder(address.to_string(), protocol, &QUICK))

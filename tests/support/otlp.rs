@@ -38,7 +38,10 @@ use opentelemetry_proto::tonic::{
     trace::v1,
 };
 use prost::Message;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::oneshot,
+};
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
@@ -125,7 +128,16 @@ impl OtlpServer {
         Self::start_with(SocketAddr::from(([127, 0, 0, 1], 0)), Some(tls))
     }
 
-    /// On the address of one that is gone, to be the same collector after a restart.
+    /// An address at which nobody listens yet, and that nobody else is given while the socket lives.
+    pub fn reserve() -> (SocketAddr, TcpSocket) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        (socket.local_addr().unwrap(), socket)
+    }
+
+    /// On an address that is reserved, or that of one that is gone, as the same collector after a
+    /// restart.
     pub fn start_at(address: SocketAddr) -> Self {
         Self::start_with(address, None)
     }
