@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     cell::RefCell,
+    fmt,
     hash::{BuildHasher, BuildHasherDefault},
     sync::{Arc, OnceLock},
 };
@@ -10,14 +11,39 @@ use std::{
 use opentelemetry::StringValue;
 use rustc_hash::FxHasher;
 
-/// More than a service has; a power of two.
-const MOST_NAMES: usize = 1024;
-/// Places to look in for a name, from the one its hash says.
+/// Places to look in for an entry, from the one its hash says.
 const PROBES: usize = 8;
 
-/// The names of all spans there were, each put down once and never taken away. A service that
-/// names routes after paths fills the table, and then has a new string for each span.
-static NAMES: [OnceLock<Box<str>>; MOST_NAMES] = [const { OnceLock::new() }; MOST_NAMES];
+/// A table to which entries are added and from which none is ever taken, read without a lock.
+pub(crate) struct Table<T, const PLACES: usize>([OnceLock<T>; PLACES]);
+
+impl<T, const PLACES: usize> Table<T, PLACES> {
+    pub(crate) const fn new() -> Self {
+        Self([const { OnceLock::new() }; PLACES])
+    }
+
+    /// The entry of that hash, made if it is the first time; `None` if there is no place for it.
+    pub(crate) fn find(
+        &self,
+        hash: usize,
+        is_it: impl Fn(&T) -> bool,
+        make: impl Fn() -> T,
+    ) -> Option<&T> {
+        (0..PROBES)
+            .map(|probe| self.0[hash.wrapping_add(probe) % PLACES].get_or_init(&make))
+            .find(|entry| is_it(entry))
+    }
+}
+
+impl<T, const PLACES: usize> fmt::Debug for Table<T, PLACES> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").finish_non_exhaustive()
+    }
+}
+
+/// The names of all spans there were. A service that names routes after paths fills the table,
+/// and then has a new string for each span.
+static NAMES: Table<Box<str>, 1024> = Table::new();
 
 /// `{method} {route}`
 pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
@@ -46,14 +72,14 @@ fn find(
     is_it: impl Fn(&str) -> bool,
     make: impl Fn() -> String,
 ) -> Cow<'static, str> {
-    if length <= LONGEST_TEXT {
-        for probe in 0..PROBES {
-            let place = &NAMES[hash.wrapping_add(probe) % MOST_NAMES];
-            let name = place.get_or_init(|| make().into());
-            if name.len() == length && is_it(name) {
-                return Cow::Borrowed(name);
-            }
-        }
+    if length <= LONGEST_TEXT
+        && let Some(name) = NAMES.find(
+            hash,
+            |name| name.len() == length && is_it(name),
+            || make().into(),
+        )
+    {
+        return Cow::Borrowed(name);
     }
     Cow::Owned(make())
 }
@@ -85,7 +111,7 @@ pub(crate) fn text(text: &str) -> StringValue {
     kept.unwrap_or_else(|_| text.into()).into()
 }
 
-fn hash(text: &str) -> usize {
+pub(crate) fn hash(text: &str) -> usize {
     // Only the lower bits are used, on every platform.
     BuildHasherDefault::<FxHasher>::default().hash_one(text) as usize
 }
@@ -108,6 +134,30 @@ mod tests {
         );
         assert_eq!(span_name("GE", "T /a"), "GE T /a");
         assert_eq!(span_name("GE T", "/a"), "GE T /a");
+    }
+
+    #[test]
+    fn an_entry_is_made_once_until_there_is_no_place() {
+        const PLACES: usize = 64;
+        let table = Table::<usize, PLACES>::new();
+        let made = std::cell::Cell::new(0);
+        let find = |number| {
+            let make = || {
+                made.set(made.get() + 1);
+                number
+            };
+            table.find(number * 31, |found| *found == number, make)
+        };
+        for _ in 0..3 {
+            for number in 0..10 {
+                assert_eq!(find(number), Some(&number));
+            }
+        }
+        assert_eq!(made.get(), 10);
+        let homeless = (10..1000).filter(|number| find(*number).is_none());
+        assert_eq!(homeless.count(), 1000 - PLACES);
+        assert_eq!(made.get(), PLACES);
+        assert_eq!(find(7), Some(&7));
     }
 
     #[test]

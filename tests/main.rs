@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod addresses;
+mod allocations;
 mod cancelled_requests;
 mod completed_requests;
 mod console_waterfall;

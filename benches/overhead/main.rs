@@ -68,7 +68,7 @@ fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
         times[mode] - times[baseline]
     };
     println!(
-        "{:<38} {:>8} {:>8} {:>8} {:>7} {:>7}",
+        "{:<40} {:>8} {:>8} {:>8} {:>7} {:>7}",
         "", "ns", "over", "× floor", "allocs", "bytes"
     );
     for (number, mode) in modes.iter().enumerate() {
@@ -77,7 +77,7 @@ fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
             format!("{:.2}", over(mode.name) / over(floor))
         });
         println!(
-            "{:<38} {:>8.0} {:>8.0} {ratio:>8} {:>7.1} {:>7.0}",
+            "{:<40} {:>8.0} {:>8.0} {ratio:>8} {:>7.1} {:>7.0}",
             mode.name,
             times[number],
             over(mode.name),
@@ -110,7 +110,7 @@ fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
         };
         let (ns, floor_ns) = (each(more, ours), each(floors_more, floor));
         println!(
-            "{what:<38} {:>8} {ns:>8.1} {:>8.2} {:>7.1}   (floor: {floor_ns:.1} ns, {:.1} allocs)",
+            "{what:<40} {:>8} {ns:>8.1} {:>8.2} {:>7.1}   (floor: {floor_ns:.1} ns, {:.1} allocs)",
             "",
             ns / floor_ns,
             counts(more, ours),

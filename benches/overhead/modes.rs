@@ -47,7 +47,9 @@ pub(crate) fn modes() -> Vec<Mode> {
     let disabled = ImageTraceLayer::disabled();
     let filtered = builder(&on).meter_provider(meters.clone());
     let filtered = filtered.filter(|_| false).build();
-    let sampled_out = builder(&off).without_metrics().build();
+    let sampled_out = builder(&off).without_metrics();
+    let sampled_out = sampled_out.attributes_after_sampling(true).build();
+    let looked_at = builder(&off).without_metrics().build();
     let traces = builder(&on).without_metrics().build();
     let both = builder(&on).meter_provider(meters.clone()).build();
 
@@ -86,6 +88,11 @@ pub(crate) fn modes() -> Vec<Mode> {
             "floor: sampled out",
             "sampled out",
             layered(&sampled_out, handle),
+        ),
+        over(
+            "floor: sampled out",
+            "sampled out, after a look at attributes",
+            layered(&looked_at, handle),
         ),
         over("floor: traces", "traces", layered(&traces, handle)),
         over(

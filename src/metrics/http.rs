@@ -1,12 +1,16 @@
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use http::StatusCode;
 use opentelemetry::{
-    KeyValue,
+    KeyValue, StringValue,
     metrics::{Histogram, Meter, UpDownCounter},
 };
 
 use super::ImgproxyMetrics;
+#[cfg(feature = "bound-instruments")]
+use super::bound::{BoundActive, BoundRequest, BoundRequests};
+use crate::attribute::ERROR_TYPE;
 
 /// Seconds; the boundaries that semconv http-metrics advises for `http.server.request.duration`.
 pub(super) const DURATION_BUCKETS: [f64; 14] = [
@@ -35,14 +39,68 @@ pub(crate) struct HttpMetrics {
     request_body: Histogram<u64>,
     response_body: Histogram<u64>,
     imgproxy: Option<ImgproxyMetrics>,
+    #[cfg(feature = "bound-instruments")]
+    bound_active: BoundActive,
+    #[cfg(feature = "bound-instruments")]
+    bound_requests: BoundRequests,
+}
+
+/// What tells apart the series of `http.server.active_requests`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ActiveSeries<'a> {
+    pub(crate) method: &'a StringValue,
+    pub(crate) scheme: &'static str,
+}
+
+/// What tells apart the series of finished requests. Nothing a client could invent is among it: no
+/// path, host, or unknown method.
+#[derive(Debug)]
+pub(crate) struct RequestSeries<'a> {
+    pub(crate) active: ActiveSeries<'a>,
+    pub(crate) protocol_version: &'static str,
+    /// None: it was never answered.
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) route: Option<&'a StringValue>,
+    pub(crate) error_type: Option<&'a StringValue>,
 }
 
 /// What one finished request adds to the metrics.
-pub(crate) struct Measurement<'a> {
+#[derive(Debug)]
+pub(crate) struct Measurement {
     pub(crate) duration: Duration,
     pub(crate) request_body: Option<u64>,
     pub(crate) response_body: Option<u64>,
-    pub(crate) attributes: &'a [KeyValue],
+}
+
+impl ActiveSeries<'_> {
+    pub(super) fn attributes(self) -> [KeyValue; 2] {
+        [
+            KeyValue::new("http.request.method", self.method.clone()),
+            KeyValue::new("url.scheme", self.scheme),
+        ]
+    }
+}
+
+impl RequestSeries<'_> {
+    /// In one fixed order, which makes the SDK's lookup cheap.
+    fn attributes(&self) -> ArrayVec<KeyValue, 6> {
+        let status = self.status.map(|status| i64::from(status.as_u16()));
+        let mut attributes: ArrayVec<_, 6> = self.active.attributes().into_iter().collect();
+        attributes.push(KeyValue::new(
+            "network.protocol.version",
+            self.protocol_version,
+        ));
+        attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", status)));
+        attributes.extend(
+            self.route
+                .map(|route| KeyValue::new("http.route", route.clone())),
+        );
+        attributes.extend(
+            self.error_type
+                .map(|kind| KeyValue::new(ERROR_TYPE, kind.clone())),
+        );
+        attributes
+    }
 }
 
 impl HttpMetrics {
@@ -73,38 +131,80 @@ impl HttpMetrics {
                 .with_description("Size of HTTP server response bodies.")
                 .with_boundaries(SIZE_BUCKETS.to_vec())
                 .build(),
+            #[cfg(feature = "bound-instruments")]
+            bound_active: BoundActive::new(),
+            #[cfg(feature = "bound-instruments")]
+            bound_requests: BoundRequests::new(),
         }
     }
 
-    pub(crate) fn started(&self, attributes: &[KeyValue]) {
-        self.active.add(1, attributes);
+    pub(crate) fn started(&self, series: ActiveSeries<'_>) {
+        self.add_active(1, series);
         if let Some(imgproxy) = &self.imgproxy {
             imgproxy.started();
         }
     }
 
-    /// The request is over that was [`started`](Self::started) with these attributes. Without a
-    /// status it was never answered.
+    /// The request is over that was [`started`](Self::started) in this series. Without a status it
+    /// was never answered.
     pub(crate) fn ended(
         &self,
-        attributes: &[KeyValue],
+        series: ActiveSeries<'_>,
         duration: Duration,
         status: Option<StatusCode>,
     ) {
-        self.active.add(-1, attributes);
+        self.add_active(-1, series);
         if let Some(imgproxy) = &self.imgproxy {
             imgproxy.finished(duration, status);
         }
     }
 
-    pub(crate) fn finished(&self, request: &Measurement<'_>) {
+    fn add_active(&self, number: i64, series: ActiveSeries<'_>) {
+        #[cfg(feature = "bound-instruments")]
+        if let Some(active) = self.bound_active.find(series, &self.active) {
+            return active.add(number);
+        }
+        self.active.add(number, &series.attributes());
+    }
+
+    pub(crate) fn finished(&self, series: &RequestSeries<'_>, request: &Measurement) {
+        #[cfg(feature = "bound-instruments")]
+        if let Some(bound) = self.bound_requests.find(series) {
+            return self.finished_bound(bound, series, request);
+        }
+        let attributes = series.attributes();
         self.duration
-            .record(request.duration.as_secs_f64(), request.attributes);
+            .record(request.duration.as_secs_f64(), &attributes);
         if let Some(size) = request.request_body {
-            self.request_body.record(size, request.attributes);
+            self.request_body.record(size, &attributes);
         }
         if let Some(size) = request.response_body {
-            self.response_body.record(size, request.attributes);
+            self.response_body.record(size, &attributes);
+        }
+    }
+
+    #[cfg(feature = "bound-instruments")]
+    fn finished_bound(
+        &self,
+        bound: &BoundRequest,
+        series: &RequestSeries<'_>,
+        request: &Measurement,
+    ) {
+        bound
+            .duration
+            .get_or_init(|| self.duration.bind(&series.attributes()))
+            .record(request.duration.as_secs_f64());
+        if let Some(size) = request.request_body {
+            bound
+                .request_body
+                .get_or_init(|| self.request_body.bind(&series.attributes()))
+                .record(size);
+        }
+        if let Some(size) = request.response_body {
+            bound
+                .response_body
+                .get_or_init(|| self.response_body.bind(&series.attributes()))
+                .record(size);
         }
     }
 }

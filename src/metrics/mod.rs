@@ -3,6 +3,8 @@
 //! The layers measure requests and stages by themselves. Everything that is asked for its value
 //! now and then is registered with [`Gauges`], of which every
 //! [`Telemetry`](crate::Telemetry) has one ([`gauges`](crate::Telemetry::gauges)).
+#[cfg(feature = "bound-instruments")]
+mod bound;
 mod buffers;
 mod client;
 mod gauges;
@@ -28,7 +30,7 @@ pub use self::{
 };
 pub(crate) use self::{
     client::ClientMetrics,
-    http::{HttpMetrics, Measurement},
+    http::{ActiveSeries, HttpMetrics, Measurement, RequestSeries},
     rpc::RpcMetrics,
     stages::StageMetrics,
 };

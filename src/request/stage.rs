@@ -36,11 +36,11 @@ struct Running {
     record: Mutex<Record>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Record {
     span: StageSpan,
     /// The first error: a span keeps one status, and later errors mostly follow from the first.
-    error: Option<ErrorReport>,
+    error: Option<Box<ErrorReport>>,
 }
 
 impl Stage {
@@ -52,10 +52,10 @@ impl Stage {
     ) -> Self {
         let started = Instant::now();
         let span = if request.recording {
-            let mut builder = SpanBuilder::from_name(name);
-            builder.start_time = Some(request.clock.at(started));
-            builder.attributes = Some(attributes(&request.config.redaction));
-            StageSpan::Noted(builder)
+            StageSpan::Noted(Notes {
+                attributes: attributes(&request.config.redaction),
+                events: Vec::new(),
+            })
         } else {
             StageSpan::NotRecorded
         };
@@ -157,7 +157,7 @@ impl Stage {
         running.request.record_error(running.kind, &report);
         let mut record = running.record();
         record.span.add_exception(&report);
-        record.error.get_or_insert(report);
+        record.error.get_or_insert_with(|| Box::new(report));
     }
 
     /// Ends the stage as one that was dropped before it was done.
@@ -169,10 +169,11 @@ impl Stage {
         if self.running.is_some() && interruption == Some(Interruption::Panicked) {
             self.fail(ErrorReport::unwinding());
         }
-        let Some(running) = self.running.take() else {
+        let Some(mut running) = self.running.take() else {
             return;
         };
-        let elapsed = running.started.elapsed();
+        let ended = Instant::now();
+        let elapsed = ended - running.started;
         let interruption = {
             let mut live = running.request.live();
             live.stage_ended(running.name);
@@ -184,8 +185,9 @@ impl Stage {
         if let Some(metrics) = &running.request.config.stage_metrics {
             metrics.stage(running.name, elapsed);
         }
-        let record = running.record.into_inner();
-        let Record { mut span, error } = record.unwrap_or_else(PoisonError::into_inner);
+        let record = running.record.get_mut();
+        let record = record.unwrap_or_else(PoisonError::into_inner);
+        let Record { mut span, error } = std::mem::take(record);
         let mut status = Status::Unset;
         if let Some(report) = error {
             span.set_attribute(report.type_attribute());
@@ -193,8 +195,7 @@ impl Stage {
         } else if interruption == Some(Interruption::Cancelled) {
             span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
         }
-        let ended_at = running.request.clock.at(running.started + elapsed);
-        span.end(&running.request, status, ended_at);
+        span.end(&running, status, ended);
     }
 }
 
@@ -205,24 +206,42 @@ impl Running {
     }
 
     fn context(&self) -> Context {
-        self.record().span.context(&self.request)
+        self.record().span.context(self)
+    }
+
+    fn builder(&self, notes: Notes) -> SpanBuilder {
+        let mut span = SpanBuilder::from_name(self.name);
+        span.start_time = Some(self.request.clock.at(self.started));
+        span.attributes = Some(notes.attributes);
+        span.events = (!notes.events.is_empty()).then_some(notes.events);
+        span
     }
 }
 
 /// The span of a stage. Most stages end before anybody asked for their context, and a span that
 /// is never in a context needs no box and no lock: it is begun and ended in one go at its end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 enum StageSpan {
+    #[default]
     NotRecorded,
-    Noted(SpanBuilder),
+    Noted(Notes),
     Begun(Context),
 }
 
+/// What a span will have that is not begun yet.
+#[derive(Debug)]
+struct Notes {
+    attributes: Vec<KeyValue>,
+    events: Vec<Event>,
+}
+
 impl StageSpan {
-    fn context(&mut self, request: &RequestState) -> Context {
-        match std::mem::replace(self, Self::NotRecorded) {
-            Self::NotRecorded => request.context.clone(),
-            Self::Noted(span) => {
+    fn context(&mut self, stage: &Running) -> Context {
+        match std::mem::take(self) {
+            Self::NotRecorded => stage.request.context.clone(),
+            Self::Noted(notes) => {
+                let request = &stage.request;
+                let span = stage.builder(notes);
                 let tracer = &request.config.tracer;
                 let (context, _) = tracer.start(span, &request.context, &|_| ());
                 *self = Self::Begun(context.clone());
@@ -238,7 +257,7 @@ impl StageSpan {
     fn set_attribute(&mut self, attribute: KeyValue) {
         match self {
             Self::NotRecorded => {}
-            Self::Noted(span) => span.attributes.get_or_insert_default().push(attribute),
+            Self::Noted(notes) => notes.attributes.push(attribute),
             Self::Begun(context) => context.span().set_attribute(attribute),
         }
     }
@@ -246,12 +265,11 @@ impl StageSpan {
     fn add_exception(&mut self, report: &ErrorReport) {
         match self {
             Self::NotRecorded => {}
-            Self::Noted(span) => span.events.get_or_insert_default().push(Event::new(
-                "exception",
-                SystemTime::now(),
-                report.event_attributes(),
-                0,
-            )),
+            Self::Noted(notes) => {
+                let attributes = report.event_attributes();
+                let event = Event::new("exception", SystemTime::now(), attributes, 0);
+                notes.events.push(event);
+            }
             Self::Begun(context) => {
                 let attributes = report.event_attributes();
                 context.span().add_event("exception", attributes);
@@ -259,10 +277,13 @@ impl StageSpan {
         }
     }
 
-    fn end(self, request: &RequestState, status: Status, ended_at: SystemTime) {
+    fn end(self, stage: &Running, status: Status, ended: Instant) {
+        let request = &stage.request;
+        let ended_at = request.clock.at(ended);
         match self {
             Self::NotRecorded => {}
-            Self::Noted(span) => {
+            Self::Noted(notes) => {
+                let span = stage.builder(notes);
                 let tracer = &request.config.tracer;
                 tracer.record(span, &request.context, status, ended_at);
             }

@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::{addresses::Addresses, config::Config, rpc::Call};
-use crate::{intern, redact::Redaction, request::Route};
+use crate::{intern, metrics::ActiveSeries, redact::Redaction, request::Route};
 
 /// A method that semconv does not know.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
@@ -108,12 +108,11 @@ impl Facts {
         }
     }
 
-    /// The attributes of `http.server.active_requests`.
-    pub(super) fn active_attributes(&self) -> [KeyValue; 2] {
-        [
-            KeyValue::new("http.request.method", self.method.clone()),
-            KeyValue::new("url.scheme", self.scheme),
-        ]
+    pub(super) fn active_series(&self) -> ActiveSeries<'_> {
+        ActiveSeries {
+            method: &self.method,
+            scheme: self.scheme,
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     attribute::{self, ERROR_TYPE},
     intern,
-    metrics::Measurement,
+    metrics::{Measurement, RequestSeries},
     request::{ErrorReport, Interruption, RequestState, Route},
 };
 
@@ -57,7 +57,7 @@ enum Outcome {
 impl Finish {
     pub(super) fn new(state: Arc<RequestState>, call: Option<Call>) -> Self {
         if let Some(metrics) = &state.config.http_metrics {
-            metrics.started(&state.facts.active_attributes());
+            metrics.started(state.facts.active_series());
         }
         Self {
             state,
@@ -194,175 +194,163 @@ impl Finish {
                 (live.route.take(), custom, live.worked)
             }
         };
-        let mut answer = match self.call.take() {
-            Some(call) => self.rpc_answer(*call, &outcome, worked),
-            None => self.http_answer(&outcome, route),
+        let ending = match self.call.take() {
+            Some(call) => self.end_call(*call, &outcome, elapsed, worked),
+            None => self.end_request(&outcome, elapsed, route),
         };
-        self.measure(elapsed, &answer);
-        self.end_span(elapsed, &outcome, &mut answer, custom);
-    }
-
-    fn measure(&self, elapsed: Duration, answer: &Answer) {
-        let Some(http) = &self.config().http_metrics else {
-            return;
-        };
-        let status = self.head.map(|head| head.status);
-        http.ended(&self.state.facts.active_attributes(), elapsed, status);
-        if !answer.is_rpc {
-            http.finished(&Measurement {
-                duration: elapsed,
-                request_body: self.state.facts.request_body_size,
-                response_body: self.head.map(|_| self.response_body_size),
-                attributes: &answer.measured,
-            });
-        } else if let Some(rpc) = &self.config().rpc_metrics {
-            rpc.finished(elapsed, &answer.measured);
+        if self.state.recording {
+            self.end_span(ending, &outcome, elapsed, custom);
         }
-    }
-
-    fn end_span(
-        &self,
-        elapsed: Duration,
-        outcome: &Outcome,
-        answer: &mut Answer,
-        custom: Vec<KeyValue>,
-    ) {
-        if !self.state.recording {
-            return;
-        }
-        if self.head.is_some() {
-            let size = KeyValue::new("http.response.body.size", int(self.response_body_size));
-            answer.span_only.push(size);
-        }
-        if let Outcome::Cancelled(phase) = outcome {
-            let phase = KeyValue::new(attribute::REQUEST_CANCELLED, *phase);
-            answer.span_only.push(phase);
-        }
-        let span = self.state.context.span();
-        let learned = answer.measured.drain(answer.known..);
-        span.set_attributes(learned.chain(answer.span_only.drain(..)));
-        if !custom.is_empty() {
-            span.set_attributes(custom);
-        }
-        if let Some(name) = answer.span_name.take() {
-            span.update_name(name);
-        }
-        if let Outcome::Failed(report) = outcome {
-            span.add_event("exception", report.event_attributes());
-        }
-        if answer.is_error {
-            // Semconv http-spans, Status: no description when the status code says it already.
-            span.set_status(Status::error(match outcome {
-                Outcome::Failed(report) => report.message.to_string(),
-                _ => String::new(),
-            }));
-        }
-        span.end_with_timestamp(self.state.clock.started_at() + elapsed);
     }
 
     /// Semconv http-spans and http-metrics.
-    fn http_answer(&self, outcome: &Outcome, route: Option<Route>) -> Answer {
+    fn end_request(&self, outcome: &Outcome, elapsed: Duration, route: Option<Route>) -> Ending {
+        let facts = &self.state.facts;
         let status = self.head.map(|head| head.status);
-        let mut answer = Answer::default();
-        if self.config().http_metrics.is_some() {
-            let facts = &self.state.facts;
-            let version = KeyValue::new("network.protocol.version", facts.protocol_version);
-            answer.measured.extend(facts.active_attributes());
-            answer.measured.push(version);
-            answer.known = answer.measured.len();
+        let error_type = match (outcome, status) {
+            (Outcome::Failed(report), _) => Some(report.error_type.clone()),
+            (Outcome::Completed, Some(status)) if status.is_server_error() => {
+                Some(intern::text(status.as_str()))
+            }
+            _ => None,
+        };
+        if let Some(metrics) = &self.config().http_metrics {
+            let series = RequestSeries {
+                active: facts.active_series(),
+                protocol_version: facts.protocol_version,
+                status,
+                route: route.as_ref().map(|route| &route.path),
+                error_type: error_type.as_ref(),
+            };
+            metrics.ended(series.active, elapsed, status);
+            let measurement = Measurement {
+                duration: elapsed,
+                request_body: facts.request_body_size,
+                response_body: self.head.map(|_| self.response_body_size),
+            };
+            metrics.finished(&series, &measurement);
         }
-        answer.measured.extend(status.map(status_code));
+
+        let mut ending = Ending::default();
+        ending.attributes.extend(status.map(status_code));
         if let Some(route) = route {
             if !route.is_in_name {
-                answer.span_name = Some(self.state.facts.span_name(Some(&route)));
+                ending.span_name = Some(facts.span_name(Some(&route)));
             }
-            answer
-                .measured
+            ending
+                .attributes
                 .push(KeyValue::new("http.route", route.path));
         }
-        match (outcome, status) {
-            (Outcome::Failed(report), _) => answer.fail(report.error_type.clone()),
-            (Outcome::Completed, Some(status)) if status.is_server_error() => {
-                answer.fail(intern::text(status.as_str()));
-            }
-            _ => {}
-        }
-        answer
+        ending.error_type = error_type;
+        ending
     }
 
     /// Semconv rpc-spans, rpc-metrics and grpc.
-    fn rpc_answer(&self, call: Call, outcome: &Outcome, worked: bool) -> Answer {
+    fn end_call(&self, call: Call, outcome: &Outcome, elapsed: Duration, worked: bool) -> Ending {
         let code = match outcome {
             Outcome::Completed => Some(call.code().unwrap_or(Code::UNKNOWN)),
             Outcome::Cancelled(_) => Some(call.code().unwrap_or(Code::CANCELLED)),
             // The connection breaks off; the service has sent no status.
             Outcome::Failed(_) => call.code(),
         };
-        let named = call.end(&self.config().rpc_methods, worked);
-        let mut answer = Answer {
-            is_rpc: true,
-            known: 2,
-            ..Answer::default()
+        let error_type = match (outcome, code) {
+            (Outcome::Failed(report), _) => Some(report.error_type.clone()),
+            (Outcome::Completed, Some(code)) if code.is_error() => Some(code.as_str().into()),
+            _ => None,
         };
-        let system = KeyValue::new("rpc.system.name", "grpc");
-        answer.measured.extend([system, named.attribute()]);
-        if let Some(code) = code {
-            let code = KeyValue::new("rpc.response.status_code", code.as_str());
-            answer.measured.push(code);
+        let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
+        let named = call.end(&self.config().rpc_methods, worked);
+        let status = self.head.map(|head| head.status);
+        if let Some(metrics) = &self.config().http_metrics {
+            metrics.ended(self.state.facts.active_series(), elapsed, status);
         }
-        match (outcome, code) {
-            (Outcome::Failed(report), _) => answer.fail(report.error_type.clone()),
-            (Outcome::Completed, Some(code)) if code.is_error() => {
-                answer.fail(code.as_str().into());
-            }
-            _ => {}
+        if let Some(metrics) = &self.config().rpc_metrics {
+            let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
+            attributes.push(KeyValue::new("rpc.system.name", "grpc"));
+            attributes.push(named.attribute());
+            attributes.extend(code.clone());
+            attributes.extend(
+                error_type
+                    .clone()
+                    .map(|kind| KeyValue::new(ERROR_TYPE, kind)),
+            );
+            metrics.finished(elapsed, &attributes);
         }
 
-        let span_only = &mut answer.span_only;
-        span_only.extend(self.head.map(|head| status_code(head.status)));
+        let mut ending = Ending::default();
+        ending.attributes.extend(code);
+        ending.attributes.extend(status.map(status_code));
         let redaction = &self.config().redaction;
         match &named {
             Named::AtStart(_) => {}
             Named::Learned(method) => {
-                span_only.push(named.attribute());
-                answer.span_name = Some(intern::name(method));
+                ending.attributes.push(named.attribute());
+                ending.span_name = Some(intern::name(method));
             }
             Named::Reached(claimed) if redaction.path(claimed) == **claimed => {
-                span_only.push(KeyValue::new("rpc.method", claimed.to_string()));
-                answer.span_name = Some(claimed.to_string().into());
+                let method = KeyValue::new("rpc.method", claimed.to_string());
+                ending.attributes.push(method);
+                ending.span_name = Some(claimed.to_string().into());
             }
             Named::Reached(claimed) | Named::Other(claimed) => {
-                span_only.push(named.attribute());
-                span_only.push(KeyValue::new(
+                ending.attributes.push(named.attribute());
+                ending.attributes.push(KeyValue::new(
                     "rpc.method_original",
                     redaction.path(claimed).into_owned(),
                 ));
             }
         }
-        answer
+        ending.error_type = error_type;
+        ending
+    }
+
+    fn end_span(
+        &self,
+        mut ending: Ending,
+        outcome: &Outcome,
+        elapsed: Duration,
+        custom: Vec<KeyValue>,
+    ) {
+        if self.head.is_some() {
+            let size = KeyValue::new("http.response.body.size", int(self.response_body_size));
+            ending.attributes.push(size);
+        }
+        if let Outcome::Cancelled(phase) = outcome {
+            let phase = KeyValue::new(attribute::REQUEST_CANCELLED, *phase);
+            ending.attributes.push(phase);
+        }
+        let span = self.state.context.span();
+        if let Some(error_type) = ending.error_type {
+            ending
+                .attributes
+                .push(KeyValue::new(ERROR_TYPE, error_type));
+            // Semconv http-spans, Status: no description when the status code says it already.
+            span.set_status(Status::error(match outcome {
+                Outcome::Failed(report) => report.message.to_string(),
+                _ => String::new(),
+            }));
+        }
+        span.set_attributes(ending.attributes.drain(..));
+        if !custom.is_empty() {
+            span.set_attributes(custom);
+        }
+        if let Some(name) = ending.span_name {
+            span.update_name(name);
+        }
+        if let Outcome::Failed(report) = outcome {
+            span.add_event("exception", report.event_attributes());
+        }
+        span.end_with_timestamp(self.state.clock.started_at() + elapsed);
     }
 }
 
-/// How the request was answered, in the terms of its protocol.
+/// What the span learns at its end, in the terms of the request's protocol.
 #[derive(Default)]
-struct Answer {
-    is_rpc: bool,
-    is_error: bool,
-    /// The attributes of the metrics, in one fixed order, which makes the lookup of the series
-    /// cheap. Nothing a client could invent is among them: no path, host, or unknown method.
-    measured: ArrayVec<KeyValue, 6>,
-    /// How many of them, the first ones, the span has from its start. It gets the others now.
-    known: usize,
-    span_only: ArrayVec<KeyValue, 5>,
+struct Ending {
+    attributes: ArrayVec<KeyValue, 8>,
+    error_type: Option<StringValue>,
     /// The span's name, if more is known than at the start.
     span_name: Option<Cow<'static, str>>,
-}
-
-impl Answer {
-    fn fail(&mut self, error_type: StringValue) {
-        self.is_error = true;
-        self.measured.push(KeyValue::new(ERROR_TYPE, error_type));
-    }
 }
 
 fn status_code(status: StatusCode) -> KeyValue {

@@ -5,7 +5,7 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body;
 use opentelemetry::{
     Context, KeyValue,
@@ -64,7 +64,15 @@ where
         let Some(config) = &self.config else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
-        let (skip, trust, mut request) = config.decide(request);
+        let mut request = request;
+        let (skip, trust) = if config.filter.is_some() || config.trust.is_some() {
+            let (parts, body) = request.into_parts();
+            let decided = config.decide(&parts);
+            request = Request::from_parts(parts, body);
+            decided
+        } else {
+            (Skip::Nothing, Trust::Parent)
+        };
         let Some(mut active) = config.begin(skip, trust, &mut request) else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
@@ -148,18 +156,14 @@ impl Config {
     }
 
     /// Asks the filter and the trust rule, where there are any.
-    fn decide<B>(&self, request: Request<B>) -> (Skip, Trust, Request<B>) {
-        if self.filter.is_none() && self.trust.is_none() {
-            return (Skip::Nothing, Trust::Parent, request);
-        }
-        let (parts, body) = request.into_parts();
+    fn decide(&self, parts: &Parts) -> (Skip, Trust) {
         let skip = self
             .filter
             .as_ref()
-            .map_or(Skip::Nothing, |filter| filter(&parts));
+            .map_or(Skip::Nothing, |filter| filter(parts));
         let trust = match &self.trust {
             None => Trust::Parent,
-            Some(TrustRule::Closure(trust)) => trust(&parts),
+            Some(TrustRule::Closure(trust)) => trust(parts),
             Some(TrustRule::Networks(networks, others)) => {
                 match self.addresses.peer(&parts.extensions) {
                     Some(peer) if networks.contains(peer.ip()) => Trust::Parent,
@@ -167,7 +171,7 @@ impl Config {
                 }
             }
         };
-        (skip, trust, Request::from_parts(parts, body))
+        (skip, trust)
     }
 
     /// The context that the root span begins in, and the links it begins with.

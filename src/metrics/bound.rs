@@ -1,0 +1,114 @@
+//! Bound instruments (feature `bound-instruments`, after the SDK's experimental feature): the SDK
+//! looks for a series once, and not with each measurement.
+
+use std::sync::OnceLock;
+
+use http::StatusCode;
+use opentelemetry::{
+    StringValue,
+    metrics::{BoundHistogram, BoundUpDownCounter, Histogram, UpDownCounter},
+};
+
+use super::http::{ActiveSeries, RequestSeries};
+use crate::intern::{Table, hash};
+
+/// The series of `http.server.active_requests`. Like all tables here it has room for more than
+/// there is; what finds no place is measured without being bound.
+#[derive(Debug)]
+pub(super) struct BoundActive(Table<(StringValue, &'static str, BoundUpDownCounter<i64>), 64>);
+
+impl BoundActive {
+    pub(super) const fn new() -> Self {
+        Self(Table::new())
+    }
+
+    pub(super) fn find(
+        &self,
+        series: ActiveSeries<'_>,
+        instrument: &UpDownCounter<i64>,
+    ) -> Option<&BoundUpDownCounter<i64>> {
+        let bound = self.0.find(
+            hash(series.method.as_str()),
+            |(method, scheme, _)| method == series.method && *scheme == series.scheme,
+            || {
+                let bound = instrument.bind(&series.attributes());
+                (series.method.clone(), series.scheme, bound)
+            },
+        );
+        bound.map(|(_, _, bound)| bound)
+    }
+}
+
+/// The series of the requests with the same attributes. Each is bound when it is first measured,
+/// because the SDK exports what is bound even if it never was.
+#[derive(Debug)]
+pub(super) struct BoundRequest {
+    method: StringValue,
+    scheme: &'static str,
+    protocol_version: &'static str,
+    status: Option<StatusCode>,
+    route: Option<StringValue>,
+    error_type: Option<StringValue>,
+    pub(super) duration: OnceLock<BoundHistogram<f64>>,
+    pub(super) request_body: OnceLock<BoundHistogram<u64>>,
+    pub(super) response_body: OnceLock<BoundHistogram<u64>>,
+}
+
+#[derive(Debug)]
+pub(super) struct BoundRequests(Box<Table<BoundRequest, 512>>);
+
+impl BoundRequests {
+    pub(super) fn new() -> Self {
+        Self(Box::new(Table::new()))
+    }
+
+    pub(super) fn find(&self, series: &RequestSeries<'_>) -> Option<&BoundRequest> {
+        let status = series.status.map_or(0, |status| status.as_u16());
+        let route = series.route.map_or(0, |route| hash(route.as_str()));
+        self.0.find(
+            route.wrapping_add(usize::from(status)),
+            |bound| {
+                bound.status == series.status
+                    && bound.method == *series.active.method
+                    && bound.scheme == series.active.scheme
+                    && bound.protocol_version == series.protocol_version
+                    && bound.route.as_ref() == series.route
+                    && bound.error_type.as_ref() == series.error_type
+            },
+            || BoundRequest {
+                method: series.active.method.clone(),
+                scheme: series.active.scheme,
+                protocol_version: series.protocol_version,
+                status: series.status,
+                route: series.route.cloned(),
+                error_type: series.error_type.cloned(),
+                duration: OnceLock::new(),
+                request_body: OnceLock::new(),
+                response_body: OnceLock::new(),
+            },
+        )
+    }
+}
+
+/// The series of stages, by name.
+#[derive(Debug)]
+pub(super) struct BoundStages(Table<(&'static str, BoundHistogram<f64>), 64>);
+
+impl BoundStages {
+    pub(super) const fn new() -> Self {
+        Self(Table::new())
+    }
+
+    pub(super) fn find(
+        &self,
+        name: &'static str,
+        instrument: &Histogram<f64>,
+    ) -> Option<&BoundHistogram<f64>> {
+        let bound = self.0.find(
+            hash(name),
+            |(bound, _)| *bound == name,
+            || (name, instrument.bind(&super::stages::attributes(name))),
+        );
+        bound.map(|(_, bound)| bound)
+    }
+}
