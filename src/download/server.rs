@@ -3,7 +3,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use http::Request;
+use http::{Request, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::origin::default_port;
@@ -19,7 +19,8 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let uri = request.uri();
-        let (host, port) = trace::server(uri, request.headers())?;
+        let (host, port) =
+            trace::server(uri, || request.headers().get(header::HOST)?.to_str().ok())?;
         Some(Self {
             address: host.to_ascii_lowercase().into(),
             port: port.or_else(|| uri.scheme_str().and_then(default_port)),

@@ -37,7 +37,7 @@ pub(super) fn has(letter: char) -> bool {
 }
 
 /// Whether what is encoded may begin with an ASCII letter.
-pub(super) const fn begins_with_letter(encoded: u8) -> bool {
+pub(super) fn begins_with_letter(encoded: u8) -> bool {
     matches!(encoded, b'Q'..=b'W' | b'Y'..=b'Z' | b'a'..=b'e')
 }
 

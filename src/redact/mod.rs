@@ -239,37 +239,8 @@ fn authority(url: &str) -> Option<(usize, usize)> {
 
 /// Whether a word has no URL in it for sure; most have none.
 fn is_plain(word: &str) -> bool {
-    const MARK: u8 = 1;
-    const SLASH: u8 = 2;
-    const LETTER: u8 = 3;
-    // One look at each letter, because this is done to each path and query.
-    const KINDS: [u8; 256] = {
-        let mut kinds = [0; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            kinds[byte] = match byte as u8 {
-                b':' | b'?' | b'%' => MARK,
-                b'/' => SLASH,
-                byte if base64::begins_with_letter(byte) => LETTER,
-                _ => 0,
-            };
-            byte += 1;
-        }
-        kinds
-    };
-    let bytes = word.as_bytes();
-    let mut before = SLASH;
-    for (index, byte) in bytes.iter().enumerate() {
-        let kind = KINDS[usize::from(*byte)];
-        match kind {
-            MARK => return false,
-            LETTER if before == SLASH && base64::begins_with_scheme(&bytes[index..]) => {
-                return false;
-            }
-            _ => before = kind,
-        }
-    }
-    true
+    let mut letters = word.bytes();
+    !letters.any(|byte| matches!(byte, b':' | b'?' | b'%')) && base64_start(word).is_none()
 }
 
 /// Where a URL in base64 begins. imgproxy has `/` before a source, `:` before that of a watermark.

@@ -23,14 +23,50 @@ pub(crate) struct Facts {
     pub(super) connect: bool,
 }
 
+/// The headers that most requests have and that are always recorded, found in one go.
+#[derive(Debug, Default)]
+pub(super) struct CommonHeaders<'a> {
+    pub(super) host: Option<&'a str>,
+    user_agent: Option<&'a str>,
+    content_length: Option<&'a str>,
+}
+
+impl<'a> CommonHeaders<'a> {
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+        let mut found = Self::default();
+        for (name, value) in headers {
+            let place = if *name == header::HOST {
+                &mut found.host
+            } else if *name == header::USER_AGENT {
+                &mut found.user_agent
+            } else if *name == header::CONTENT_LENGTH {
+                &mut found.content_length
+            } else {
+                continue;
+            };
+            if place.is_none() {
+                *place = value.to_str().ok().filter(|text| !text.is_empty());
+            }
+        }
+        found
+    }
+}
+
 impl Facts {
-    pub(super) fn of<B>(config: &Config, request: &Request<B>, addresses: &Addresses<'_>) -> Self {
+    pub(super) fn of<B>(
+        config: &Config,
+        request: &Request<B>,
+        headers: &CommonHeaders<'_>,
+        addresses: &Addresses<'_>,
+    ) -> Self {
         let method = request.method();
         Self {
             method: method_name(&config.known_methods, method),
             scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
-            request_body_size: content_length(request.headers()),
+            request_body_size: headers
+                .content_length
+                .and_then(|length| length.parse().ok()),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
         }
@@ -55,6 +91,7 @@ impl Facts {
         config: &Config,
         request: &Request<B>,
         call: Option<&Call>,
+        headers: &CommonHeaders<'_>,
         addresses: &Addresses<'_>,
         push: &mut dyn FnMut(KeyValue),
     ) {
@@ -67,7 +104,7 @@ impl Facts {
             self.protocol_version,
         ));
         addresses.push_attributes(push);
-        if let Some(agent) = text(request.headers(), header::USER_AGENT) {
+        if let Some(agent) = headers.user_agent {
             push(KeyValue::new("user_agent.original", intern::text(agent)));
         }
         if let Some(size) = self.request_body_size {
@@ -139,15 +176,8 @@ pub(crate) fn int(size: u64) -> i64 {
 }
 
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    text(headers, header::CONTENT_LENGTH)?.parse().ok()
-}
-
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
-    headers
-        .get(name)?
-        .to_str()
-        .ok()
-        .filter(|text| !text.is_empty())
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 pub(crate) fn protocol_version(version: Version) -> &'static str {

@@ -17,7 +17,7 @@ use tower_service::Service;
 use super::{
     ResponseBody, ResponseFuture, Skip, Trust,
     addresses::Addresses,
-    attributes::Facts,
+    attributes::{CommonHeaders, Facts},
     config::{Attributes, Config, TrustRule},
     finish::Finish,
     future::Active,
@@ -102,8 +102,9 @@ impl Config {
         if skip == Skip::All {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
-        let addresses = Addresses::of(&self.addresses, request);
-        let facts = Facts::of(self, request, &addresses);
+        let headers = CommonHeaders::of(request.headers());
+        let addresses = Addresses::of(&self.addresses, request, &headers);
+        let facts = Facts::of(self, request, &headers, &addresses);
         let call = Call::of(&self.rpc_methods, request);
         let mut route = matched_route(request);
         let clock = Clock::start();
@@ -127,7 +128,8 @@ impl Config {
             span.links = links;
             let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
             let attributes = |push: &mut dyn FnMut(KeyValue)| {
-                facts.push_attributes(self, request, call.as_ref(), &addresses, push);
+                let call = call.as_ref();
+                facts.push_attributes(self, request, call, &headers, &addresses, push);
             };
             let late: &Attributes<'_> = if self.attributes_after_sampling {
                 &attributes

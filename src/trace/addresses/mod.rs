@@ -6,7 +6,7 @@ mod peer;
 
 use std::{fmt, net::SocketAddr};
 
-use http::{Extensions, HeaderMap, Request, Uri, header};
+use http::{Extensions, Request, Uri};
 use opentelemetry::{KeyValue, StringValue};
 
 use self::forwarded::{Client, Forwarded};
@@ -14,6 +14,7 @@ pub use self::{
     networks::{Networks, NetworksError},
     peer::PeerAddr,
 };
+use super::attributes::CommonHeaders;
 use crate::intern;
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
@@ -54,19 +55,23 @@ pub(super) struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
-    pub(super) fn of<B>(rules: &AddressRules, request: &'a Request<B>) -> Self {
-        let (uri, headers) = (request.uri(), request.headers());
+    pub(super) fn of<B>(
+        rules: &AddressRules,
+        request: &'a Request<B>,
+        headers: &CommonHeaders<'a>,
+    ) -> Self {
+        let uri = request.uri();
         let peer = rules.peer(request.extensions());
         let mut addresses = Self {
             scheme: scheme(uri.scheme_str()),
-            server: server(uri, headers),
+            server: server(uri, || headers.host),
             client: peer.as_ref().map(PeerAddr::text),
             peer,
         };
         if let (Some(proxies), Some(peer)) = (&rules.proxies, &addresses.peer)
             && proxies.contains(peer.ip())
         {
-            addresses.take(Forwarded::read(headers, proxies));
+            addresses.take(Forwarded::read(request.headers(), proxies));
         }
         addresses
     }
@@ -113,10 +118,13 @@ fn scheme(scheme: Option<&str>) -> &'static str {
 
 /// Host and port that the client asked for: `:authority`, or the `Host` header (semconv http-spans:
 /// server.address). The brackets of an IPv6 address are not part of it.
-pub(crate) fn server<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<(&'a str, Option<u16>)> {
+pub(crate) fn server<'a>(
+    uri: &'a Uri,
+    host: impl FnOnce() -> Option<&'a str>,
+) -> Option<(&'a str, Option<u16>)> {
     let authority = match uri.authority() {
         Some(authority) => authority.as_str(),
-        None => headers.get(header::HOST)?.to_str().ok()?,
+        None => host()?,
     };
     host_and_port(authority)
 }
@@ -176,15 +184,13 @@ mod tests {
             ),
         ];
         for (uri, host, expected) in cases {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, host.parse().unwrap());
             assert_eq!(
-                server(&uri.parse().unwrap(), &headers),
+                server(&uri.parse().unwrap(), || Some(host)),
                 expected,
                 "{uri} {host}"
             );
         }
-        assert_eq!(server(&"/".parse().unwrap(), &HeaderMap::new()), None);
+        assert_eq!(server(&"/".parse().unwrap(), || None), None);
     }
 
     #[test]
