@@ -237,27 +237,26 @@ fn authority(url: &str) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
-/// Whether a word has no URL in it for sure; most have none.
+/// Whether a word has no URL in it for sure. Most have none, which one look at each letter tells.
 fn is_plain(word: &str) -> bool {
-    let mut letters = word.bytes();
-    !letters.any(|byte| matches!(byte, b':' | b'?' | b'%')) && base64_start(word).is_none()
+    let bytes = word.as_bytes();
+    !base64::begins_with_scheme(bytes)
+        && !bytes.iter().enumerate().any(|(index, byte)| match byte {
+            b':' | b'?' | b'%' => true,
+            b'/' => base64::begins_with_scheme(&bytes[index + 1..]),
+            _ => false,
+        })
 }
 
 /// Where a URL in base64 begins. imgproxy has `/` before a source, `:` before that of a watermark.
 fn base64_start(word: &str) -> Option<usize> {
     let bytes = word.as_bytes();
-    let mut start = 0;
-    loop {
-        let segment = &bytes[start..];
-        let first = segment.first()?;
-        if base64::begins_with_letter(*first) && base64::begins_with_scheme(segment) {
-            return Some(start);
-        }
-        let end = segment
-            .iter()
-            .position(|byte| matches!(byte, b'/' | b':'))?;
-        start += end + 1;
-    }
+    let ends = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| matches!(byte, b'/' | b':'));
+    let mut starts = std::iter::once(0).chain(ends.map(|(end, _)| end + 1));
+    starts.find(|start| base64::begins_with_scheme(&bytes[*start..]))
 }
 
 /// Where an absolute URL begins: `scheme://`, or `http:/` of which a slash was merged.

@@ -96,6 +96,7 @@ impl Route {
 }
 
 impl RequestState {
+    #[inline]
     pub(crate) fn new(
         config: Arc<Config>,
         context: Context,

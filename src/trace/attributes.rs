@@ -45,7 +45,8 @@ impl<'a> CommonHeaders<'a> {
                 continue;
             };
             if place.is_none() {
-                *place = value.to_str().ok().filter(|text| !text.is_empty());
+                let text = str::from_utf8(value.as_bytes());
+                *place = text.ok().filter(|text| !text.is_empty());
             }
         }
         found

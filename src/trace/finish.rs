@@ -194,17 +194,24 @@ impl Finish {
                 (live.route.take(), custom, live.worked)
             }
         };
-        let ending = match self.call.take() {
-            Some(call) => self.end_call(*call, &outcome, elapsed, worked),
-            None => self.end_request(&outcome, elapsed, route),
-        };
+        let mut ending = Ending::default();
+        match self.call.take() {
+            Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
+            None => self.end_request(&outcome, elapsed, route, &mut ending),
+        }
         if self.state.recording {
-            self.end_span(ending, &outcome, elapsed, custom);
+            self.end_span(&mut ending, &outcome, elapsed, custom);
         }
     }
 
     /// Semconv http-spans and http-metrics.
-    fn end_request(&self, outcome: &Outcome, elapsed: Duration, route: Option<Route>) -> Ending {
+    fn end_request(
+        &self,
+        outcome: &Outcome,
+        elapsed: Duration,
+        route: Option<Route>,
+        ending: &mut Ending,
+    ) {
         let facts = &self.state.facts;
         let status = self.head.map(|head| head.status);
         let error_type = match (outcome, status) {
@@ -231,7 +238,6 @@ impl Finish {
             metrics.finished(&series, &measurement);
         }
 
-        let mut ending = Ending::default();
         ending.attributes.extend(status.map(status_code));
         if let Some(route) = route {
             if !route.is_in_name {
@@ -242,11 +248,17 @@ impl Finish {
                 .push(KeyValue::new("http.route", route.path));
         }
         ending.error_type = error_type;
-        ending
     }
 
     /// Semconv rpc-spans, rpc-metrics and grpc.
-    fn end_call(&self, call: Call, outcome: &Outcome, elapsed: Duration, worked: bool) -> Ending {
+    fn end_call(
+        &self,
+        call: Call,
+        outcome: &Outcome,
+        elapsed: Duration,
+        worked: bool,
+        ending: &mut Ending,
+    ) {
         let code = match outcome {
             Outcome::Completed => Some(call.code().unwrap_or(Code::UNKNOWN)),
             Outcome::Cancelled(_) => Some(call.code().unwrap_or(Code::CANCELLED)),
@@ -277,7 +289,6 @@ impl Finish {
             metrics.finished(elapsed, &attributes);
         }
 
-        let mut ending = Ending::default();
         ending.attributes.extend(code);
         ending.attributes.extend(status.map(status_code));
         let redaction = &self.config().redaction;
@@ -301,12 +312,11 @@ impl Finish {
             }
         }
         ending.error_type = error_type;
-        ending
     }
 
     fn end_span(
         &self,
-        mut ending: Ending,
+        ending: &mut Ending,
         outcome: &Outcome,
         elapsed: Duration,
         custom: Vec<KeyValue>,
@@ -320,7 +330,7 @@ impl Finish {
             ending.attributes.push(phase);
         }
         let span = self.state.context.span();
-        if let Some(error_type) = ending.error_type {
+        if let Some(error_type) = ending.error_type.take() {
             ending
                 .attributes
                 .push(KeyValue::new(ERROR_TYPE, error_type));
@@ -334,7 +344,7 @@ impl Finish {
         if !custom.is_empty() {
             span.set_attributes(custom);
         }
-        if let Some(name) = ending.span_name {
+        if let Some(name) = ending.span_name.take() {
             span.update_name(name);
         }
         if let Outcome::Failed(report) = outcome {
