@@ -48,5 +48,6 @@ mod telemetry_self_metrics;
 mod telemetry_settings;
 mod telemetry_shutdown;
 mod telemetry_throughput;
+mod telemetry_without_traces;
 mod tracing_spans;
 mod workers;

@@ -83,6 +83,7 @@ mod transport;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use opentelemetry::trace::noop::NoopTracerProvider;
 #[cfg(feature = "logs")]
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 #[cfg(feature = "logs")]
@@ -190,8 +191,12 @@ impl Telemetry {
         if !self.is_enabled() {
             return ImageTraceLayerBuilder::disabled();
         }
-        let layer = ImageTraceLayer::builder()
-            .tracer_provider(self.tracer_provider())
+        let layer = ImageTraceLayer::builder();
+        let layer = match self.makes_spans() {
+            true => layer.tracer_provider(self.tracer_provider()),
+            false => layer.tracer_provider(NoopTracerProvider::new()),
+        };
+        let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external)
             // None of its samplers looks at attributes.
@@ -203,14 +208,28 @@ impl Telemetry {
         }
     }
 
+    /// Without traces the caller's context passes through as it is. Logs have the ids of spans even
+    /// if those go nowhere.
+    fn makes_spans(&self) -> bool {
+        let settings = &self.settings;
+        !matches!(
+            (&settings.traces, &settings.logs),
+            (Exporter::None, Exporter::None)
+        )
+    }
+
     /// A layer for a client that downloads, which records with these providers, settings and formats.
     #[must_use]
     pub fn download_layer(&self) -> DownloadLayer {
         if !self.is_enabled() {
             return DownloadLayer::disabled();
         }
-        let layer = DownloadLayer::builder()
-            .tracer_provider(self.tracer_provider())
+        let layer = DownloadLayer::builder();
+        let layer = match self.makes_spans() {
+            true => layer.tracer_provider(self.tracer_provider()),
+            false => layer.tracer_provider(NoopTracerProvider::new()),
+        };
+        let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
         match self.settings.metrics {

@@ -95,8 +95,11 @@ where
             (parent.with_span(span), true)
         } else {
             // All that is left of it, without the box that a span is kept in.
-            let span = span.span_context().clone();
-            (parent.with_remote_span_context(span), false)
+            let span = span.span_context();
+            if parent.span().span_context() == span {
+                return (parent.clone(), false);
+            }
+            (parent.with_remote_span_context(span.clone()), false)
         }
     }
 
