@@ -34,7 +34,7 @@ impl Unfinished {
 
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
         if let Some(stage) = self.0.take() {
-            stage.fail(ErrorReport::panic(payload));
+            stage.fail(|| ErrorReport::panic(payload));
         }
     }
 }

@@ -107,9 +107,7 @@ impl RequestTrace {
     /// in `errors_total`. The root span's status still follows from the response.
     pub fn error<Form>(&self, kind: ErrorKind, error: &(impl AsError<Form> + ?Sized)) {
         if let Some(state) = &self.state {
-            let mut report = ErrorReport::new(error);
-            report.redact(&state.config.redaction);
-            state.record_error(kind, &report);
+            state.record_error(kind, || ErrorReport::new(error));
         }
     }
 
@@ -162,15 +160,22 @@ impl RequestTrace {
 }
 
 impl RequestState {
-    pub(super) fn record_error(&self, kind: ErrorKind, report: &ErrorReport) {
-        if self.recording {
-            self.context
-                .span()
-                .add_event("exception", report.event_attributes());
-        }
+    /// Gives the redacted report if there is a span to see it.
+    pub(super) fn record_error(
+        &self,
+        kind: ErrorKind,
+        report: impl FnOnce() -> ErrorReport,
+    ) -> Option<ErrorReport> {
         if let Some(metrics) = &self.config.stage_metrics {
             metrics.error(kind);
         }
+        self.recording.then(|| {
+            let mut report = report();
+            report.redact(&self.config.redaction);
+            let span = self.context.span();
+            span.add_event("exception", report.event_attributes());
+            report
+        })
     }
 }
 

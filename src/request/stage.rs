@@ -81,9 +81,7 @@ impl Stage {
     /// Records an error: on the stage, which then ends with status `Error`, as an event on the
     /// root span, and in `errors_total`.
     pub fn record_error<Form>(&self, error: &(impl AsError<Form> + ?Sized)) {
-        if self.running.is_some() {
-            self.fail(ErrorReport::new(error));
-        }
+        self.fail(|| ErrorReport::new(error));
     }
 
     /// Writes the stage's context into the headers of an outgoing request, so that the called
@@ -151,13 +149,13 @@ impl Stage {
     /// Ends the stage, as dropping it does.
     pub fn end(self) {}
 
-    pub(super) fn fail(&self, mut report: ErrorReport) {
+    pub(super) fn fail(&self, report: impl FnOnce() -> ErrorReport) {
         let Some(running) = &self.running else { return };
-        report.redact(&running.request.config.redaction);
-        running.request.record_error(running.kind, &report);
-        let mut record = running.record();
-        record.span.add_exception(&report);
-        record.error.get_or_insert_with(|| Box::new(report));
+        if let Some(report) = running.request.record_error(running.kind, report) {
+            let mut record = running.record();
+            record.span.add_exception(&report);
+            record.error.get_or_insert_with(|| Box::new(report));
+        }
     }
 
     /// Ends the stage as one that was dropped before it was done.
@@ -167,7 +165,7 @@ impl Stage {
 
     fn close(&mut self, interruption: Option<Interruption>) {
         if self.running.is_some() && interruption == Some(Interruption::Panicked) {
-            self.fail(ErrorReport::unwinding());
+            self.fail(ErrorReport::unwinding);
         }
         let Some(mut running) = self.running.take() else {
             return;
