@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     io,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -97,6 +98,43 @@ async fn each_kind_has_its_name_and_attributes() {
         recorder.span("watermark").get("opacity").as_deref(),
         Some("0.5")
     );
+}
+
+/// Whether or not somebody asks for its context on the way, which is what begins its span.
+#[tokio::test]
+async fn a_stage_lasts_from_its_making_to_its_drop() {
+    const LONG: Duration = Duration::from_millis(5);
+    let recorder = Recorder::new();
+    request(&recorder.layer(), |trace| async move {
+        let unseen = trace.stage("unseen");
+        let seen = trace.stage("seen");
+        std::thread::sleep(LONG);
+        seen.set_attribute(KeyValue::new("early", true));
+        let context = seen.context();
+        assert_eq!(
+            seen.context().span().span_context(),
+            context.span().span_context()
+        );
+        seen.set_attribute(KeyValue::new("late", true));
+        std::thread::sleep(LONG);
+        drop((unseen, seen));
+    })
+    .await;
+
+    let root = recorder.root();
+    for name in ["unseen", "seen"] {
+        let stage = recorder.span(name);
+        let (start, end) = (stage.0.start_time, stage.0.end_time);
+        assert!(end.duration_since(start).unwrap() >= 2 * LONG, "{name}");
+        assert!(
+            root.0.start_time <= start && end <= root.0.end_time,
+            "{name}"
+        );
+    }
+    let seen = recorder.span("seen");
+    for key in ["early", "late"] {
+        assert_eq!(seen.get(key).as_deref(), Some("true"), "{key}");
+    }
 }
 
 #[tokio::test]

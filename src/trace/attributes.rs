@@ -11,7 +11,25 @@ use crate::{intern, metrics::ActiveSeries, redact::Redaction, request::Route};
 /// A method that semconv does not know.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
 
-/// The values that the root span and the metrics share, all of bounded cardinality.
+/// A request as it comes: all that its span can say of it.
+pub(super) struct Incoming<'a, B> {
+    request: &'a Request<B>,
+    headers: CommonHeaders<'a>,
+    addresses: Addresses<'a>,
+    pub(super) facts: Facts,
+    /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
+    pub(super) call: Option<Call>,
+}
+
+/// The headers that most requests have and that are always recorded, found in one go.
+#[derive(Default)]
+struct CommonHeaders<'a> {
+    host: Option<&'a str>,
+    user_agent: Option<&'a str>,
+    content_length: Option<&'a str>,
+}
+
+/// What the end of the request needs to know of its beginning; all of bounded cardinality.
 #[derive(Debug)]
 pub(crate) struct Facts {
     pub(super) method: StringValue,
@@ -23,16 +41,8 @@ pub(crate) struct Facts {
     pub(super) connect: bool,
 }
 
-/// The headers that most requests have and that are always recorded, found in one go.
-#[derive(Debug, Default)]
-pub(super) struct CommonHeaders<'a> {
-    pub(super) host: Option<&'a str>,
-    user_agent: Option<&'a str>,
-    content_length: Option<&'a str>,
-}
-
 impl<'a> CommonHeaders<'a> {
-    pub(super) fn of(headers: &'a HeaderMap) -> Self {
+    fn of(headers: &'a HeaderMap) -> Self {
         let mut found = Self::default();
         for (name, value) in headers {
             let place = if *name == header::HOST {
@@ -53,26 +63,83 @@ impl<'a> CommonHeaders<'a> {
     }
 }
 
-impl Facts {
-    pub(super) fn of<B>(
-        config: &Config,
-        request: &Request<B>,
-        headers: &CommonHeaders<'_>,
-        addresses: &Addresses<'_>,
-    ) -> Self {
+impl<'a, B> Incoming<'a, B> {
+    pub(super) fn of(config: &Config, request: &'a Request<B>) -> Self {
+        let headers = CommonHeaders::of(request.headers());
+        let addresses = Addresses::of(&config.addresses, request, headers.host);
         let method = request.method();
-        Self {
+        let content_length = headers.content_length;
+        let facts = Facts {
             method: method_name(&config.known_methods, method),
             scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
-            request_body_size: headers
-                .content_length
-                .and_then(|length| length.parse().ok()),
+            request_body_size: content_length.and_then(|length| length.parse().ok()),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
+        };
+        Self {
+            request,
+            headers,
+            addresses,
+            facts,
+            call: Call::of(&config.rpc_methods, request),
         }
     }
 
+    pub(super) fn span_name(&self, route: Option<&Route>) -> Cow<'static, str> {
+        match &self.call {
+            Some(call) => call.span_name(),
+            None => self.facts.span_name(route),
+        }
+    }
+
+    /// The attributes of the root span that samplers may want to see.
+    pub(super) fn push_attributes(&self, config: &Config, push: &mut dyn FnMut(KeyValue)) {
+        match &self.call {
+            Some(call) => call.push_attributes(push),
+            None => self.push_http_attributes(&config.redaction, push),
+        }
+        push(KeyValue::new(
+            "network.protocol.version",
+            self.facts.protocol_version,
+        ));
+        self.addresses.push_attributes(push);
+        if let Some(agent) = self.headers.user_agent {
+            push(KeyValue::new("user_agent.original", intern::text(agent)));
+        }
+        if let Some(size) = self.facts.request_body_size {
+            push(KeyValue::new("http.request.body.size", int(size)));
+        }
+        if let Some(recorded) = &config.request_headers {
+            let (headers, is_rpc) = (self.request.headers(), self.call.is_some());
+            recorded
+                .attributes(headers, is_rpc, &config.redaction)
+                .for_each(push);
+        }
+    }
+
+    fn push_http_attributes(&self, redaction: &Redaction, push: &mut dyn FnMut(KeyValue)) {
+        let uri = self.request.uri();
+        let method = self.facts.method.clone();
+        let is_other = method.as_str() == OTHER_METHOD;
+        push(KeyValue::new("http.request.method", method));
+        if is_other {
+            push(KeyValue::new(
+                "http.request.method_original",
+                self.request.method().as_str().to_owned(),
+            ));
+        }
+        push(KeyValue::new("url.scheme", self.facts.scheme));
+        let path = redaction.path(uri.path()).into_owned();
+        push(KeyValue::new("url.path", path));
+        if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
+            let query = redaction.query(query).into_owned();
+            push(KeyValue::new("url.query", query));
+        }
+    }
+}
+
+impl Facts {
     /// `{method} {route}`, or `{method}` when there is no route; never the path (semconv
     /// http-spans: Name).
     pub(super) fn span_name(&self, route: Option<&Route>) -> Cow<'static, str> {
@@ -83,66 +150,6 @@ impl Facts {
         match route {
             Some(route) => intern::span_name(method, route.path.as_str()),
             None => intern::name(method),
-        }
-    }
-
-    /// The attributes of the root span that samplers may want to see.
-    pub(super) fn push_attributes<B>(
-        &self,
-        config: &Config,
-        request: &Request<B>,
-        call: Option<&Call>,
-        headers: &CommonHeaders<'_>,
-        addresses: &Addresses<'_>,
-        push: &mut dyn FnMut(KeyValue),
-    ) {
-        match call {
-            Some(call) => call.push_attributes(push),
-            None => self.push_http_attributes(request, &config.redaction, push),
-        }
-        push(KeyValue::new(
-            "network.protocol.version",
-            self.protocol_version,
-        ));
-        addresses.push_attributes(push);
-        if let Some(agent) = headers.user_agent {
-            push(KeyValue::new("user_agent.original", intern::text(agent)));
-        }
-        if let Some(size) = self.request_body_size {
-            push(KeyValue::new("http.request.body.size", int(size)));
-        }
-        if let Some(recorded) = &config.request_headers {
-            let is_rpc = call.is_some();
-            recorded
-                .attributes(request.headers(), is_rpc, &config.redaction)
-                .for_each(push);
-        }
-    }
-
-    fn push_http_attributes<B>(
-        &self,
-        request: &Request<B>,
-        redaction: &Redaction,
-        push: &mut dyn FnMut(KeyValue),
-    ) {
-        let uri = request.uri();
-        push(KeyValue::new("http.request.method", self.method.clone()));
-        if self.method.as_str() == OTHER_METHOD {
-            push(KeyValue::new(
-                "http.request.method_original",
-                request.method().as_str().to_owned(),
-            ));
-        }
-        push(KeyValue::new("url.scheme", self.scheme));
-        push(KeyValue::new(
-            "url.path",
-            redaction.path(uri.path()).into_owned(),
-        ));
-        if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
-            push(KeyValue::new(
-                "url.query",
-                redaction.query(query).into_owned(),
-            ));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use http::{Request, Response, request::Parts};
 use http_body::Body;
 use opentelemetry::{
-    Context, KeyValue,
+    Context,
     baggage::{BaggageExt, KeyValueMetadata},
     trace::{Link, SpanBuilder, SpanKind, TraceContextExt},
 };
@@ -16,12 +16,10 @@ use tower_service::Service;
 
 use super::{
     ResponseBody, ResponseFuture, Skip, Trust,
-    addresses::Addresses,
-    attributes::{CommonHeaders, Facts},
+    attributes::Incoming,
     config::{Attributes, Config, TrustRule},
     finish::Finish,
     future::Active,
-    rpc::Call,
 };
 use crate::{
     propagation::{continued_trace_id, with_next_trace_id},
@@ -65,14 +63,12 @@ where
             return ResponseFuture::new(self.inner.call(request), None);
         };
         let mut request = request;
-        let (skip, trust) = if config.filter.is_some() || config.trust.is_some() {
+        let (mut skip, mut trust) = (Skip::Nothing, Trust::Parent);
+        if config.filter.is_some() || config.trust.is_some() {
             let (parts, body) = request.into_parts();
-            let decided = config.decide(&parts);
+            (skip, trust) = config.decide(&parts);
             request = Request::from_parts(parts, body);
-            decided
-        } else {
-            (Skip::Nothing, Trust::Parent)
-        };
+        }
         let Some(mut active) = config.begin(skip, trust, &mut request) else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
@@ -98,52 +94,27 @@ impl Config {
         trust: Trust,
         request: &mut Request<B>,
     ) -> Option<Active> {
-        let (mut parent, mut links) = self.parent(trust, request);
+        let (parent, links) = self.parent(trust, request);
         if skip == Skip::All {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
-        let headers = CommonHeaders::of(request.headers());
-        let addresses = Addresses::of(&self.addresses, request, &headers);
-        let facts = Facts::of(self, request, &headers, &addresses);
-        let call = Call::of(&self.rpc_methods, request);
+        let incoming = Incoming::of(self, request);
         let mut route = matched_route(request);
         let clock = Clock::start();
         let (context, recording) = if skip == Skip::Span {
             (parent, false)
         } else {
-            let continued = continued_trace_id(&parent);
-            if continued.is_some() {
-                (parent, links) = without_parent(&parent);
-            }
-            let name = match &call {
-                Some(call) => call.span_name(),
-                None => facts.span_name(route.as_ref()),
-            };
-            let mut span = SpanBuilder::from_name(name)
-                .with_kind(SpanKind::Server)
-                .with_start_time(clock.started_at());
+            let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));
             if let Some(route) = &mut route {
                 route.is_in_name = true;
             }
+            span.span_kind = Some(SpanKind::Server);
+            span.start_time = Some(clock.started_at());
             span.links = links;
-            let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
-            let attributes = |push: &mut dyn FnMut(KeyValue)| {
-                let call = call.as_ref();
-                facts.push_attributes(self, request, call, &headers, &addresses, push);
-            };
-            let late: &Attributes<'_> = if self.attributes_after_sampling {
-                &attributes
-            } else {
-                attributes(&mut |attribute| known.push(attribute));
-                &|_| ()
-            };
-            span.attributes = Some(known);
-            match continued {
-                Some(id) => with_next_trace_id(id, || self.tracer.start(span, &parent, late)),
-                None => self.tracer.start(span, &parent, late),
-            }
+            self.start(span, parent, &incoming)
         };
 
+        let Incoming { facts, call, .. } = incoming;
         let state = Arc::new(RequestState::new(
             Arc::clone(self),
             context,
@@ -155,6 +126,30 @@ impl Config {
         let trace = RequestTrace::new(Arc::clone(&state));
         request.extensions_mut().insert(trace);
         Some(Active::Traced(Finish::new(state, call)))
+    }
+
+    /// A context with the root span in it, and whether that records.
+    fn start<B>(
+        &self,
+        mut span: SpanBuilder,
+        mut parent: Context,
+        incoming: &Incoming<'_, B>,
+    ) -> (Context, bool) {
+        let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
+        let late: &Attributes<'_> = if self.attributes_after_sampling {
+            &|push| incoming.push_attributes(self, push)
+        } else {
+            incoming.push_attributes(self, &mut |attribute| known.push(attribute));
+            &|_| ()
+        };
+        span.attributes = Some(known);
+        match continued_trace_id(&parent) {
+            None => self.tracer.start(span, &parent, late),
+            Some(id) => {
+                (parent, span.links) = without_parent(&parent);
+                with_next_trace_id(id, || self.tracer.start(span, &parent, late))
+            }
+        }
     }
 
     /// Asks the filter and the trust rule, where there are any.

@@ -14,7 +14,6 @@ pub use self::{
     networks::{Networks, NetworksError},
     peer::PeerAddr,
 };
-use super::attributes::CommonHeaders;
 use crate::intern;
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
@@ -58,13 +57,13 @@ impl<'a> Addresses<'a> {
     pub(super) fn of<B>(
         rules: &AddressRules,
         request: &'a Request<B>,
-        headers: &CommonHeaders<'a>,
+        host: Option<&'a str>,
     ) -> Self {
         let uri = request.uri();
         let peer = rules.peer(request.extensions());
         let mut addresses = Self {
             scheme: scheme(uri.scheme_str()),
-            server: server(uri, || headers.host),
+            server: server(uri, || host),
             client: peer.as_ref().map(PeerAddr::text),
             peer,
         };
