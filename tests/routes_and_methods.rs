@@ -2,21 +2,24 @@
 
 use axum::{Router, extract::Request, response::Response, routing::get};
 use http::Method;
+use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::RequestTrace;
 
 use crate::support::Recorder;
 
-async fn send<S>(service: S, method: &str, path: &str)
+async fn send<S, B>(service: S, method: &str, path: &str)
 where
-    S: tower::Service<Request, Error: std::fmt::Debug>,
+    S: tower::Service<Request, Response = Response<B>, Error: std::fmt::Debug>,
+    B: http_body::Body<Error: std::fmt::Debug>,
 {
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     let request = Request::builder()
         .method(method)
         .uri(path)
         .body(axum::body::Body::empty());
-    drop(service.oneshot(request.unwrap()).await.unwrap());
+    let response = service.oneshot(request.unwrap()).await.unwrap();
+    response.into_body().collect().await.unwrap();
 }
 
 fn assert_route(recorder: &Recorder, route: Option<&str>) {
