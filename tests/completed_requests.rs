@@ -57,6 +57,25 @@ async fn the_span_ends_with_the_last_frame() {
 }
 
 #[tokio::test]
+async fn attributes_are_the_same_after_sampling() {
+    let recorded = async |after| {
+        let recorder = Recorder::new();
+        let layer = recorder.builder().attributes_after_sampling(after).build();
+        let service = layer.layer(service_fn(async |_| {
+            Ok::<_, std::io::Error>(Response::new(Full::<Bytes>::from("x")))
+        }));
+        let request = Request::get("https://images.example:8443/cat.jpg?w=1");
+        let request = request.header("user-agent", "curl/8").body(()).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        recorder.root().0.attributes
+    };
+    let attributes = recorded(false).await;
+    assert!(attributes.len() > 8, "{attributes:?}");
+    assert_eq!(recorded(true).await, attributes);
+}
+
+#[tokio::test]
 async fn statuses_say_what_semconv_says() {
     for (status, error_type) in [
         (200, None),

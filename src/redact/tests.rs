@@ -187,6 +187,10 @@ fn urls_in_messages_are_redacted() {
         "no \"http://REDACTED:REDACTED@a/\"\nand <http://b/?sig=REDACTED>"
     );
     assert_eq!(
+        message("no answer to /cat.jpg?w=1&sig=x"),
+        "no answer to /cat.jpg?w=1&sig=REDACTED"
+    );
+    assert_eq!(
         message("index 4 of 3: 50 % done"),
         "index 4 of 3: 50 % done"
     );
