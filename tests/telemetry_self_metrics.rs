@@ -1,6 +1,6 @@
 //! What becomes of spans is exported as metrics, under the names of the OpenTelemetry SDK's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point::Value};
@@ -60,4 +60,26 @@ fn spans_exported_and_dropped() {
         assert!(points(&metrics, "otel.sdk.processor.span.queue.size").len() == 1);
         assert!(points(&metrics, "otel.sdk.exporter.metric_data_point.exported").len() == 2);
     }
+}
+
+#[test]
+fn in_the_scope_of_all_other_metrics() {
+    let server = OtlpServer::start();
+    let telemetry = Telemetry::builder()
+        .vars([("", ""); 0])
+        .endpoint(server.endpoint())
+        .metrics(true)
+        .build()
+        .unwrap();
+    let _ = telemetry.in_progress_layer();
+    telemetry.shutdown_blocking(PATIENCE).unwrap();
+    server.wait_for_metric("otel.sdk.exporter.span.exported");
+    server.wait_for_metric("requests_in_progress");
+    let scopes: BTreeSet<_> = server.metric_scopes().into_iter().collect();
+    let [(name, schema)] = Vec::from_iter(scopes).try_into().unwrap();
+    assert_eq!(name, "tower-image-trace");
+    assert!(
+        schema.starts_with("https://opentelemetry.io/schemas/"),
+        "{schema}"
+    );
 }
