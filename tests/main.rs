@@ -3,6 +3,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod addresses;
+mod buffer_pool;
 mod cancelled_requests;
 mod completed_requests;
 mod console_waterfall;
@@ -19,6 +20,7 @@ mod filter_and_trust;
 mod gauges;
 mod grpc_calls;
 mod grpc_clients;
+mod histograms;
 mod hostile_requests;
 mod image_proxy;
 mod otlp_failures;
