@@ -1,6 +1,6 @@
 //! What kept a source from being fetched is said in a word that metrics can carry.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -190,6 +190,25 @@ async fn errors_of_any_type() {
         }));
     service.oneshot(request()).await.unwrap_err();
     assert_eq!(assert_failed(&recorder, "&str"), "no error at all");
+}
+
+#[tokio::test]
+async fn an_error_may_name_the_url_but_not_its_secrets() {
+    let recorder = Recorder::new();
+    let service = builder(&recorder)
+        .build()
+        .layer(service_fn(async |_: Request<()>| {
+            let error = "no answer from https://user:planted@cdn.example/a.jpg?sig=planted";
+            Err::<Response<Empty<Bytes>>, _>(io::Error::other(error))
+        }));
+    let request = Request::get("http://cdn.example/").body(()).unwrap();
+    service.oneshot(request).await.unwrap_err();
+    assert_eq!(
+        assert_failed(&recorder, "io"),
+        "no answer from https://REDACTED:REDACTED@cdn.example/a.jpg?sig=REDACTED"
+    );
+    let span = recorder.span("GET");
+    assert!(!format!("{span:?}").contains("planted"), "{span:#?}");
 }
 
 #[tokio::test]

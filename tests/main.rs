@@ -26,6 +26,8 @@ mod image_proxy;
 mod otlp_failures;
 mod otlp_same_trace;
 mod otlp_tls;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod process_metrics;
 mod propagation_over_http;
 mod propagation_properties;
 mod propagation_together;
@@ -37,6 +39,8 @@ mod redaction;
 mod requests_in_progress;
 mod response_headers;
 mod routes_and_methods;
+#[cfg(feature = "tokio-metrics")]
+mod runtime_metrics;
 mod stages;
 mod support;
 #[cfg(feature = "aws")]

@@ -44,7 +44,9 @@ async fn errors_cancellations_and_panics_end_the_count() {
     let mut hangs = layer.layer(service_fn(|_: Request<()>| {
         pending::<Result<Response<Full<Bytes>>, Infallible>>()
     }));
-    let future = hangs.call(request());
+    let mut future = hangs.call(request());
+    assert_eq!(in_progress.requests(), 1);
+    assert!((&mut future).now_or_never().is_none());
     assert_eq!(in_progress.requests(), 1);
     drop(future);
     assert_eq!(in_progress.requests(), 0);
