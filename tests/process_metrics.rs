@@ -37,14 +37,14 @@ fn status(name: &str) -> f64 {
     number.unwrap().parse().unwrap()
 }
 
-/// Other tests come and go, so that what is right may be wrong a moment later.
+/// Other tests come and go, so that what is right may be wrong a moment later, and the other way
+/// round; but hardly three times in a row.
 fn assert_soon_equal(mut pair: impl FnMut() -> (f64, f64)) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
+    let mut equal = 0;
+    while equal < 3 {
         let (seen, expected) = pair();
-        if seen == expected {
-            return;
-        }
+        equal = if seen == expected { equal + 1 } else { 0 };
         assert!(Instant::now() < deadline, "{seen} for {expected}");
     }
 }
