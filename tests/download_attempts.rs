@@ -1,7 +1,7 @@
 //! Each request to an origin is a client span with what semconv says of one, under the stage that
 //! it belongs to, and one measurement.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -244,6 +244,26 @@ async fn redirects_are_attempts_under_the_stage() {
             ("302".to_owned(), None, origin.url("/old")),
             ("200".to_owned(), Some("1".to_owned()), origin.url("/new")),
         ]
+    );
+}
+
+#[tokio::test]
+async fn the_span_is_as_long_as_the_measurement_says() {
+    let recorder = Recorder::new();
+    let service = service_fn(async |_: Request<()>| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let request = Request::get("http://cdn.example/").body(()).unwrap();
+    let service = builder(&recorder).build().layer(service);
+    service.oneshot(request).await.unwrap();
+    let span = recorder.span("GET");
+    let length = span.0.end_time.duration_since(span.0.start_time).unwrap();
+    assert!(length >= Duration::from_millis(20), "{length:?}");
+    let measured = recorder.only_series(DURATION).sum;
+    assert!(
+        (length.as_secs_f64() - measured).abs() < 1e-6,
+        "{length:?} {measured}"
     );
 }
 

@@ -313,6 +313,42 @@ async fn a_call_that_is_cancelled_at_work_is_named_on_its_span_only() {
 }
 
 #[tokio::test]
+async fn a_path_on_which_no_method_worked_is_no_method() {
+    let refused = async |method: &str, works: bool, answers: bool| {
+        let recorder = Recorder::new();
+        let service = recorder
+            .layer()
+            .layer(service_fn(|request: Request<()>| async move {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                let _stage = works.then(|| trace.queue());
+                if !answers {
+                    std::future::pending::<()>().await;
+                }
+                let refusal = grpc().header("grpc-status", "12");
+                Ok::<_, Infallible>(refusal.body(String::new()).unwrap())
+            }));
+        let mut call = Box::pin(service.oneshot(call(method, "application/grpc")));
+        let answered = futures_util::poll!(&mut call).is_ready();
+        assert_eq!(answered, answers);
+        drop(call);
+        recorder.root()
+    };
+    // Base64 of `http://user:s3cret@`.
+    let secret = "sig/aHR0cDovL3VzZXI6czNjcmV0QGEv";
+    for root in [
+        // Cancelled before anybody began, or refused by who works for any path.
+        refused(METHOD, false, false).await,
+        refused(METHOD, true, true).await,
+        // A picture's path, which only looks like a method.
+        refused(secret, true, false).await,
+    ] {
+        assert_eq!(root.name(), "grpc");
+        assert_eq!(root.get("rpc.method").as_deref(), Some("_OTHER"));
+        assert!(!format!("{root:?}").contains(secret), "{root:#?}");
+    }
+}
+
+#[tokio::test]
 async fn only_listed_methods_are_known_when_there_is_a_list() {
     let recorder = Recorder::new();
     // With or without the slash that paths have.
@@ -349,6 +385,20 @@ async fn the_trailers_of_grpc_web_are_in_the_body() {
         let root = recorder.root();
         assert_eq!(root.name(), METHOD);
         root.assert_error("INTERNAL", "");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_begins_like_trailers_is_none() {
+    for (content_type, message) in [
+        ("application/grpc-web", b"\x80\0\0\0\xffgrpc-status: 13\r\n"),
+        ("application/grpc", b"\x80\0\0\0\x11grpc-status: 13\r\n"),
+    ] {
+        let recorder = Recorder::new();
+        let frames = vec![Ok(Frame::data(Bytes::from_static(message)))];
+        let head = Response::builder().header("content-type", content_type);
+        answer(&recorder.layer(), call(METHOD, content_type), head, frames).await;
+        recorder.root().assert_error("UNKNOWN", "");
     }
 }
 
