@@ -147,6 +147,46 @@ fn units_say_what_is_counted() {
     }
 }
 
+#[cfg(feature = "logs")]
+#[test]
+fn log_records_exported_and_dropped() {
+    use tracing_subscriber::layer::SubscriberExt;
+
+    let server = OtlpServer::start();
+    let telemetry = Telemetry::builder()
+        .vars([
+            ("OTEL_BLRP_MAX_QUEUE_SIZE", "10"),
+            ("OTEL_BLRP_SCHEDULE_DELAY", "600000"),
+        ])
+        .endpoint(server.endpoint())
+        .timeout(Duration::from_millis(100))
+        .metrics(true)
+        .logs(true)
+        .build()
+        .unwrap();
+    let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
+    server.behave(Behaviour::Hang);
+    tracing::subscriber::with_default(subscriber, || {
+        (0..15).for_each(|_| tracing::info!("a line"));
+    });
+    server.behave(Behaviour::Accept);
+    telemetry.force_flush_blocking(PATIENCE).unwrap();
+    telemetry.shutdown_blocking(PATIENCE).unwrap();
+
+    let metrics = server.metrics();
+    let exported = points(&metrics, "otel.sdk.exporter.log.exported");
+    assert_eq!(exported["otlp_grpc_log_exporter "], 10);
+    assert_eq!(exported["otlp_grpc_log_exporter _OTHER"], 0);
+    let processed = points(&metrics, "otel.sdk.processor.log.processed");
+    assert_eq!(processed["batching_log_processor "], 10);
+    assert_eq!(processed["batching_log_processor queue_full"], 5);
+    for (name, expected) in [("size", 0), ("capacity", 10)] {
+        let name = format!("otel.sdk.processor.log.queue.{name}");
+        assert_eq!(points(&metrics, &name)["batching_log_processor "], expected);
+        assert_eq!(server.wait_for_metric(&name).unit, "{log_record}");
+    }
+}
+
 #[test]
 fn in_the_scope_of_all_other_metrics() {
     let server = OtlpServer::start();
