@@ -56,6 +56,10 @@ async fn the_peer_is_in_the_extensions() {
     for request in [
         request().extension(address),
         request().extension(PeerAddr::from(address)),
+        // What was made for this crate counts before what may be somebody else's.
+        request()
+            .extension(PeerAddr::from(address))
+            .extension(peer("198.51.100.1:1")),
         request().extension(axum::extract::ConnectInfo(address)),
     ] {
         let (_, span) = root(|builder| builder, request).await;
@@ -112,11 +116,12 @@ async fn what_proxies_say_counts_when_they_are_trusted() {
 async fn a_client_that_its_proxy_hides_has_no_address() {
     let request = Request::get("/")
         .extension(peer("10.0.0.1:4000"))
+        .header("host", "a.example:8080")
         .header("forwarded", "for=6.6.6.6, for=_hidden;proto=https");
     let proxies = "10.0.0.0/8".parse().unwrap();
     let (_, span) = root(|builder| builder.trusted_proxies(proxies), request).await;
     assert_eq!(
         text(&addresses(&span)),
-        ["-", "10.0.0.1", "4000", "https", "-", "-"]
+        ["-", "10.0.0.1", "4000", "https", "a.example", "8080"]
     );
 }

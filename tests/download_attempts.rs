@@ -1,18 +1,20 @@
 //! Each request to an origin is a client span with what semconv says of one, under the stage that
 //! it belongs to, and one measurement.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use http::{Request, Response, header::LOCATION};
+use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use opentelemetry::trace::{SpanKind, Status, Tracer, TracerProvider};
-use opentelemetry_sdk::trace::Sampler;
-use tower::{Layer, ServiceExt, service_fn};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer};
+use tower::{Layer, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_image_trace::{DownloadLayer, RequestTrace, download::Attempts};
 
 use crate::support::{
-    Recorder,
+    ChannelBody, Recorder,
     body::data,
     download::{Answer, Origin, builder, client, get, request, response},
 };
@@ -155,6 +157,38 @@ async fn responses_without_a_body_are_complete_at_once() {
 }
 
 #[tokio::test]
+async fn a_tunnel_is_complete_when_it_is_open() {
+    let recorder = Recorder::new();
+    let service = builder(&recorder)
+        .build()
+        .layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(ChannelBody::new().1))
+        }));
+    let request = Request::connect("cdn.example:443").body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    let span = recorder.span("CONNECT");
+    assert_eq!(span.get("image.stage.cancelled"), None);
+    drop(response);
+    recorder.span("CONNECT");
+}
+
+#[tokio::test]
+async fn readiness_and_bodies_are_those_of_the_client() {
+    let layer = builder(&Recorder::new()).build();
+    let service = service_fn(|request: Request<Full<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(request.into_body()))
+    });
+    for text in ["", "picture"] {
+        let request = Request::new(Full::new(Bytes::from(text)));
+        let response = layer.layer(service).oneshot(request).await.unwrap();
+        assert_eq!(response.body().is_end_stream(), text.is_empty());
+        assert_eq!(response.body().size_hint().exact(), Some(text.len() as u64));
+    }
+    let mut busy = layer.layer(ConcurrencyLimit::new(service, 0));
+    assert!(busy.ready().now_or_never().is_none());
+}
+
+#[tokio::test]
 async fn redirects_are_attempts_under_the_stage() {
     let recorder = Recorder::new();
     let layer = builder(&recorder).build();
@@ -214,6 +248,26 @@ async fn redirects_are_attempts_under_the_stage() {
 }
 
 #[tokio::test]
+async fn the_span_is_as_long_as_the_measurement_says() {
+    let recorder = Recorder::new();
+    let service = service_fn(async |_: Request<()>| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let request = Request::get("http://cdn.example/").body(()).unwrap();
+    let service = builder(&recorder).build().layer(service);
+    service.oneshot(request).await.unwrap();
+    let span = recorder.span("GET");
+    let length = span.0.end_time.duration_since(span.0.start_time).unwrap();
+    assert!(length >= Duration::from_millis(20), "{length:?}");
+    let measured = recorder.only_series(DURATION).sum;
+    assert!(
+        (length.as_secs_f64() - measured).abs() < 1e-6,
+        "{length:?} {measured}"
+    );
+}
+
+#[tokio::test]
 async fn the_parent_may_be_given_with_the_request() {
     let recorder = Recorder::new();
     let layer = builder(&recorder).build();
@@ -234,6 +288,13 @@ async fn the_parent_may_be_given_with_the_request() {
 #[tokio::test]
 async fn what_the_client_records_is_inside_of_the_attempt() {
     let recorder = Recorder::new();
+    struct OnDrop(SdkTracer);
+    impl Drop for OnDrop {
+        fn drop(&mut self) {
+            self.0.start("drop");
+        }
+    }
+
     let tracer = recorder.tracers.tracer("client");
     let service = service_fn(|_: Request<()>| {
         let tracer = tracer.clone();
@@ -241,17 +302,18 @@ async fn what_the_client_records_is_inside_of_the_attempt() {
         async move {
             tokio::task::yield_now().await;
             tracer.start("poll");
-            let frame = futures_util::stream::once(async move {
-                tracer.start("frame");
-                data("picture")
+            let body = OnDrop(tracer);
+            let frame = futures_util::stream::iter([data("picture")]).map(move |frame| {
+                body.0.start("frame");
+                frame
             });
-            Ok::<_, Infallible>(Response::new(StreamBody::new(Box::pin(frame))))
+            Ok::<_, Infallible>(Response::new(StreamBody::new(frame)))
         }
     });
     let request = Request::get("http://cdn.example/").body(()).unwrap();
     let response = builder(&recorder).build().layer(service).oneshot(request);
     response.await.unwrap().into_body().collect().await.unwrap();
-    for name in ["call", "poll", "frame"] {
+    for name in ["call", "poll", "frame", "drop"] {
         assert_eq!(recorder.span(name).parent(), recorder.span("GET").id());
     }
 }

@@ -3,7 +3,8 @@
 use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -69,21 +70,48 @@ async fn before_its_first_poll() {
 /// Who has as many bytes as were announced needs not ask for more.
 #[tokio::test]
 async fn not_when_all_that_was_announced_was_read() {
+    for by_header in [true, false] {
+        let recorder = Recorder::new();
+        let service = builder(&recorder)
+            .build()
+            .layer(service_fn(async |_: Request<()>| {
+                let (frames, body) = ChannelBody::new();
+                frames.send(data("12345678")).unwrap();
+                Ok::<_, Infallible>(if by_header {
+                    let response = Response::builder().header("content-length", 8);
+                    response.body(body).unwrap()
+                } else {
+                    Response::new(body.with_exact_size(8))
+                })
+            }));
+        let request = Request::get("http://cdn.example/").body(()).unwrap();
+        let mut body = service.oneshot(request).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        let span = recorder.span("GET");
+        span.assert_no_error();
+        assert_eq!(span.get("image.stage.cancelled"), None, "{by_header}");
+    }
+}
+
+/// Nothing follows trailers.
+#[tokio::test]
+async fn not_when_the_trailers_were_read() {
     let recorder = Recorder::new();
-    let service = builder(&recorder)
-        .build()
-        .layer(service_fn(async |_: Request<()>| {
-            let (frames, body) = ChannelBody::new();
-            frames.send(data("12345678")).unwrap();
-            Ok::<_, Infallible>(Response::new(body.with_exact_size(8)))
-        }));
+    let (frames, body) = ChannelBody::new();
+    frames.send(data("picture")).unwrap();
+    frames.send(Ok(Frame::trailers(HeaderMap::new()))).unwrap();
+    let mut response = Some(Response::new(body));
+    let service = builder(&recorder).build().layer(service_fn(|_| {
+        let response = response.take().unwrap();
+        async { Ok::<_, Infallible>(response) }
+    }));
     let request = Request::get("http://cdn.example/").body(()).unwrap();
     let mut body = service.oneshot(request).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
+    body.frame().await.unwrap().unwrap();
     drop(body);
-    let span = recorder.span("GET");
-    span.assert_no_error();
-    assert_eq!(span.get("image.stage.cancelled"), None);
+    assert_eq!(recorder.span("GET").get("image.stage.cancelled"), None);
 }
 
 #[tokio::test]

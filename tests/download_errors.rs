@@ -1,13 +1,16 @@
 //! What kept a source from being fetched is said in a word that metrics can carry.
 
-use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
 use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
@@ -128,6 +131,29 @@ async fn an_answer_that_takes_too_long() {
 }
 
 #[tokio::test]
+async fn a_connection_that_answers_no_ping() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        // An empty SETTINGS frame, and no more.
+        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        connection.write_all(&settings).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let client = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .http2_only(true)
+        .http2_keep_alive_interval(Duration::from_millis(10))
+        .http2_keep_alive_timeout(Duration::from_millis(10))
+        .build_http();
+    let recorder = Recorder::new();
+    let service = builder(&recorder).build().layer(client);
+    service.oneshot(request(&url)).await.unwrap_err();
+    assert_failed(&recorder, "timeout");
+}
+
+#[tokio::test]
 async fn a_connection_that_is_closed_before_the_answer() {
     let recorder = Recorder::new();
     let origin = Origin::start(|_| Answer::Close(String::new())).await;
@@ -145,7 +171,12 @@ async fn a_body_that_breaks_off() {
     let response = get(&builder(&recorder).build(), &origin.url("/")).await;
     let body = response.unwrap().into_body();
     body.collect().await.unwrap_err();
-    assert_failed(&recorder, "body");
+    let message = assert_failed(&recorder, "body");
+    // With the cause, which hyper's own text leaves out.
+    assert!(
+        message.contains("end of file before message length"),
+        "{message}"
+    );
     let span = recorder.span("GET");
     assert_eq!(span.get("http.response.body.size").as_deref(), Some("4"));
     assert_eq!(
@@ -190,6 +221,25 @@ async fn errors_of_any_type() {
         }));
     service.oneshot(request()).await.unwrap_err();
     assert_eq!(assert_failed(&recorder, "&str"), "no error at all");
+}
+
+#[tokio::test]
+async fn an_error_may_name_the_url_but_not_its_secrets() {
+    let recorder = Recorder::new();
+    let service = builder(&recorder)
+        .build()
+        .layer(service_fn(async |_: Request<()>| {
+            let error = "no answer from https://user:planted@cdn.example/a.jpg?sig=planted";
+            Err::<Response<Empty<Bytes>>, _>(io::Error::other(error))
+        }));
+    let request = Request::get("http://cdn.example/").body(()).unwrap();
+    service.oneshot(request).await.unwrap_err();
+    assert_eq!(
+        assert_failed(&recorder, "io"),
+        "no answer from https://REDACTED:REDACTED@cdn.example/a.jpg?sig=REDACTED"
+    );
+    let span = recorder.span("GET");
+    assert!(!format!("{span:?}").contains("planted"), "{span:#?}");
 }
 
 #[tokio::test]

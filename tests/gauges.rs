@@ -77,11 +77,15 @@ fn a_thousand_telemetries_leak_nothing_and_report_nothing_twice() {
     let server = OtlpServer::start();
     let held = Arc::new(());
     for number in 0..1_000 {
+        let event = Arc::clone(&held);
         let telemetry = Telemetry::builder()
             .vars([("", ""); 0])
             .endpoint(server.endpoint())
             .protocol(Protocol::Http)
             .metrics(true)
+            .on_event(move |_| {
+                let _held = &event;
+            })
             .build()
             .unwrap();
         let (_, counts) = telemetry.in_progress_layer();
@@ -103,7 +107,8 @@ fn a_thousand_telemetries_leak_nothing_and_report_nothing_twice() {
         metrics
             .flat_map(|metric| match metric.data.as_ref().unwrap() {
                 Data::Gauge(gauge) => &gauge.data_points,
-                other => panic!("{name} is no gauge: {other:?}"),
+                Data::Sum(sum) => &sum.data_points,
+                other => panic!("{name} has no value: {other:?}"),
             })
             .map(|point| match point.value.unwrap() {
                 Value::AsInt(value) => value,
@@ -117,6 +122,9 @@ fn a_thousand_telemetries_leak_nothing_and_report_nothing_twice() {
         assert_eq!(values.len(), 1_000, "{name}");
         assert!(values.iter().all(|found| *found == value), "{name}");
     }
+    // Each with the attributes of those taken and of those refused.
+    assert_eq!(values("otel.sdk.exporter.span.exported"), [0; 2_000]);
+    assert_eq!(values("otel.sdk.processor.span.queue.size"), [0; 1_000]);
 
     // Other tests have threads of these names too, but nothing like a thousand.
     if let Ok(threads) = fs::read_dir("/proc/self/task") {

@@ -150,9 +150,16 @@ async fn an_answer_without_a_status_is_what_clients_make_of_it() {
         (grpc(), "UNKNOWN"),
         (grpc().header("grpc-status", "99"), "UNKNOWN"),
         (Response::builder().status(200), "UNKNOWN"),
-        (Response::builder().status(503), "UNAVAILABLE"),
-        (Response::builder().status(404), "UNIMPLEMENTED"),
+        (Response::builder().status(400), "INTERNAL"),
         (Response::builder().status(401), "UNAUTHENTICATED"),
+        (Response::builder().status(403), "PERMISSION_DENIED"),
+        (Response::builder().status(404), "UNIMPLEMENTED"),
+        (Response::builder().status(418), "UNKNOWN"),
+        (Response::builder().status(429), "UNAVAILABLE"),
+        (Response::builder().status(500), "UNKNOWN"),
+        (Response::builder().status(502), "UNAVAILABLE"),
+        (Response::builder().status(503), "UNAVAILABLE"),
+        (Response::builder().status(504), "UNAVAILABLE"),
     ] {
         let recorder = Recorder::new();
         answer_call(&recorder, head, vec![data("no trailers")]).await;
@@ -160,6 +167,15 @@ async fn an_answer_without_a_status_is_what_clients_make_of_it() {
         assert_eq!(root.get("rpc.response.status_code").as_deref(), Some(code));
         assert_eq!(root.get("image.request.cancelled"), None);
     }
+}
+
+#[tokio::test]
+async fn trailers_without_a_status_change_nothing() {
+    let recorder = Recorder::new();
+    let head = Response::builder().status(503);
+    let trailers = Ok(Frame::trailers(HeaderMap::new()));
+    answer_call(&recorder, head, vec![trailers]).await;
+    recorder.root().assert_error("UNAVAILABLE", "");
 }
 
 #[tokio::test]
@@ -219,6 +235,20 @@ async fn invented_methods_add_no_series() {
 }
 
 #[tokio::test]
+async fn no_more_methods_are_learned_than_a_server_may_have() {
+    let recorder = Recorder::new();
+    let layer = recorder.layer();
+    for index in 0..520 {
+        let head = grpc().header("grpc-status", "0");
+        let request = call(&format!("invented.v{index}/Method"), "application/grpc");
+        answer(&layer, request, head, vec![]).await;
+    }
+    assert_eq!(recorder.series(DURATION).len(), 513);
+    let others = recorder.only_series_of(DURATION, "rpc.method", "_OTHER");
+    assert_eq!(others.count, 8);
+}
+
+#[tokio::test]
 async fn a_method_that_was_answered_once_is_known_from_the_start() {
     let recorder = Recorder::new();
     let layer = recorder.layer();
@@ -232,6 +262,28 @@ async fn a_method_that_was_answered_once_is_known_from_the_start() {
         assert_eq!(span.name(), METHOD);
         assert_eq!(span.get("rpc.method").as_deref(), Some(METHOD));
     }
+}
+
+#[tokio::test]
+async fn a_path_that_no_method_can_have_is_not_learned() {
+    let recorder = Recorder::new();
+    let layer = recorder.layer();
+    let paths = [
+        "",
+        "cat",
+        "cats/",
+        "/Resize",
+        "cats/42-17",
+        "a/b/c",
+        "cats/42.jpg",
+    ];
+    for path in paths {
+        let head = grpc().header("grpc-status", "0");
+        answer(&layer, call(path, "application/grpc"), head, vec![]).await;
+    }
+    let series = recorder.only_series(DURATION);
+    assert_eq!(series.attributes["rpc.method"], "_OTHER");
+    assert_eq!(series.count, paths.len() as u64);
 }
 
 #[tokio::test]
@@ -261,9 +313,47 @@ async fn a_call_that_is_cancelled_at_work_is_named_on_its_span_only() {
 }
 
 #[tokio::test]
+async fn a_path_on_which_no_method_worked_is_no_method() {
+    let refused = async |method: &str, works: bool, answers: bool| {
+        let recorder = Recorder::new();
+        let service = recorder
+            .layer()
+            .layer(service_fn(|request: Request<()>| async move {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                let _stage = works.then(|| trace.queue());
+                if !answers {
+                    std::future::pending::<()>().await;
+                }
+                let refusal = grpc().header("grpc-status", "12");
+                Ok::<_, Infallible>(refusal.body(String::new()).unwrap())
+            }));
+        let mut call = Box::pin(service.oneshot(call(method, "application/grpc")));
+        let answered = futures_util::poll!(&mut call).is_ready();
+        assert_eq!(answered, answers);
+        drop(call);
+        recorder.root()
+    };
+    // Base64 of `http://user:s3cret@`.
+    let secret = "sig/aHR0cDovL3VzZXI6czNjcmV0QGEv";
+    for root in [
+        // Cancelled before anybody began, or refused by who works for any path.
+        refused(METHOD, false, false).await,
+        refused(METHOD, true, true).await,
+        // A picture's path, which only looks like a method.
+        refused(secret, true, false).await,
+    ] {
+        assert_eq!(root.name(), "grpc");
+        assert_eq!(root.get("rpc.method").as_deref(), Some("_OTHER"));
+        assert!(!format!("{root:?}").contains(secret), "{root:#?}");
+    }
+}
+
+#[tokio::test]
 async fn only_listed_methods_are_known_when_there_is_a_list() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().rpc_methods([METHOD]).build();
+    // With or without the slash that paths have.
+    let path = format!("/{METHOD}");
+    let layer = recorder.builder().rpc_methods([path]).build();
     for method in [METHOD, "thumbs.v1.Thumbnailer/Unlisted"] {
         let head = grpc().header("grpc-status", "0");
         answer(&layer, call(method, "application/grpc"), head, vec![]).await;
@@ -283,6 +373,10 @@ async fn the_trailers_of_grpc_web_are_in_the_body() {
     for (content_type, last) in [
         ("application/grpc-web+proto", Bytes::from_static(block)),
         ("application/grpc-web-text", Bytes::from(text)),
+        (
+            "application/grpc-web",
+            Bytes::from_static(b"\x80\0\0\0\x11Grpc-Status: 13\r\n"),
+        ),
     ] {
         let recorder = Recorder::new();
         let frames = vec![data("message"), Ok(Frame::data(last))];
@@ -291,6 +385,36 @@ async fn the_trailers_of_grpc_web_are_in_the_body() {
         let root = recorder.root();
         assert_eq!(root.name(), METHOD);
         root.assert_error("INTERNAL", "");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_begins_like_trailers_is_none() {
+    for (content_type, message) in [
+        ("application/grpc-web", b"\x80\0\0\0\xffgrpc-status: 13\r\n"),
+        ("application/grpc", b"\x80\0\0\0\x11grpc-status: 13\r\n"),
+    ] {
+        let recorder = Recorder::new();
+        let frames = vec![Ok(Frame::data(Bytes::from_static(message)))];
+        let head = Response::builder().header("content-type", content_type);
+        answer(&recorder.layer(), call(METHOD, content_type), head, frames).await;
+        recorder.root().assert_error("UNKNOWN", "");
+    }
+}
+
+#[tokio::test]
+async fn a_content_type_may_have_a_format_and_parameters() {
+    for content_type in [
+        "Application/gRPC",
+        "application/grpc+json",
+        "application/grpc;charset=utf-8",
+        "application/grpc ; charset=utf-8",
+        "application/grpc-web; charset=utf-8",
+    ] {
+        let recorder = Recorder::new();
+        let request = call(METHOD, content_type);
+        answer(&recorder.layer(), request, grpc(), vec![trailers("0")]).await;
+        assert_eq!(recorder.root().name(), METHOD, "{content_type}");
     }
 }
 

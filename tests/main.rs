@@ -4,6 +4,7 @@
 
 mod addresses;
 mod allocations;
+mod buffer_pool;
 mod cancelled_requests;
 mod completed_requests;
 mod console_waterfall;
@@ -20,11 +21,14 @@ mod filter_and_trust;
 mod gauges;
 mod grpc_calls;
 mod grpc_clients;
+mod histograms;
 mod hostile_requests;
 mod image_proxy;
 mod otlp_failures;
 mod otlp_same_trace;
 mod otlp_tls;
+#[cfg(all(feature = "process", target_os = "linux"))]
+mod process_metrics;
 mod propagation_over_http;
 mod propagation_properties;
 mod propagation_together;
@@ -36,6 +40,8 @@ mod redaction;
 mod requests_in_progress;
 mod response_headers;
 mod routes_and_methods;
+#[cfg(feature = "tokio-metrics")]
+mod runtime_metrics;
 mod stages;
 mod support;
 #[cfg(feature = "aws")]

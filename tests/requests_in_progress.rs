@@ -5,8 +5,9 @@ use std::{convert::Infallible, future::pending, panic::AssertUnwindSafe};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tower::{Layer, Service, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn};
 use tower_image_trace::RequestsInProgressLayer;
 
 fn request() -> Request<()> {
@@ -43,7 +44,9 @@ async fn errors_cancellations_and_panics_end_the_count() {
     let mut hangs = layer.layer(service_fn(|_: Request<()>| {
         pending::<Result<Response<Full<Bytes>>, Infallible>>()
     }));
-    let future = hangs.call(request());
+    let mut future = hangs.call(request());
+    assert_eq!(in_progress.requests(), 1);
+    assert!((&mut future).now_or_never().is_none());
     assert_eq!(in_progress.requests(), 1);
     drop(future);
     assert_eq!(in_progress.requests(), 0);
@@ -84,4 +87,36 @@ async fn images_count_until_their_guard_is_dropped_on_any_thread() {
         .await
         .unwrap();
     assert_eq!(in_progress.images(), 0);
+}
+
+#[tokio::test]
+async fn a_request_is_in_progress_when_its_service_is_called() {
+    let (layer, in_progress) = RequestsInProgressLayer::pair();
+    let counts = in_progress.clone();
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        let seen = counts.requests();
+        async move { Ok::<_, Infallible>(Response::new(seen.to_string())) }
+    }));
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(
+        response.into_body().collect().await.unwrap().to_bytes(),
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn readiness_and_bodies_are_those_of_the_service() {
+    let (layer, in_progress) = RequestsInProgressLayer::pair();
+    let service = service_fn(|request: Request<Full<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(request.into_body()))
+    });
+    for text in ["", "picture"] {
+        let request = Request::new(Full::new(Bytes::from(text)));
+        let response = layer.layer(service).oneshot(request).await.unwrap();
+        assert_eq!(response.body().is_end_stream(), text.is_empty());
+        assert_eq!(response.body().size_hint().exact(), Some(text.len() as u64));
+    }
+    let mut busy = layer.layer(ConcurrencyLimit::new(service, 0));
+    assert!(busy.ready().now_or_never().is_none());
+    assert_eq!(in_progress.requests(), 0);
 }

@@ -1,10 +1,11 @@
 //! `traceresponse` and `Server-Timing`, for services that want them.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::Empty;
+use opentelemetry_sdk::trace::Sampler;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{
     RequestTrace,
@@ -55,6 +56,18 @@ async fn traceresponse_has_the_ids_of_the_root_span() {
 }
 
 #[tokio::test]
+async fn traceresponse_says_whether_the_trace_is_sampled() {
+    let recorder = Recorder::with(|builder| builder.with_sampler(Sampler::AlwaysOff));
+    let headers = answer(&recorder, |builder| builder.trace_response(true)).await;
+    let value = headers["traceresponse"].to_str().unwrap();
+    assert!(
+        value.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"),
+        "{value}"
+    );
+    assert!(value.ends_with("-00"), "{value}");
+}
+
+#[tokio::test]
 async fn a_request_without_a_span_has_no_traceresponse() {
     let headers = answer(&Recorder::new(), |builder| {
         builder.trace_response(true).filter(|_| Skip::Span)
@@ -80,4 +93,23 @@ async fn server_timing_has_the_stages_that_are_done() {
         })
         .collect();
     assert_eq!(names, ["queue", "water_mark"]);
+}
+
+#[tokio::test]
+async fn server_timing_is_in_milliseconds() {
+    let layer = Recorder::new().builder().server_timing(true).build();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let stage = RequestTrace::from_extensions(request.extensions()).queue();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stage.end();
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    }));
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    let timing = response.headers()["server-timing"].to_str().unwrap();
+    let duration = timing.strip_prefix("queue;dur=").unwrap();
+    // In seconds or microseconds it would be far from that, in any machine's time.
+    assert!(
+        (20.0..15_000.0).contains(&duration.parse().unwrap()),
+        "{timing}"
+    );
 }

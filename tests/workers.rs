@@ -1,5 +1,13 @@
 //! Workers are counted right, whoever leaves.
 
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::{Context, Wake, Waker},
+};
+
+use futures_util::FutureExt;
 use tower_image_trace::{
     RequestTrace, RequestsInProgress,
     metrics::{Gauges, TooManyRequests, Workers},
@@ -42,7 +50,8 @@ async fn who_leaves_the_queue_frees_its_place() {
         _ = &mut waiting => panic!("there is no second worker"),
         () = std::future::ready(()) => {}
     }
-    let _full: TooManyRequests = workers.acquire(&trace).await.unwrap_err();
+    let refused = workers.acquire(&trace).now_or_never();
+    let _full: TooManyRequests = refused.expect("the queue is full").unwrap_err();
     drop(waiting);
     assert_eq!((workers.busy(), counts.images()), (1, 1));
 
@@ -64,5 +73,49 @@ async fn a_pool_of_any_size() {
     assert_eq!(all.busy(), 1);
     drop(worker);
     let none = Workers::new(0).with_queue_limit(0);
-    none.acquire(&RequestTrace::default()).await.unwrap_err();
+    let trace = RequestTrace::default();
+    let refused = none.acquire(&trace).now_or_never();
+    refused.expect("there is nothing to wait for").unwrap_err();
+
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    gauges.workers(&none);
+    assert_eq!(recorder.only_series("workers_utilization").sum, 0.0);
+}
+
+/// Looks at the counts in the very moment in which a worker is free again.
+struct Look {
+    counts: RequestsInProgress,
+    seen: Mutex<Option<i64>>,
+}
+
+impl Wake for Look {
+    fn wake(self: Arc<Self>) {
+        *self.seen.lock().unwrap() = Some(self.counts.images());
+    }
+}
+
+#[tokio::test]
+async fn there_are_never_more_images_than_workers() {
+    let counts = RequestsInProgress::default();
+    let workers = Workers::new(1).with_in_progress(&counts);
+    let trace = RequestTrace::default();
+    let worker = workers.acquire(&trace).await.unwrap();
+    let look = Arc::new(Look {
+        counts,
+        seen: Mutex::new(None),
+    });
+    let waker = Waker::from(Arc::clone(&look));
+    let mut next = pin!(workers.acquire(&trace));
+    assert!(
+        next.as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+    );
+    drop(worker);
+    assert_eq!(
+        *look.seen.lock().unwrap(),
+        Some(0),
+        "the next one may begin"
+    );
 }

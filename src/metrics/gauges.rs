@@ -58,10 +58,10 @@ struct Source<F> {
 }
 
 /// What a metric is called, and in which unit it counts.
-pub(super) struct Name {
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
-    pub(super) description: &'static str,
+pub(crate) struct Name {
+    pub(crate) name: &'static str,
+    pub(crate) unit: &'static str,
+    pub(crate) description: &'static str,
 }
 
 impl Gauges {
@@ -167,14 +167,32 @@ impl Gauges {
             .build();
     }
 
-    /// A value that could be added up over processes.
-    #[cfg(all(feature = "process", target_os = "linux"))]
-    pub(super) fn up_down_counter(
+    /// A count that never falls.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn counter(
         &self,
         name: Name,
+        attributes: Vec<KeyValue>,
+        read: impl Fn() -> Option<u64> + Send + Sync + 'static,
+    ) {
+        let callback = self.register(&name, attributes, read);
+        self.meter
+            .u64_observable_counter(name.name)
+            .with_unit(name.unit)
+            .with_description(name.description)
+            .with_callback(callback)
+            .build();
+    }
+
+    /// A value that could be added up over processes.
+    #[cfg(any(feature = "telemetry", all(feature = "process", target_os = "linux")))]
+    pub(crate) fn up_down_counter(
+        &self,
+        name: Name,
+        attributes: Vec<KeyValue>,
         read: impl Fn() -> Option<i64> + Send + Sync + 'static,
     ) {
-        let callback = self.register(&name, Vec::new(), read);
+        let callback = self.register(&name, attributes, read);
         self.meter
             .i64_observable_up_down_counter(name.name)
             .with_unit(name.unit)

@@ -20,6 +20,8 @@ mod vips;
 #[cfg(feature = "tokio")]
 mod workers;
 
+#[cfg(feature = "telemetry")]
+pub(crate) use self::gauges::Name;
 use self::imgproxy::ImgproxyMetrics;
 #[cfg(feature = "tokio")]
 pub use self::workers::{TooManyRequests, Worker, Workers};

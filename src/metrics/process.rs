@@ -30,6 +30,7 @@ mod linux {
                 unit: "By",
                 description: "The amount of physical memory in use.",
             },
+            Vec::new(),
             || (stat()?.rss * page_size()).try_into().ok(),
         );
         gauges.up_down_counter(
@@ -38,6 +39,7 @@ mod linux {
                 unit: "By",
                 description: "The amount of committed virtual memory.",
             },
+            Vec::new(),
             || stat()?.vsize.try_into().ok(),
         );
         gauges.up_down_counter(
@@ -46,6 +48,7 @@ mod linux {
                 unit: "{thread}",
                 description: "Process threads count.",
             },
+            Vec::new(),
             || Some(stat()?.num_threads),
         );
         gauges.up_down_counter(
@@ -54,6 +57,7 @@ mod linux {
                 unit: "{file_descriptor}",
                 description: "Number of unix file descriptors in use by the process.",
             },
+            Vec::new(),
             || Process::myself().ok()?.fd_count().ok()?.try_into().ok(),
         );
     }

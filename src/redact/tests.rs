@@ -146,7 +146,13 @@ fn sources_in_paths_are_redacted_however_they_are_written() {
         String::from_utf8(chunks.join(&b'/')).unwrap()
     };
     let percent: String = source.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    // With a `+` in the alphabet that is not URL-safe, and with a scheme of two letters.
+    let plus = base64::encode(b"https://cdn.example/~~~?sig=t0ken").replace('-', "+");
+    assert!(plus.contains('+'));
+    let s3 = base64::encode(b"s3://key:s3cret@cdn.example/cat.jpg?sig=t0ken");
     for given in [
+        format!("/sig/{plus}.webp"),
+        format!("/sig/{s3}.webp"),
         format!("/rs:fill:300:200/plain/{source}"),
         format!("/plain/{}@webp", percent::encoded(source)),
         format!("/plain/{percent}@webp"),
@@ -175,6 +181,14 @@ fn sources_in_paths_are_redacted_however_they_are_written() {
 }
 
 #[test]
+fn what_was_encoded_twice_stays_so() {
+    assert_eq!(
+        path("/plain/https%3A%2F%2Fu:p@cdn.example/100%2525.jpg"),
+        "/plain/https://REDACTED:REDACTED@cdn.example/100%2525.jpg"
+    );
+}
+
+#[test]
 fn urls_in_messages_are_redacted() {
     let message = Redaction::default();
     let message = |text| message.message(text).into_owned();
@@ -191,6 +205,10 @@ fn urls_in_messages_are_redacted() {
         "no answer to /cat.jpg?w=1&sig=REDACTED"
     );
     assert_eq!(
+        message("{\"url\":\"http://b/?sig=x\",\"tries\":3}"),
+        "{\"url\":\"http://b/?sig=REDACTED\",\"tries\":3}"
+    );
+    assert_eq!(
         message("index 4 of 3: 50 % done"),
         "index 4 of 3: 50 % done"
     );
@@ -198,6 +216,8 @@ fn urls_in_messages_are_redacted() {
 
 #[test]
 fn what_is_nested_too_deep_is_redacted_unseen() {
+    let three_deep = "http://a/?u=".repeat(3) + "http://b/";
+    assert_eq!(path(&three_deep), three_deep);
     let nested = "http://a/?u=".repeat(1000) + "http://user:s3cret@b/";
     let redacted = path(&nested);
     assert!(!redacted.contains("s3cret"), "{redacted}");

@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 
-use opentelemetry::metrics::{Meter, MeterProvider};
-use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry::KeyValue;
 
 use super::item::Item;
 use super::queue::Queue;
@@ -15,53 +13,89 @@ use super::report::SignalReport;
 use super::settings::{Exporter, Settings};
 use super::shutdown::Pipeline;
 use crate::Protocol;
+use crate::metrics::{Gauges, Name};
 
-fn meter(provider: &SdkMeterProvider) -> Meter {
-    let scope = InstrumentationScope::builder(env!("CARGO_PKG_NAME"));
-    provider.meter_with_scope(scope.with_version(env!("CARGO_PKG_VERSION")).build())
+/// What an exporter sends.
+struct Exported {
+    exporter: &'static str,
+    unit: &'static str,
+    exported: &'static str,
+}
+
+/// What a processor passes on.
+struct Processed {
+    processor: &'static str,
+    unit: &'static str,
+    processed: &'static str,
+    queue_size: &'static str,
+    queue_capacity: &'static str,
 }
 
 /// `otel.sdk.exporter.*` and `otel.sdk.processor.*` of all signals that go to a collector.
-pub(super) fn pipeline(provider: &SdkMeterProvider, settings: &Settings, pipeline: &Pipeline) {
-    let meter = meter(provider);
+pub(super) fn register(gauges: &Gauges, settings: &Settings, pipeline: &Pipeline) {
     let reports = &pipeline.reports;
-    exporter(&meter, &settings.traces, &reports.traces, "span", "{span}");
+    exporter(
+        gauges,
+        &settings.traces,
+        &reports.traces,
+        &Exported {
+            exporter: "span_exporter",
+            unit: "{span}",
+            exported: "otel.sdk.exporter.span.exported",
+        },
+    );
     processor(
-        &meter,
+        gauges,
         &settings.traces,
         &reports.traces,
         &pipeline.spans,
-        "span",
-        "{span}",
+        &Processed {
+            processor: "batching_span_processor",
+            unit: "{span}",
+            processed: "otel.sdk.processor.span.processed",
+            queue_size: "otel.sdk.processor.span.queue.size",
+            queue_capacity: "otel.sdk.processor.span.queue.capacity",
+        },
     );
     exporter(
-        &meter,
+        gauges,
         &settings.metrics,
         &reports.metrics,
-        "metric_data_point",
-        "{data_point}",
+        &Exported {
+            exporter: "metric_exporter",
+            unit: "{data_point}",
+            exported: "otel.sdk.exporter.metric_data_point.exported",
+        },
     );
     #[cfg(feature = "logs")]
     {
-        exporter(&meter, &settings.logs, &reports.logs, "log", "{log_record}");
+        exporter(
+            gauges,
+            &settings.logs,
+            &reports.logs,
+            &Exported {
+                exporter: "log_exporter",
+                unit: "{log_record}",
+                exported: "otel.sdk.exporter.log.exported",
+            },
+        );
         processor(
-            &meter,
+            gauges,
             &settings.logs,
             &reports.logs,
             &pipeline.logs,
-            "log",
-            "{log_record}",
+            &Processed {
+                processor: "batching_log_processor",
+                unit: "{log_record}",
+                processed: "otel.sdk.processor.log.processed",
+                queue_size: "otel.sdk.processor.log.queue.size",
+                queue_capacity: "otel.sdk.processor.log.queue.capacity",
+            },
         );
     }
 }
 
-fn exporter(
-    meter: &Meter,
-    exporter: &Exporter,
-    report: &Arc<SignalReport>,
-    what: &str,
-    unit: &'static str,
-) {
+fn exporter(gauges: &Gauges, exporter: &Exporter, report: &Arc<SignalReport>, what: &Exported) {
     let Exporter::Otlp(exporter) = exporter else {
         return;
     };
@@ -69,65 +103,61 @@ fn exporter(
         Protocol::Grpc => "grpc",
         Protocol::Http | Protocol::Https => "http",
     };
-    let kind = match what {
-        "metric_data_point" => "metric",
-        other => other,
+    let name = || Name {
+        name: what.exported,
+        unit: what.unit,
+        description: "The number of items for which the export has finished, successful or failed.",
     };
-    let taken = component(&format!("otlp_{protocol}_{kind}_exporter"));
+    let taken = component(&format!("otlp_{protocol}_{}", what.exporter));
     let refused = with_error(&taken, "_OTHER");
-    let report = report.clone();
-    meter
-        .u64_observable_counter(format!("otel.sdk.exporter.{what}.exported"))
-        .with_unit(unit)
-        .with_description(
-            "The number of items for which the export has finished, successful or failed.",
-        )
-        .with_callback(move |counter| {
-            let stats = report.stats();
-            counter.observe(stats.exported, &taken);
-            counter.observe(stats.failed, &refused);
-        })
-        .build();
+    let counts = Arc::clone(report);
+    gauges.counter(name(), taken, move || Some(counts.stats().exported));
+    let counts = Arc::clone(report);
+    gauges.counter(name(), refused, move || Some(counts.stats().failed));
 }
 
 fn processor<T: Item>(
-    meter: &Meter,
+    gauges: &Gauges,
     exporter: &Exporter,
     report: &Arc<SignalReport>,
     queue: &Arc<Queue<T>>,
-    what: &str,
-    unit: &'static str,
+    what: &Processed,
 ) {
     let Exporter::Otlp(_) = exporter else { return };
-    let attributes = component(&format!("batching_{what}_processor"));
-    let (passed_on, dropped) = (attributes.clone(), with_error(&attributes, "queue_full"));
-    let report = report.clone();
-    meter
-        .u64_observable_counter(format!("otel.sdk.processor.{what}.processed"))
-        .with_unit(unit)
-        .with_description(
-            "The number of items for which the processing has finished, successful or failed.",
-        )
-        .with_callback(move |counter| {
-            let stats = report.stats();
-            counter.observe(stats.exported + stats.failed, &passed_on);
-            counter.observe(stats.dropped, &dropped);
-        })
-        .build();
-    let (size, size_attributes) = (queue.clone(), attributes.clone());
-    meter
-        .i64_observable_up_down_counter(format!("otel.sdk.processor.{what}.queue.size"))
-        .with_unit(unit)
-        .with_description("The number of items in the queue.")
-        .with_callback(move |counter| counter.observe(size.pending(), &size_attributes))
-        .build();
-    let capacity = i64::try_from(queue.limits().max_queue_size).unwrap_or(i64::MAX);
-    meter
-        .i64_observable_up_down_counter(format!("otel.sdk.processor.{what}.queue.capacity"))
-        .with_unit(unit)
-        .with_description("The number of items the queue can hold.")
-        .with_callback(move |counter| counter.observe(capacity, &attributes))
-        .build();
+    let name = || Name {
+        name: what.processed,
+        unit: what.unit,
+        description: "The number of items for which the processing has finished, successful or failed.",
+    };
+    let attributes = component(what.processor);
+    let dropped = with_error(&attributes, "queue_full");
+    let counts = Arc::clone(report);
+    gauges.counter(name(), attributes.clone(), move || {
+        let stats = counts.stats();
+        Some(stats.exported + stats.failed)
+    });
+    let counts = Arc::clone(report);
+    gauges.counter(name(), dropped, move || Some(counts.stats().dropped));
+    let size = Arc::clone(queue);
+    gauges.up_down_counter(
+        Name {
+            name: what.queue_size,
+            unit: what.unit,
+            description: "The number of items in the queue.",
+        },
+        attributes.clone(),
+        move || Some(size.pending()),
+    );
+    let capacity = queue.limits().max_queue_size;
+    gauges.up_down_counter(
+        Name {
+            name: what.queue_capacity,
+            unit: what.unit,
+            description: "The number of items the queue can hold.",
+        },
+        attributes,
+        move || capacity.try_into().ok(),
+    );
 }
 
 fn component(kind: &str) -> Vec<KeyValue> {
@@ -141,4 +171,40 @@ fn with_error(attributes: &[KeyValue], error: &'static str) -> Vec<KeyValue> {
     let mut attributes = attributes.to_vec();
     attributes.push(KeyValue::new("error.type", error));
     attributes
+}
+
+#[cfg(all(test, feature = "_otlp"))]
+mod tests {
+    use std::{sync::Weak, time::Instant};
+
+    use super::*;
+    use crate::Telemetry;
+
+    /// Waits for what a thread may still be about to drop.
+    fn assert_dropped<T>(what: &str, held: &Weak<T>) {
+        let deadline = Instant::now() + std::time::Duration::from_secs(30);
+        while held.strong_count() > 0 {
+            assert!(Instant::now() < deadline, "{what} is kept");
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_meter_provider_that_lives_on_keeps_no_queue_and_no_report() {
+        let telemetry = Telemetry::builder()
+            .vars([("", ""); 0])
+            .endpoint("http://127.0.0.1:9")
+            .metrics(true)
+            .build()
+            .unwrap();
+        let meters = telemetry.meter_provider();
+        let pipeline = telemetry.pipeline.as_ref().unwrap();
+        let queue = Arc::downgrade(&pipeline.spans);
+        let report = Arc::downgrade(&pipeline.reports.traces);
+        assert!(queue.strong_count() > 1 && report.strong_count() > 1);
+        drop(telemetry);
+        assert_dropped("the queue", &queue);
+        assert_dropped("the report", &report);
+        drop(meters);
+    }
 }

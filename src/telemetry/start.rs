@@ -157,11 +157,11 @@ impl Telemetry {
         }
 
         let meter_provider = meters.build();
+        let gauges = Gauges::new(&meter_provider);
         if let Some(pipeline) = &mut pipeline {
             pipeline.meter_provider = meter_provider.clone();
-            self_metrics::pipeline(&meter_provider, &settings, pipeline);
+            self_metrics::register(&gauges, &settings, pipeline);
         }
-        let gauges = Gauges::new(&meter_provider);
         #[cfg(feature = "process")]
         gauges.process();
         #[cfg(feature = "tokio-metrics")]

@@ -98,6 +98,7 @@ impl Deref for ReceivedSpan {
 struct State {
     spans: Vec<ReceivedSpan>,
     metrics: Vec<Metric>,
+    metric_scopes: Vec<(String, String)>,
     logs: Vec<LogRecord>,
     /// The heads of all requests, those that were not taken included.
     requests: Vec<HeaderMap>,
@@ -198,6 +199,11 @@ impl OtlpServer {
 
     pub fn metrics(&self) -> Vec<Metric> {
         self.shared.state.lock().unwrap().metrics.clone()
+    }
+
+    /// The name and schema URL of each scope of each request.
+    pub fn metric_scopes(&self) -> Vec<(String, String)> {
+        self.shared.state.lock().unwrap().metric_scopes.clone()
     }
 
     pub fn logs(&self) -> Vec<LogRecord> {
@@ -383,7 +389,11 @@ impl Collector {
                 .resource_metrics
                 .into_iter()
                 .flat_map(|r| r.scope_metrics);
-            state.metrics.extend(scopes.flat_map(|scope| scope.metrics));
+            for scope in scopes {
+                let name = scope.scope.unwrap_or_default().name;
+                state.metric_scopes.push((name, scope.schema_url));
+                state.metrics.extend(scope.metrics);
+            }
         })
         .await
     }

@@ -9,7 +9,7 @@ use opentelemetry::{
 use opentelemetry_sdk::{
     metrics::{
         InMemoryMetricExporter, PeriodicReader, SdkMeterProvider,
-        data::{AggregatedMetrics, MetricData},
+        data::{AggregatedMetrics, Histogram, Metric, MetricData},
     },
     trace::{InMemorySpanExporter, SdkTracerProvider, SpanData},
 };
@@ -94,6 +94,27 @@ impl Recorder {
     }
 
     pub fn series(&self, metric: &str) -> Vec<Series> {
+        self.map_metrics(metric, |found| series_of(found.data()))
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The unit of a histogram, and the boundaries of its buckets.
+    pub fn buckets(&self, metric: &str) -> (String, Vec<f64>) {
+        let mut found = self.map_metrics(metric, |found| {
+            let bounds = match found.data() {
+                AggregatedMetrics::F64(MetricData::Histogram(data)) => bounds(data),
+                AggregatedMetrics::U64(MetricData::Histogram(data)) => bounds(data),
+                other => panic!("{metric} is no histogram: {other:?}"),
+            };
+            (found.unit().to_owned(), bounds)
+        });
+        assert_eq!(found.len(), 1, "{metric}: {found:#?}");
+        found.remove(0)
+    }
+
+    fn map_metrics<T>(&self, name: &str, map: impl Fn(&Metric) -> T) -> Vec<T> {
         self.metrics.reset();
         self.meters.force_flush().unwrap();
         let exported = self.metrics.get_finished_metrics().unwrap();
@@ -101,8 +122,8 @@ impl Recorder {
             .iter()
             .flat_map(|resource| resource.scope_metrics())
             .flat_map(|scope| scope.metrics())
-            .filter(|found| found.name() == metric)
-            .flat_map(|found| series_of(found.data()))
+            .filter(|found| found.name() == name)
+            .map(map)
             .collect()
     }
 
@@ -140,6 +161,11 @@ fn series_of(data: &AggregatedMetrics) -> Vec<Series> {
         AggregatedMetrics::I64(data) => points(data, |value| value as f64),
         AggregatedMetrics::U64(data) => points(data, |value| value as f64),
     }
+}
+
+fn bounds<T>(histogram: &Histogram<T>) -> Vec<f64> {
+    let point = histogram.data_points().next();
+    point.map_or_else(Vec::new, |point| point.bounds().collect())
 }
 
 fn points<T: Copy>(data: &MetricData<T>, float: impl Fn(T) -> f64) -> Vec<Series> {

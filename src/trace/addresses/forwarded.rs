@@ -186,6 +186,8 @@ fn parse_element<'a>(line: &mut &'a str) -> Option<Element<'a>> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn read(
@@ -193,7 +195,7 @@ mod tests {
     ) -> (String, Option<String>, Option<String>, Option<u16>) {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
+            map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         let read = Forwarded::read(&map, &"10.0.0.0/8, fd00::/8".parse().unwrap());
         let client = match read.client {
@@ -233,6 +235,7 @@ mod tests {
             ("forwarded", "for=10.0.0.2, for=10.0.0.1", "10.0.0.2"),
             ("forwarded", "for=unknown, for=10.0.0.1", "hidden"),
             ("forwarded", "for=192.0.2.43:_port", "192.0.2.43"),
+            ("forwarded", "for=\"[2001:db8::1]:_port\"", "2001:db8::1"),
             ("forwarded", "for=6.6.6.6, by=10.0.0.1", "hidden"),
             // Forged: an open quote, garbage, the same parameter twice.
             ("forwarded", "for=10.9.9.9;x=\", for=192.0.2.43", "hidden"),
@@ -242,6 +245,7 @@ mod tests {
                 "hidden",
             ),
             ("forwarded", "for=6.6.6.6;for=10.0.0.1", "hidden"),
+            ("forwarded", "for=6.6.6.6;host=\"a\\\"", "hidden"),
             ("forwarded", "garbage, for=192.0.2.43", "192.0.2.43"),
             ("forwarded", "for=192.0.2.43, garbage", "hidden"),
             ("forwarded", ",, for=192.0.2.43 ,", "192.0.2.43"),
@@ -262,6 +266,9 @@ mod tests {
             ),
             ("x-forwarded-for", "6.6.6.6, unknown", "hidden"),
             ("x-forwarded-for", "6.6.6.6, <script>", "hidden"),
+            // No text: nobody can say whose address it hides.
+            ("x-forwarded-for", "6.6.6.6, 192.0.2.43, é", "hidden"),
+            ("forwarded", "for=é", "hidden"),
             ("x-forwarded-for", "", "-"),
         ];
         for (name, value, expected) in cases {
@@ -276,8 +283,10 @@ mod tests {
                 "forwarded" => format!("for={address}"),
                 _ => address.to_owned(),
             };
-            let (client, ..) = read(&[(name, &hop("6.6.6.6")), (name, &hop("192.0.2.43"))]);
-            assert_eq!(client, "192.0.2.43");
+            for (last, expected) in [("192.0.2.43", "192.0.2.43"), ("é", "hidden")] {
+                let (client, ..) = read(&[(name, &hop("6.6.6.6")), (name, &hop(last))]);
+                assert_eq!(client, expected, "{name}");
+            }
         }
     }
 
