@@ -58,8 +58,11 @@ pub(crate) fn modes() -> Vec<Mode> {
     let floor_both = Floor::new(&on, Some(&meters));
     let tracer = floor_both.tracer.clone();
     let handle_with_children = move |request| {
-        children(&tracer);
-        handle(request)
+        let tracer = tracer.clone();
+        async move {
+            children(&tracer);
+            handle(request).await
+        }
     };
 
     let mode = |name, baseline, floor, start| Mode {

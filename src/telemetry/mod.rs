@@ -194,7 +194,7 @@ impl Telemetry {
         let layer = ImageTraceLayer::builder();
         let layer = match self.makes_spans() {
             true => layer.tracer_provider(self.tracer_provider()),
-            false => layer.tracer_provider(NoopTracerProvider::new()),
+            false => layer.without_traces(),
         };
         let layer = layer
             .propagators(self.propagators())

@@ -64,9 +64,21 @@ impl<'a> CommonHeaders<'a> {
 }
 
 impl<'a, B> Incoming<'a, B> {
-    pub(super) fn of(config: &Config, request: &'a Request<B>) -> Self {
-        let headers = CommonHeaders::of(request.headers());
-        let addresses = Addresses::of(&config.addresses, request, headers.host);
+    /// Of a request without a span, only what is measured.
+    pub(super) fn of(config: &Config, request: &'a Request<B>, has_span: bool) -> Self {
+        let rules = &config.addresses;
+        let (headers, addresses);
+        if has_span || rules.proxies.is_some() {
+            headers = CommonHeaders::of(request.headers());
+            addresses = Addresses::of(rules, request, headers.host);
+        } else {
+            let length = request.headers().get(header::CONTENT_LENGTH);
+            headers = CommonHeaders {
+                content_length: length.and_then(|length| length.to_str().ok()),
+                ..CommonHeaders::default()
+            };
+            addresses = Addresses::only_scheme(request.uri());
+        }
         let method = request.method();
         let content_length = headers.content_length;
         let facts = Facts {

@@ -20,6 +20,8 @@ use crate::{
 
 /// What a layer does with each request; shared by all its services and their requests.
 pub(crate) struct Config {
+    /// Whether there are spans at all.
+    pub(super) traces: bool,
     pub(crate) tracer: Box<dyn StartSpan>,
     pub(crate) propagation: Propagation,
     pub(crate) propagate_external: bool,
@@ -95,11 +97,8 @@ where
             (parent.with_span(span), true)
         } else {
             // All that is left of it, without the box that a span is kept in.
-            let span = span.span_context();
-            if parent.span().span_context() == span {
-                return (parent.clone(), false);
-            }
-            (parent.with_remote_span_context(span.clone()), false)
+            let span = span.span_context().clone();
+            (parent.with_remote_span_context(span), false)
         }
     }
 

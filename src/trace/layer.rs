@@ -86,6 +86,7 @@ impl<S> Layer<S> for ImageTraceLayer {
 #[must_use]
 pub struct ImageTraceLayerBuilder {
     disabled: bool,
+    without_traces: bool,
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
     imgproxy_metrics: bool,
@@ -146,6 +147,12 @@ impl ImageTraceLayerBuilder {
     /// Where measurements go.
     pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
         self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self
+    }
+
+    /// Makes no spans: requests are measured, and the caller's context passes through as it is.
+    pub fn without_traces(mut self) -> Self {
+        self.without_traces = true;
         self
     }
 
@@ -354,6 +361,7 @@ impl ImageTraceLayerBuilder {
             .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
         let meter = self.meter.meter();
         let config = Config {
+            traces: !self.without_traces,
             tracer,
             propagation: self.propagation.unwrap_or(Propagation::Global),
             propagate_external: self.propagate_external,

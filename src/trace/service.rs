@@ -98,10 +98,11 @@ impl Config {
         if skip == Skip::All {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
-        let incoming = Incoming::of(self, request);
+        let has_span = self.traces && skip != Skip::Span;
+        let incoming = Incoming::of(self, request, has_span);
         let mut route = matched_route(request);
         let clock = Clock::start();
-        let (context, recording) = if skip == Skip::Span {
+        let (context, recording) = if !has_span {
             (parent, false)
         } else {
             let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));

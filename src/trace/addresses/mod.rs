@@ -75,6 +75,15 @@ impl<'a> Addresses<'a> {
         addresses
     }
 
+    pub(super) fn only_scheme(uri: &Uri) -> Self {
+        Self {
+            scheme: scheme(uri.scheme_str()),
+            server: None,
+            client: None,
+            peer: None,
+        }
+    }
+
     fn take(&mut self, forwarded: Forwarded<'a>) {
         if forwarded.proto.is_some() {
             self.scheme = scheme(forwarded.proto);
