@@ -1,7 +1,8 @@
 //! Taking in a body of unknown length in chunks of 16 KiB: a pooled buffer beside what grows.
 //!
-//! `cargo bench --bench buffers`. With an allocator that keeps freed memory, as glibc's does, there
-//! is no difference to speak of; what the pool gives is a bound on what is kept, and its metrics.
+//! `cargo bench --bench buffers`. With an allocator that keeps freed memory, as glibc's does, the pool
+//! gains where a vector would grow from small beginnings, and nothing at sizes between; what it
+//! gives besides is a bound on what is kept, and its metrics.
 
 use std::{hint::black_box, time::Duration};
 

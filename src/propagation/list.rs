@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use opentelemetry::Context;
 use opentelemetry::propagation::text_map_propagator::FieldIter;
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -190,6 +190,12 @@ impl Propagators {
         self.extract_all(cx, headers)
     }
 
+    /// Whether there may be anything to read: cheaper than to look for each name, when there are
+    /// few headers and none of these, as with health checks.
+    pub(crate) fn may_find(&self, headers: &HeaderMap) -> bool {
+        headers.keys().any(may_be_read)
+    }
+
     /// Writes the span and the baggage in `cx` to `headers`, in place of lines that are there.
     pub fn inject_headers(&self, cx: &Context, headers: &mut HeaderMap) {
         for format in &*self.formats {
@@ -208,6 +214,19 @@ impl Propagators {
         }
         cx
     }
+}
+
+/// Whether a header begins like one that a format reads: `traceparent`, `tracestate`, `baggage`,
+/// `b3`, `x-b3-…`, `x-amzn-trace-id`, `uber-trace-id`, `ot-…`.
+fn may_be_read(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str().as_bytes(),
+        [b't', b'r', ..]
+            | [b'b', b'a' | b'3', ..]
+            | [b'x', b'-', ..]
+            | [b'u', b'b', ..]
+            | [b'o', b't', ..]
+    )
 }
 
 impl TextMapPropagator for Propagators {

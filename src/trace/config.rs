@@ -127,6 +127,14 @@ impl Propagation {
         }
     }
 
+    /// Whether the headers may add anything to the current context.
+    pub(super) fn may_find(&self, headers: &HeaderMap) -> bool {
+        match self {
+            Self::Own(propagators) => propagators.may_find(headers),
+            Self::Global | Self::Custom(_) => true,
+        }
+    }
+
     /// The current context with what the headers add to it.
     pub(super) fn extract(&self, headers: &HeaderMap) -> Context {
         match self {

@@ -62,25 +62,43 @@ where
         let Some(config) = &self.config else {
             return ResponseFuture::new(self.inner.call(request), None);
         };
-        let mut request = request;
-        let (mut skip, mut trust) = (Skip::Nothing, Trust::Parent);
-        if config.filter.is_some() || config.trust.is_some() {
-            let (parts, body) = request.into_parts();
-            (skip, trust) = config.decide(&parts);
-            request = Request::from_parts(parts, body);
+        if config.filter.is_none() && config.trust.is_none() {
+            return serve(
+                &mut self.inner,
+                config,
+                Skip::Nothing,
+                Trust::Parent,
+                request,
+            );
         }
-        let Some(mut active) = config.begin(skip, trust, &mut request) else {
-            return ResponseFuture::new(self.inner.call(request), None);
-        };
-        let _current = active.attach();
-        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
-            Ok(future) => ResponseFuture::new(future, Some(active)),
-            Err(payload) => {
-                if let Active::Traced(finish) = &mut active {
-                    finish.panicked(&*payload);
-                }
-                resume_unwind(payload)
+        let (parts, body) = request.into_parts();
+        let (skip, trust) = config.decide(&parts);
+        let request = Request::from_parts(parts, body);
+        serve(&mut self.inner, config, skip, trust, request)
+    }
+}
+
+fn serve<S, B>(
+    inner: &mut S,
+    config: &Arc<Config>,
+    skip: Skip,
+    trust: Trust,
+    mut request: Request<B>,
+) -> ResponseFuture<S::Future>
+where
+    S: Service<Request<B>>,
+{
+    let Some(mut active) = config.begin(skip, trust, &mut request) else {
+        return ResponseFuture::new(inner.call(request), None);
+    };
+    let _current = active.attach();
+    match catch_unwind(AssertUnwindSafe(|| inner.call(request))) {
+        Ok(future) => ResponseFuture::new(future, Some(active)),
+        Err(payload) => {
+            if let Active::Traced(finish) = &mut active {
+                finish.panicked(&*payload);
             }
+            resume_unwind(payload)
         }
     }
 }
@@ -94,6 +112,12 @@ impl Config {
         trust: Trust,
         request: &mut Request<B>,
     ) -> Option<Active> {
+        if skip == Skip::All
+            && !self.propagation.may_find(request.headers())
+            && !Context::map_current(carries_anything)
+        {
+            return None;
+        }
         let (parent, links) = self.parent(trust, request);
         if skip == Skip::All {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
