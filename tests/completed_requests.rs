@@ -1,10 +1,11 @@
 //! A request's span ends with the last frame of its response, and says what the response was.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, ServiceExt, service_fn};
+use tower_image_trace::RequestTrace;
 
 use crate::support::{ChannelBody, Recorder, body::data};
 
@@ -73,6 +74,49 @@ async fn attributes_are_the_same_after_sampling() {
     let attributes = recorded(false).await;
     assert!(attributes.len() > 8, "{attributes:?}");
     assert_eq!(recorded(true).await, attributes);
+}
+
+#[tokio::test]
+async fn requests_that_differ_are_series_of_their_own() {
+    const KINDS: [(&str, &str, Version); 7] = [
+        ("GET", "/200", Version::HTTP_11),
+        ("POST", "/200", Version::HTTP_11),
+        ("GET", "/404", Version::HTTP_11),
+        ("GET", "/500", Version::HTTP_11),
+        ("GET", "/200?route", Version::HTTP_11),
+        ("GET", "/200", Version::HTTP_2),
+        ("GET", "https://images.example/200", Version::HTTP_11),
+    ];
+    let recorder = Recorder::new();
+    let service = recorder
+        .layer()
+        .layer(service_fn(async |request: Request<()>| {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            trace.set_route(request.uri().query().unwrap_or_default());
+            let mut response = Response::new(Full::<Bytes>::from("x"));
+            *response.status_mut() = request.uri().path()[1..].parse().unwrap();
+            Ok::<_, std::io::Error>(response)
+        }));
+    for (method, uri, version) in KINDS.iter().chain(&KINDS) {
+        let request = Request::builder().method(*method).uri(*uri);
+        let request = request.version(*version).body(()).unwrap();
+        let response = service.clone().oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+
+    for metric in [
+        "http.server.request.duration",
+        "http.server.response.body.size",
+    ] {
+        let series = recorder.series(metric);
+        assert_eq!(series.len(), KINDS.len(), "{metric} {series:?}");
+        for series in series {
+            assert_eq!(series.count, 2, "{metric} {series:?}");
+        }
+    }
+    assert!(recorder.series("http.server.request.body.size").is_empty());
+    assert_eq!(recorder.series("http.server.active_requests").len(), 3);
+    recorder.assert_nothing_active();
 }
 
 #[tokio::test]

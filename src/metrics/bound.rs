@@ -112,3 +112,65 @@ impl BoundStages {
         bound.map(|(_, bound)| bound)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::global;
+
+    use super::*;
+
+    /// So many that they meet in the table.
+    #[test]
+    fn series_do_not_mix() {
+        let requests = BoundRequests::new();
+        let methods = ["GET", "POST"].map(StringValue::from);
+        let routes: Vec<_> = (0..40)
+            .map(|number| StringValue::from(format!("/{number}")))
+            .collect();
+        let mut found = 0;
+        for (status, route) in (200..210).flat_map(|status| routes.iter().map(move |r| (status, r)))
+        {
+            for method in &methods {
+                let series = RequestSeries {
+                    active: ActiveSeries {
+                        method,
+                        scheme: "http",
+                    },
+                    protocol_version: "1.1",
+                    status: StatusCode::from_u16(status).ok(),
+                    route: Some(route),
+                    error_type: None,
+                };
+                if let Some(bound) = requests.find(&series) {
+                    assert_eq!((bound.status, &bound.method), (series.status, method));
+                    assert_eq!(bound.route.as_ref(), series.route);
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 300, "{found}");
+    }
+
+    #[test]
+    fn stages_do_not_mix() {
+        let names: Vec<_> = (0..40)
+            .map(|number| &*format!("stage {number}").leak())
+            .collect();
+        let stages = BoundStages::new();
+        let instrument = global::meter("test").f64_histogram("test").build();
+        let mut found: Vec<_> = Vec::new();
+        for name in names.iter().chain(&names) {
+            let Some(bound) = stages.find(name, &instrument) else {
+                continue;
+            };
+            if !found.iter().any(|other| std::ptr::eq(*other, bound)) {
+                found.push(bound);
+            }
+        }
+        let bound = names
+            .iter()
+            .filter(|name| stages.find(name, &instrument).is_some());
+        assert_eq!(found.len(), bound.count());
+        assert!(found.len() > 30, "{}", found.len());
+    }
+}
