@@ -227,7 +227,7 @@ enum StageSpan {
 }
 
 /// What a span will have that is not begun yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Notes {
     attributes: Vec<KeyValue>,
     events: Vec<Event>,
@@ -235,20 +235,15 @@ struct Notes {
 
 impl StageSpan {
     fn context(&mut self, stage: &Running) -> Context {
-        match std::mem::take(self) {
-            Self::NotRecorded => stage.request.context.clone(),
-            Self::Noted(notes) => {
-                let request = &stage.request;
-                let span = stage.builder(notes);
-                let tracer = &request.config.tracer;
-                let (context, _) = tracer.start(span, &request.context, &|_| ());
-                *self = Self::Begun(context.clone());
-                context
-            }
-            Self::Begun(context) => {
-                *self = Self::Begun(context.clone());
-                context
-            }
+        let request = &stage.request;
+        if let Self::Noted(notes) = self {
+            let span = stage.builder(std::mem::take(notes));
+            let tracer = &request.config.tracer;
+            *self = Self::Begun(tracer.start(span, &request.context, &|_| ()).0);
+        }
+        match self {
+            Self::Begun(context) => context.clone(),
+            _ => request.context.clone(),
         }
     }
 
@@ -261,17 +256,14 @@ impl StageSpan {
     }
 
     fn add_exception(&mut self, report: &ErrorReport) {
+        let attributes = report.event_attributes();
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
-                let attributes = report.event_attributes();
                 let event = Event::new("exception", SystemTime::now(), attributes, 0);
                 notes.events.push(event);
             }
-            Self::Begun(context) => {
-                let attributes = report.event_attributes();
-                context.span().add_event("exception", attributes);
-            }
+            Self::Begun(context) => context.span().add_event("exception", attributes),
         }
     }
 

@@ -67,25 +67,24 @@ impl<'a, B> Incoming<'a, B> {
     /// Of a request without a span, only what is measured.
     pub(super) fn of(config: &Config, request: &'a Request<B>, has_span: bool) -> Self {
         let rules = &config.addresses;
-        let (headers, addresses);
+        let (headers, addresses, request_body_size);
         if has_span || rules.proxies.is_some() {
             headers = CommonHeaders::of(request.headers());
             addresses = Addresses::of(rules, request, headers.host);
+            request_body_size = headers
+                .content_length
+                .and_then(|length| length.parse().ok());
         } else {
-            let length = request.headers().get(header::CONTENT_LENGTH);
-            headers = CommonHeaders {
-                content_length: length.and_then(|length| length.to_str().ok()),
-                ..CommonHeaders::default()
-            };
+            headers = CommonHeaders::default();
             addresses = Addresses::only_scheme(request.uri());
+            request_body_size = content_length(request.headers());
         }
         let method = request.method();
-        let content_length = headers.content_length;
         let facts = Facts {
             method: method_name(&config.known_methods, method),
             scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
-            request_body_size: content_length.and_then(|length| length.parse().ok()),
+            request_body_size,
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
         };
