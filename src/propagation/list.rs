@@ -311,3 +311,19 @@ impl FromStr for Propagators {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_any_format_writes_may_be_found() {
+        for format in Propagator::ALL {
+            for name in format.header_names() {
+                let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+                let headers = HeaderMap::from_iter([(name, "x".parse().unwrap())]);
+                assert!(Propagators::new([format]).may_find(&headers), "{headers:?}");
+            }
+        }
+    }
+}
