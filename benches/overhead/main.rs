@@ -17,7 +17,7 @@ mod measure;
 mod modes;
 mod requests;
 
-use measure::{Allocations, allocations, median_times};
+use measure::{Allocations, runs};
 use modes::{Mode, POLLS, STAGES, modes};
 use requests::request;
 
@@ -38,17 +38,10 @@ fn main() {
     let rounds = rounds.unwrap_or(if is_bench { ROUNDS } else { 1 });
 
     let modes = modes();
-    for tracestate in [false, true] {
-        let sent = request(tracestate);
-        let allocated = modes.iter().map(|mode| allocations(&*mode.start, &sent));
-        let allocated: Vec<_> = allocated.collect();
-        for threads in [1, 2] {
-            let with = if tracestate { "with" } else { "without" };
-            println!("\n{threads} thread(s), {with} tracestate, {rounds} rounds");
-            let times = median_times(&modes, &sent, threads, rounds);
-            print_table(&modes, &times, &allocated);
-        }
-    }
+    runs(&modes, rounds, |run, times, allocated| {
+        println!("\n{run}");
+        print_table(&modes, times, allocated);
+    });
 }
 
 fn serve(requests: usize, mode: &str) {

@@ -2,7 +2,10 @@ use std::{sync::Barrier, thread, time::Instant};
 
 use http::Request;
 
-use super::{modes::Mode, requests::Start};
+use super::{
+    modes::Mode,
+    requests::{Start, request},
+};
 
 /// Requests of one mode in one round.
 const BATCH: u32 = 500;
@@ -25,13 +28,28 @@ pub(crate) fn allocations(start: &Start, sent: &Request<()>) -> Allocations {
     }
 }
 
-/// The median nanoseconds of a request in each mode, on that many threads at once.
-pub(crate) fn median_times(
+/// All modes without and with `tracestate`, on one thread and on two: `show` gets what was run, the
+/// median nanoseconds and the allocations of each mode.
+pub(crate) fn runs(
     modes: &[Mode],
-    sent: &Request<()>,
-    threads: usize,
     rounds: usize,
-) -> Vec<f64> {
+    mut show: impl FnMut(&str, &[f64], &[Allocations]),
+) {
+    for tracestate in [false, true] {
+        let sent = request(tracestate);
+        let allocated = modes.iter().map(|mode| allocations(&*mode.start, &sent));
+        let allocated: Vec<_> = allocated.collect();
+        for threads in [1, 2] {
+            let with = if tracestate { "with" } else { "without" };
+            let run = format!("{threads} thread(s), {with} tracestate, {rounds} rounds");
+            let times = median_times(modes, &sent, threads, rounds);
+            show(&run, &times, &allocated);
+        }
+    }
+}
+
+/// The median nanoseconds of a request in each mode, on that many threads at once.
+fn median_times(modes: &[Mode], sent: &Request<()>, threads: usize, rounds: usize) -> Vec<f64> {
     let barrier = Barrier::new(threads);
     let of_threads: Vec<Vec<Vec<f64>>> = thread::scope(|scope| {
         let all: Vec<_> = (0..threads)

@@ -20,10 +20,9 @@ mod requests;
 
 use std::fmt;
 
-use measure::{Allocations, allocations, median_times};
+use measure::{Allocations, runs};
 use modes::{Mode, OURS, Served, Signals, Table, modes};
 use pipeline::Pipeline;
-use requests::request;
 
 /// Enough for medians that differ by a few percent between runs on a busy machine.
 const ROUNDS: usize = 200;
@@ -39,23 +38,15 @@ fn main() {
     check::check(&pipeline, &modes);
 
     let mut faster = Vec::new();
-    for tracestate in [false, true] {
-        let sent = request(tracestate);
-        let allocated = modes.iter().map(|mode| allocations(&*mode.start, &sent));
-        let allocated: Vec<_> = allocated.collect();
-        for threads in [1, 2] {
-            let with = if tracestate { "with" } else { "without" };
-            let run = format!("{threads} thread(s), {with} tracestate");
-            let times = median_times(&modes, &sent, threads, rounds);
-            let rows: Vec<_> = modes.iter().zip(&times).zip(&allocated).collect();
-            for table in rows.chunk_by(|((one, _), _), ((next, _), _)| one.table == next.table) {
-                let name = table[0].0.0.table;
-                println!("\n{name}: {run}, {rounds} rounds");
-                let beaten = print_table(table);
-                faster.extend(beaten.map(|peer| format!("{name}: {run}: {peer}")));
-            }
+    runs(&modes, rounds, |run, times, allocated| {
+        let rows: Vec<_> = modes.iter().zip(times).zip(allocated).collect();
+        for table in rows.chunk_by(|((one, _), _), ((next, _), _)| one.table == next.table) {
+            let name = table[0].0.0.table;
+            println!("\n{name}: {run}");
+            let beaten = print_table(table);
+            faster.extend(beaten.map(|peer| format!("{name}: {run}: {peer}")));
         }
-    }
+    });
     match &faster[..] {
         [] => println!("\n{OURS} adds the least in every table"),
         faster => println!("\nadds less than {OURS}:\n{}", faster.join("\n")),
