@@ -4,18 +4,17 @@
 use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use http::{Request, Response, header::LOCATION};
-use http_body::Body;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use opentelemetry::trace::{SpanKind, Status, Tracer, TracerProvider};
 use opentelemetry_sdk::trace::{Sampler, SdkTracer};
-use tower::{Layer, ServiceExt, limit::ConcurrencyLimit, service_fn};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{DownloadLayer, RequestTrace, download::Attempts};
 
 use crate::support::{
     ChannelBody, Recorder,
-    body::data,
+    body::{assert_passes_through, data},
     download::{Answer, Origin, builder, client, get, request, response},
 };
 
@@ -174,18 +173,7 @@ async fn a_tunnel_is_complete_when_it_is_open() {
 
 #[tokio::test]
 async fn readiness_and_bodies_are_those_of_the_client() {
-    let layer = builder(&Recorder::new()).build();
-    let service = service_fn(|request: Request<Full<Bytes>>| async {
-        Ok::<_, Infallible>(Response::new(request.into_body()))
-    });
-    for text in ["", "picture"] {
-        let request = Request::new(Full::new(Bytes::from(text)));
-        let response = layer.layer(service).oneshot(request).await.unwrap();
-        assert_eq!(response.body().is_end_stream(), text.is_empty());
-        assert_eq!(response.body().size_hint().exact(), Some(text.len() as u64));
-    }
-    let mut busy = layer.layer(ConcurrencyLimit::new(service, 0));
-    assert!(busy.ready().now_or_never().is_none());
+    assert_passes_through(&builder(&Recorder::new()).build()).await;
 }
 
 #[tokio::test]

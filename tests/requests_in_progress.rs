@@ -5,10 +5,11 @@ use std::{convert::Infallible, future::pending, panic::AssertUnwindSafe};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response};
-use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_image_trace::RequestsInProgressLayer;
+
+use crate::support::body::assert_passes_through;
 
 fn request() -> Request<()> {
     Request::get("/").body(()).unwrap()
@@ -107,16 +108,6 @@ async fn a_request_is_in_progress_when_its_service_is_called() {
 #[tokio::test]
 async fn readiness_and_bodies_are_those_of_the_service() {
     let (layer, in_progress) = RequestsInProgressLayer::pair();
-    let service = service_fn(|request: Request<Full<Bytes>>| async {
-        Ok::<_, Infallible>(Response::new(request.into_body()))
-    });
-    for text in ["", "picture"] {
-        let request = Request::new(Full::new(Bytes::from(text)));
-        let response = layer.layer(service).oneshot(request).await.unwrap();
-        assert_eq!(response.body().is_end_stream(), text.is_empty());
-        assert_eq!(response.body().size_hint().exact(), Some(text.len() as u64));
-    }
-    let mut busy = layer.layer(ConcurrencyLimit::new(service, 0));
-    assert!(busy.ready().now_or_never().is_none());
+    assert_passes_through(&layer).await;
     assert_eq!(in_progress.requests(), 0);
 }

@@ -1,13 +1,20 @@
-//! A response body that a test feeds frame by frame.
+//! A response body that a test feeds frame by frame, and what all layers do with bodies.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
 use tokio::sync::mpsc;
+use tower::{
+    Layer, Service, ServiceExt, limit::ConcurrencyLimit, service_fn, util::BoxCloneService,
+};
 
 pub type Fed = Result<Frame<Bytes>, std::io::Error>;
 
@@ -52,3 +59,28 @@ impl Body for ChannelBody {
 pub fn data(bytes: &'static str) -> Fed {
     Ok(Frame::data(Bytes::from_static(bytes.as_bytes())))
 }
+
+/// Sees whether a layer's service is ready when the inner one is, and whether its bodies say of
+/// themselves what the inner ones do.
+pub async fn assert_passes_through<L, S, B>(layer: &L)
+where
+    L: Layer<Echo, Service = S>,
+    S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = Infallible>,
+    B: Body,
+{
+    let echo = service_fn(async |request: Request<Full<Bytes>>| {
+        Ok::<_, Infallible>(Response::new(request.into_body()))
+    });
+    for text in ["", "picture"] {
+        let request = Request::new(Full::new(Bytes::from(text)));
+        let service = layer.layer(Echo::new(echo));
+        let response = service.oneshot(request).await.unwrap();
+        assert_eq!(response.body().is_end_stream(), text.is_empty());
+        assert_eq!(response.body().size_hint().exact(), Some(text.len() as u64));
+    }
+    let mut busy = layer.layer(Echo::new(ConcurrencyLimit::new(echo, 0)));
+    assert!(busy.ready().now_or_never().is_none());
+}
+
+/// Answers with the body of the request.
+pub type Echo = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
