@@ -2,10 +2,9 @@
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
     fmt,
     hash::{BuildHasher, BuildHasherDefault},
-    sync::{Arc, OnceLock},
+    sync::OnceLock,
 };
 
 use opentelemetry::StringValue;
@@ -45,9 +44,17 @@ impl<T, const PLACES: usize> fmt::Debug for Table<T, PLACES> {
 /// and then has a new string for each span.
 static NAMES: Table<Box<str>, 1024> = Table::new();
 
+/// The first texts there were: the hosts and routes of a service, and the user agents that most of its
+/// clients have. For the rest, and for what is longer than these are, there are new strings.
+static TEXTS: Table<Box<str>, 2048> = Table::new();
+
+/// Bounds what is kept of texts that may be anything.
+const LONGEST_TEXT: usize = 512;
+
 /// `{method} {route}`
 pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
     find(
+        &NAMES,
         [method, " ", route].map(str::len).iter().sum(),
         hash(route).wrapping_add(hash(method)),
         |name| name.ends_with(route) && name.starts_with(method),
@@ -58,6 +65,7 @@ pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
 /// A name that is known to be one of few.
 pub(crate) fn name(name: &str) -> Cow<'static, str> {
     find(
+        &NAMES,
         name.len(),
         hash(name),
         |found| found == name,
@@ -65,50 +73,37 @@ pub(crate) fn name(name: &str) -> Cow<'static, str> {
     )
 }
 
-/// The name of that length and hash.
-fn find(
+/// The text of that length and hash.
+fn find<const PLACES: usize>(
+    table: &'static Table<Box<str>, PLACES>,
     length: usize,
     hash: usize,
     is_it: impl Fn(&str) -> bool,
     make: impl Fn() -> String,
 ) -> Cow<'static, str> {
     if length <= LONGEST_TEXT
-        && let Some(name) = NAMES.find(
+        && let Some(found) = table.find(
             hash,
-            |name| name.len() == length && is_it(name),
+            |text| text.len() == length && is_it(text),
             || make().into(),
         )
     {
-        return Cow::Borrowed(name);
+        return Cow::Borrowed(found);
     }
     Cow::Owned(make())
-}
-
-/// Bounds what is kept of texts that may be anything.
-const LONGEST_TEXT: usize = 512;
-/// A power of two.
-const TEXTS: usize = 64;
-
-thread_local! {
-    /// The last text of each hash.
-    static LAST_TEXTS: RefCell<[Option<Arc<str>>; TEXTS]> = const { RefCell::new([const { None }; TEXTS]) };
 }
 
 /// A text of a client or a router, which most likely was recorded before: a host, a user agent, a
 /// route.
 pub(crate) fn text(text: &str) -> StringValue {
-    if text.len() > LONGEST_TEXT {
-        return text.to_owned().into();
-    }
-    let kept = LAST_TEXTS.try_with(|texts| {
-        let place = &mut texts.borrow_mut()[hash(text) % TEXTS];
-        match place {
-            Some(kept) if **kept == *text => Arc::clone(kept),
-            _ => Arc::clone(place.insert(text.into())),
-        }
-    });
-    // The thread is ending.
-    kept.unwrap_or_else(|_| text.into()).into()
+    find(
+        &TEXTS,
+        text.len(),
+        hash(text),
+        |found| found == text,
+        || text.to_owned(),
+    )
+    .into()
 }
 
 pub(crate) fn hash(text: &str) -> usize {
@@ -161,16 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_kept_until_another_takes_its_place() {
-        let kept = |text: &str| match super::text(text).into() {
-            opentelemetry::Value::String(text) => text,
-            other => panic!("{other:?}"),
-        };
-        for number in 0..1000 {
-            let name = format!("host-{}.example", number % 100);
-            assert_eq!(kept(&name).as_str(), name);
+    fn a_text_is_itself_whether_it_is_kept_or_not() {
+        for number in (0..10_000).chain(0..10_000) {
+            let name = format!("host-{number}.example");
+            assert_eq!(text(&name).as_str(), name);
         }
         let long = "x".repeat(LONGEST_TEXT + 1);
-        assert_eq!(kept(&long).as_str(), long);
+        assert_eq!(text(&long).as_str(), long);
     }
 }

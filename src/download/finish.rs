@@ -76,7 +76,7 @@ impl Finish {
             .with_kind(SpanKind::Client)
             .with_start_time(started_at);
         span.attributes = Some(attributes(request, &method, server.as_ref()));
-        let (context, recording) = config.tracer.start(span, &parent, &|_| ());
+        let (context, recording) = config.tracer.start(span, &parent, None);
 
         if config.propagate.includes(request.uri()) {
             config.propagation.inject(&context, request.headers_mut());

@@ -29,7 +29,9 @@ impl BoundActive {
     ) -> Option<&BoundUpDownCounter<i64>> {
         let bound = self.0.find(
             hash(series.method.as_str()),
-            |(method, scheme, _)| method == series.method && *scheme == series.scheme,
+            |(method, scheme, _)| {
+                same(method.as_str(), series.method.as_str()) && same(scheme, series.scheme)
+            },
             || {
                 let bound = instrument.bind(&series.attributes());
                 (series.method.clone(), series.scheme, bound)
@@ -69,11 +71,11 @@ impl BoundRequests {
             route.wrapping_add(usize::from(status)),
             |bound| {
                 bound.status == series.status
-                    && bound.method == *series.active.method
-                    && bound.scheme == series.active.scheme
-                    && bound.protocol_version == series.protocol_version
-                    && bound.route.as_ref() == series.route
-                    && bound.error_type.as_ref() == series.error_type
+                    && same(bound.method.as_str(), series.active.method.as_str())
+                    && same(bound.scheme, series.active.scheme)
+                    && same(bound.protocol_version, series.protocol_version)
+                    && same_if_any(bound.route.as_ref(), series.route)
+                    && same_if_any(bound.error_type.as_ref(), series.error_type)
             },
             || BoundRequest {
                 method: series.active.method.clone(),
@@ -106,10 +108,22 @@ impl BoundStages {
     ) -> Option<&BoundHistogram<f64>> {
         let bound = self.0.find(
             hash(name),
-            |(bound, _)| *bound == name,
+            |(bound, _)| same(bound, name),
             || (name, instrument.bind(&super::stages::attributes(name))),
         );
         bound.map(|(_, bound)| bound)
+    }
+}
+
+/// Equality of texts that mostly are the very same one.
+fn same(one: &str, other: &str) -> bool {
+    std::ptr::eq(one, other) || one == other
+}
+
+fn same_if_any(one: Option<&StringValue>, other: Option<&StringValue>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => same(one.as_str(), other.as_str()),
+        (one, other) => one.is_none() && other.is_none(),
     }
 }
 

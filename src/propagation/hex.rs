@@ -2,56 +2,49 @@
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-/// Sixteen times the same byte.
-const fn repeat(byte: u8) -> u128 {
-    u128::from_ne_bytes([byte; 16])
-}
-
-/// Up to sixteen digits. `None` for more of them, and for upper case, signs and anything else that
-/// is no digit.
+/// The bytes that digits stand for, two each. `None` for upper case, signs and anything else that is
+/// no digit.
 ///
-/// All sixteen at once, because ids are most of what the parsers read: a byte a digit, and no byte
-/// ever carries into the next.
-fn parse_u64(digits: &[u8]) -> Option<u64> {
-    let ascii = match digits.try_into() {
-        Ok(all) => all,
-        Err(_) => {
-            let mut padded = [b'0'; 16];
-            let start = padded.len().checked_sub(digits.len())?;
-            padded[start..].copy_from_slice(digits);
-            padded
+/// No early exit, and nothing that depends on one digit alone: that way the processor takes many at
+/// once, and ids are most of what the parsers read.
+#[inline(never)] // Which keeps it as it is meant.
+pub(super) fn decode<const DIGITS: usize, const BYTES: usize>(
+    digits: &[u8; DIGITS],
+) -> Option<[u8; BYTES]> {
+    const { assert!(DIGITS == 2 * BYTES) };
+    let mut all_digits = true;
+    let values = digits.map(|digit| {
+        let number = digit.wrapping_sub(b'0');
+        let letter = digit.wrapping_sub(b'a');
+        all_digits &= (number < 10) | (letter < 6);
+        if number < 10 {
+            number
+        } else {
+            letter.wrapping_add(10)
         }
-    };
-    let ascii = u128::from_be_bytes(ascii);
-    // 1 for a letter: `0` to `9` are 0x30 to 0x39, `a` to `f` are 0x61 to 0x66.
-    let letters = (ascii & repeat(0x40)) >> 6;
-    let values = (ascii & repeat(0x0f)) + (letters << 3) + letters;
-    let is_hex = ascii & repeat(0xf0) == repeat(0x30) + (letters << 5) + (letters << 4)
-        // Letters, and only letters, stand for 10 and more, and none for more than 15.
-        && (values + repeat(6)) & repeat(0x10) == letters << 4
-        && values & repeat(0xf0) == 0;
-    let pairs = (values | values >> 4) & const { u128::MAX / 0x101 };
-    let fours = (pairs | pairs >> 8) & const { u128::MAX / 0x1_0001 };
-    let eights = (fours | fours >> 16) & const { u128::MAX / 0x1_0000_0001 };
-    is_hex.then_some((eights | eights >> 32) as u64)
+    });
+    let bytes = std::array::from_fn(|byte| values[2 * byte] << 4 | values[2 * byte + 1]);
+    all_digits.then_some(bytes)
 }
 
-pub(super) fn parse_u8(digits: &[u8]) -> Option<u8> {
-    (digits.len() == 2)
-        .then(|| parse_u64(digits))?
-        .map(|value| value as u8)
+/// At most that many digits, padded with zeros on the left.
+fn padded<const DIGITS: usize>(digits: &[u8]) -> Option<[u8; DIGITS]> {
+    let mut padded = [b'0'; DIGITS];
+    let start = DIGITS.checked_sub(digits.len())?;
+    padded[start..].copy_from_slice(digits);
+    Some(padded)
 }
 
 /// At most 32 digits, padded with zeros on the left. `None` when all are zero.
 pub(super) fn parse_short_trace_id(digits: &[u8]) -> Option<TraceId> {
-    let (high, low) = digits.split_at(digits.len().saturating_sub(16));
-    let id = (u128::from(parse_u64(high)?) << 64) | u128::from(parse_u64(low)?);
-    (id != 0).then(|| TraceId::from(id))
+    let bytes = decode(&padded::<32>(digits)?)?;
+    Some(TraceId::from_bytes(bytes)).filter(|id| *id != TraceId::INVALID)
 }
 
 /// At most 16 digits, padded with zeros on the left. `None` when all are zero.
 pub(super) fn parse_short_span_id(digits: &[u8]) -> Option<SpanId> {
-    parse_u64(digits).filter(|&id| id != 0).map(SpanId::from)
+    let bytes = decode(&padded::<16>(digits)?)?;
+    Some(SpanId::from_bytes(bytes)).filter(|id| *id != SpanId::INVALID)
 }
 
 /// Exactly 32 digits that are not all zero.
@@ -86,9 +79,10 @@ mod tests {
 
     #[test]
     fn only_lower_case_digits_are_hex() {
-        assert_eq!(parse_u8(b"0f"), Some(15));
-        for bad in ["0F", "+1", "-1", " 1", "1", "", "001", "0g", "\u{e9}"] {
-            assert_eq!(parse_u8(bad.as_bytes()), None, "{bad:?}");
+        assert_eq!(decode(b"0f"), Some([15]));
+        for bad in ["0F", "+1", "-1", " 1", "0g", "\u{e9}"] {
+            let digits = bad.as_bytes().try_into().expect("two bytes");
+            assert_eq!(decode::<2, 1>(digits), None, "{bad:?}");
         }
     }
 
@@ -106,7 +100,8 @@ mod tests {
                 let shift = 60 - 4 * place;
                 let others = 0x0123_4567_89ab_cdef & !(0xf << shift);
                 let want = digit.map(|digit| others | u64::from(digit) << shift);
-                assert_eq!(parse_u64(&digits), want, "{byte:#x} at {place}");
+                let bytes = decode(&digits);
+                assert_eq!(bytes.map(u64::from_be_bytes), want, "{byte:#x} at {place}");
             }
         }
     }

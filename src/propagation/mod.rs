@@ -59,6 +59,7 @@ pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
 pub use continued::{take_next_trace_id, with_next_trace_id};
 pub use jaeger::JaegerPropagator;
+pub(crate) use list::ContextLines;
 pub use list::{Propagator, PropagatorError, Propagators};
 pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 pub use ottrace::OtTracePropagator;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use http::header::HeaderName;
 use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId};
 
 use super::carrier::{Carrier, Format, Writer};
 use super::{hex, tracestate};
@@ -45,10 +45,9 @@ impl Format for TraceContextPropagator {
         if lines.next().is_some() {
             return;
         }
-        let Some(parent) = parse_traceparent(line) else {
-            return;
-        };
-        tracestate::extract(cx, carrier.lines(&TRACESTATE), parent);
+        if let Some(with_parent) = read_parent(cx, line, carrier.lines(&TRACESTATE)) {
+            *cx = with_parent;
+        }
     }
 
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
@@ -82,25 +81,44 @@ impl Format for TraceContextPropagator {
 
 super::text_map_propagator!(TraceContextPropagator);
 
+/// `cx` with the parent of the only `traceparent` line, if that is valid.
+pub(super) fn read_parent<'a>(
+    cx: &Context,
+    line: &[u8],
+    states: impl Iterator<Item = &'a [u8]>,
+) -> Option<Context> {
+    let (trace_id, span_id, flags) = parse_traceparent(line)?;
+    let with_state = |state| SpanContext::new(trace_id, span_id, flags, true, state);
+    Some(tracestate::with_parent(cx, states, with_state))
+}
+
 /// §3.2.2, and §3.2.4 for versions to come: longer, but with the same first four fields.
-fn parse_traceparent(line: &[u8]) -> Option<SpanContext> {
+fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     // A field value does not include the white space around it (RFC 9110 §5.5).
     let line = tracestate::trim(line);
-    let (fields, rest) = line.split_at_checked(TRACEPARENT_LENGTH)?;
-    let version = hex::parse_u8(&fields[..2])?;
+    let (fields, rest) = line.split_first_chunk::<TRACEPARENT_LENGTH>()?;
+    if [fields[2], fields[35], fields[52]] != *b"---" {
+        return None;
+    }
+    // All fields are hex: they are read together.
+    let mut digits = [b'0'; 64];
+    digits[..32].copy_from_slice(&fields[3..35]);
+    digits[32..48].copy_from_slice(&fields[36..52]);
+    digits[48..50].copy_from_slice(&fields[53..]);
+    digits[50..52].copy_from_slice(&fields[..2]);
+    let bytes: [u8; 32] = hex::decode(&digits)?;
+    let (&trace_id, bytes) = bytes.split_first_chunk()?;
+    let (&span_id, bytes) = bytes.split_first_chunk()?;
+    let [flags, version, ..] = *bytes else {
+        return None;
+    };
     let ends = match version {
         0x00 => rest.is_empty(),
         0xff => false,
         _ => matches!(rest.first(), None | Some(b'-')),
     };
-    if !ends || [fields[2], fields[35], fields[52]] != *b"---" {
-        return None;
-    }
-    Some(SpanContext::new(
-        hex::parse_trace_id(&fields[3..35])?,
-        hex::parse_span_id(&fields[36..52])?,
-        TraceFlags::new(hex::parse_u8(&fields[53..])?) & KNOWN_FLAGS,
-        true,
-        Default::default(),
-    ))
+    let trace_id = TraceId::from_bytes(trace_id);
+    let span_id = SpanId::from_bytes(span_id);
+    let is_valid = ends && trace_id != TraceId::INVALID && span_id != SpanId::INVALID;
+    is_valid.then_some((trace_id, span_id, TraceFlags::new(flags) & KNOWN_FLAGS))
 }

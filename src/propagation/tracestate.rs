@@ -19,40 +19,39 @@ struct Unabridged {
     rest: String,
 }
 
-/// Makes `parent` the parent in `cx`, with the list in `lines` when that is valid.
-pub(super) fn extract<'a>(
-    cx: &mut Context,
+/// `cx` with a parent that has the list in `lines` when that is valid.
+pub(super) fn with_parent<'a>(
+    cx: &Context,
     lines: impl Iterator<Item = &'a [u8]>,
-    parent: SpanContext,
-) {
+    parent: impl FnOnce(TraceState) -> SpanContext,
+) -> Context {
     let mut lines = lines.peekable();
     let members = match lines.peek() {
         Some(_) => Members::parse(lines),
         None => None,
     };
     let Some(members) = &members else {
-        *cx = cx.with_remote_span_context(parent);
-        return;
+        return cx.with_remote_span_context(parent(TraceState::NONE));
     };
     let members = members.as_slice();
     let fitting = members.iter().copied().filter(|(key, _)| fits(key));
     // Every member was checked, so this can only fail if the API became stricter still.
     let state = TraceState::from_key_value(fitting).unwrap_or_default();
-    if members.iter().any(|(key, _)| !fits(key)) {
-        *cx = cx.with_value(Unabridged {
+    let parent = parent(state);
+    let unabridged = members
+        .iter()
+        .any(|(key, _)| !fits(key))
+        .then(|| Unabridged {
             trace_id: parent.trace_id(),
-            abridged: state.clone(),
+            abridged: parent.trace_state().clone(),
             header: join(members.iter().copied()),
             rest: join(members.iter().copied().filter(|(key, _)| !fits(key))),
         });
+    let with_parent = cx.with_remote_span_context(parent);
+    match unabridged {
+        Some(unabridged) => with_parent.with_value(unabridged),
+        None => with_parent,
     }
-    *cx = cx.with_remote_span_context(SpanContext::new(
-        parent.trace_id(),
-        parent.span_id(),
-        parent.trace_flags(),
-        true,
-        state,
-    ));
 }
 
 /// The list to send with `span`, empty when there is none.

@@ -2,15 +2,25 @@
 
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
+/// Of what is no letter.
+const NONE: u8 = u8::MAX;
+
+/// The value of each letter, in both alphabets.
+const VALUES: [u8; 256] = {
+    let mut values = [NONE; 256];
+    let mut value = 0;
+    while value < 64 {
+        values[URL_SAFE[value] as usize] = value as u8;
+        value += 1;
+    }
+    values[b'+' as usize] = 62;
+    values[b'/' as usize] = 63;
+    values
+};
+
 fn value(letter: u8) -> Option<u32> {
-    Some(u32::from(match letter {
-        b'A'..=b'Z' => letter - b'A',
-        b'a'..=b'z' => letter - b'a' + 26,
-        b'0'..=b'9' => letter - b'0' + 52,
-        b'+' | b'-' => 62,
-        b'/' | b'_' => 63,
-        _ => return None,
-    }))
+    let value = VALUES[usize::from(letter)];
+    (value != NONE).then_some(u32::from(value))
 }
 
 /// The decoded bytes; `None` when there is a letter that no alphabet has.

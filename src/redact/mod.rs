@@ -239,13 +239,18 @@ fn authority(url: &str) -> Option<(usize, usize)> {
 
 /// Whether a word has no URL in it for sure. Most have none, which one look at each letter tells.
 fn is_plain(word: &str) -> bool {
-    let bytes = word.as_bytes();
-    !base64::begins_with_scheme(bytes)
-        && !bytes.iter().enumerate().any(|(index, byte)| match byte {
-            b':' | b'?' | b'%' => true,
-            b'/' => base64::begins_with_scheme(&bytes[index + 1..]),
-            _ => false,
-        })
+    let mut rest = word.as_bytes();
+    loop {
+        if base64::begins_with_scheme(rest) {
+            return false;
+        }
+        let is_mark = |byte: &u8| matches!(byte, b'/' | b':' | b'?' | b'%');
+        match rest.iter().position(is_mark) {
+            None => return true,
+            Some(slash) if rest[slash] == b'/' => rest = &rest[slash + 1..],
+            Some(_) => return false,
+        }
+    }
 }
 
 /// Where a URL in base64 begins. imgproxy has `/` before a source, `:` before that of a watermark.

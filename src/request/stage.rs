@@ -239,7 +239,7 @@ impl StageSpan {
         if let Self::Noted(notes) = self {
             let span = stage.builder(std::mem::take(notes));
             let tracer = &request.config.tracer;
-            *self = Self::Begun(tracer.start(span, &request.context, &|_| ()).0);
+            *self = Self::Begun(tracer.start(span, &request.context, None).0);
         }
         match self {
             Self::Begun(context) => context.clone(),

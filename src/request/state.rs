@@ -51,6 +51,8 @@ pub(crate) struct Live {
     /// The names and durations of the stages that are done, if responses tell them.
     pub(crate) stages_done: Vec<(&'static str, Duration)>,
     pub(crate) interruption: Option<Interruption>,
+    /// Where the request was when it was interrupted.
+    phase: Option<&'static str>,
     /// Whether a stage was ever begun: the request has reached a handler.
     pub(crate) worked: bool,
 }
@@ -146,8 +148,16 @@ impl Live {
         }
     }
 
-    pub(crate) fn innermost_stage(&self) -> Option<&'static str> {
-        self.stages.last().copied()
+    /// Only the first interruption counts. Gives the phase in which it came: the innermost stage,
+    /// if one is running.
+    pub(crate) fn interrupt(
+        &mut self,
+        interruption: Interruption,
+        outside_stages: &'static str,
+    ) -> &'static str {
+        self.interruption.get_or_insert(interruption);
+        self.phase
+            .get_or_insert_with(|| self.stages.last().copied().unwrap_or(outside_stages))
     }
 
     pub(crate) fn set_route(&mut self, path: &str, named: bool) {

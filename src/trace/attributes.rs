@@ -6,7 +6,9 @@ use http::{HeaderMap, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::{addresses::Addresses, config::Config, rpc::Call};
-use crate::{intern, metrics::ActiveSeries, redact::Redaction, request::Route};
+use crate::{
+    intern, metrics::ActiveSeries, propagation::ContextLines, redact::Redaction, request::Route,
+};
 
 /// A method that semconv does not know.
 pub(crate) const OTHER_METHOD: &str = "_OTHER";
@@ -21,12 +23,13 @@ pub(super) struct Incoming<'a, B> {
     pub(super) call: Option<Call>,
 }
 
-/// The headers that most requests have and that are always recorded, found in one go.
-#[derive(Default)]
-struct CommonHeaders<'a> {
+/// What the headers say that most requests have, found in one look at each.
+#[derive(Debug, Default)]
+pub(super) struct CommonHeaders<'a> {
     host: Option<&'a str>,
     user_agent: Option<&'a str>,
     content_length: Option<&'a str>,
+    pub(super) context: ContextLines<'a>,
 }
 
 /// What the end of the request needs to know of its beginning; all of bounded cardinality.
@@ -42,17 +45,17 @@ pub(crate) struct Facts {
 }
 
 impl<'a> CommonHeaders<'a> {
-    fn of(headers: &'a HeaderMap) -> Self {
+    pub(super) fn of(headers: &'a HeaderMap) -> Self {
         let mut found = Self::default();
         for (name, value) in headers {
-            let place = if *name == header::HOST {
-                &mut found.host
-            } else if *name == header::USER_AGENT {
-                &mut found.user_agent
-            } else if *name == header::CONTENT_LENGTH {
-                &mut found.content_length
-            } else {
-                continue;
+            let place = match name.as_str() {
+                "host" => &mut found.host,
+                "user-agent" => &mut found.user_agent,
+                "content-length" => &mut found.content_length,
+                name => {
+                    found.context.note(name, value);
+                    continue;
+                }
             };
             if place.is_none() {
                 let text = str::from_utf8(value.as_bytes());
@@ -65,26 +68,26 @@ impl<'a> CommonHeaders<'a> {
 
 impl<'a, B> Incoming<'a, B> {
     /// Of a request without a span, only what is measured.
-    pub(super) fn of(config: &Config, request: &'a Request<B>, has_span: bool) -> Self {
+    pub(super) fn of(
+        config: &Config,
+        request: &'a Request<B>,
+        headers: CommonHeaders<'a>,
+        has_span: bool,
+    ) -> Self {
         let rules = &config.addresses;
-        let (headers, addresses, request_body_size);
-        if has_span || rules.proxies.is_some() {
-            headers = CommonHeaders::of(request.headers());
-            addresses = Addresses::of(rules, request, headers.host);
-            request_body_size = headers
-                .content_length
-                .and_then(|length| length.parse().ok());
+        let addresses = if has_span || rules.proxies.is_some() {
+            Addresses::of(rules, request, headers.host)
         } else {
-            headers = CommonHeaders::default();
-            addresses = Addresses::only_scheme(request.uri());
-            request_body_size = content_length(request.headers());
-        }
+            Addresses::only_scheme(request.uri())
+        };
         let method = request.method();
         let facts = Facts {
             method: method_name(&config.known_methods, method),
             scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
-            request_body_size,
+            request_body_size: headers
+                .content_length
+                .and_then(|length| length.parse().ok()),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
         };
@@ -105,49 +108,59 @@ impl<'a, B> Incoming<'a, B> {
     }
 
     /// The attributes of the root span that samplers may want to see.
-    pub(super) fn push_attributes(&self, config: &Config, push: &mut dyn FnMut(KeyValue)) {
+    pub(super) fn add_attributes(&self, config: &Config, attributes: &mut Vec<KeyValue>) {
         match &self.call {
-            Some(call) => call.push_attributes(push),
-            None => self.push_http_attributes(&config.redaction, push),
+            Some(call) => call.add_attributes(attributes),
+            None => self.add_http_attributes(&config.redaction, attributes),
         }
-        push(KeyValue::new(
-            "network.protocol.version",
-            self.facts.protocol_version,
-        ));
-        self.addresses.push_attributes(push);
+        add(attributes, || {
+            KeyValue::new("network.protocol.version", self.facts.protocol_version)
+        });
+        self.addresses.add_attributes(attributes);
         if let Some(agent) = self.headers.user_agent {
-            push(KeyValue::new("user_agent.original", intern::text(agent)));
+            let agent = intern::text(agent);
+            add(attributes, || KeyValue::new("user_agent.original", agent));
         }
         if let Some(size) = self.facts.request_body_size {
-            push(KeyValue::new("http.request.body.size", int(size)));
+            add(attributes, || {
+                KeyValue::new("http.request.body.size", int(size))
+            });
         }
         if let Some(recorded) = &config.request_headers {
             let (headers, is_rpc) = (self.request.headers(), self.call.is_some());
-            recorded
-                .attributes(headers, is_rpc, &config.redaction)
-                .for_each(push);
+            attributes.extend(recorded.attributes(headers, is_rpc, &config.redaction));
         }
     }
 
-    fn push_http_attributes(&self, redaction: &Redaction, push: &mut dyn FnMut(KeyValue)) {
+    fn add_http_attributes(&self, redaction: &Redaction, attributes: &mut Vec<KeyValue>) {
         let uri = self.request.uri();
-        let method = self.facts.method.clone();
-        let is_other = method.as_str() == OTHER_METHOD;
-        push(KeyValue::new("http.request.method", method));
-        if is_other {
-            push(KeyValue::new(
-                "http.request.method_original",
-                self.request.method().as_str().to_owned(),
-            ));
+        let method = &self.facts.method;
+        add(attributes, || {
+            KeyValue::new("http.request.method", method.clone())
+        });
+        if method.as_str() == OTHER_METHOD {
+            let method = self.request.method().as_str().to_owned();
+            add(attributes, || {
+                KeyValue::new("http.request.method_original", method)
+            });
         }
-        push(KeyValue::new("url.scheme", self.facts.scheme));
+        add(attributes, || {
+            KeyValue::new("url.scheme", self.facts.scheme)
+        });
         let path = redaction.path(uri.path()).into_owned();
-        push(KeyValue::new("url.path", path));
+        add(attributes, || KeyValue::new("url.path", path));
         if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
             let query = redaction.query(query).into_owned();
-            push(KeyValue::new("url.query", query));
+            add(attributes, || KeyValue::new("url.query", query));
         }
     }
+}
+
+/// Adds an attribute that is made in its place. To make it elsewhere and move it there at once would
+/// have the processor wait for what it has just written, at every attribute.
+#[inline]
+pub(super) fn add(attributes: &mut Vec<KeyValue>, attribute: impl FnOnce() -> KeyValue) {
+    attributes.extend(std::iter::once_with(attribute));
 }
 
 impl Facts {

@@ -1,6 +1,5 @@
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     task::{Context as TaskContext, Poll},
 };
@@ -69,15 +68,9 @@ where
         };
 
         let _current = active.attach();
+        let polled = active.watch(|| inner.as_mut().poll_frame(cx));
         let Active::Traced(finish) = active else {
-            return inner.poll_frame(cx);
-        };
-        let polled = match catch_unwind(AssertUnwindSafe(|| inner.as_mut().poll_frame(cx))) {
-            Ok(polled) => polled,
-            Err(payload) => {
-                finish.panicked(&*payload);
-                resume_unwind(payload)
-            }
+            return polled;
         };
         let is_last = match &polled {
             Poll::Pending => false,

@@ -1,4 +1,4 @@
-use std::{any::Any, error::Error, fmt, sync::Arc, time::SystemTime};
+use std::{any::Any, cell::Cell, error::Error, fmt, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Method, request::Parts};
 use opentelemetry::{
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     metrics::{HttpMetrics, RpcMetrics, StageMetrics},
-    propagation::Propagators,
+    propagation::{ContextLines, Propagators},
     redact::Redaction,
 };
 
@@ -75,25 +75,47 @@ impl fmt::Debug for Config {
 /// while its type is still known, which saves a box a span.
 pub(crate) trait StartSpan: Send + Sync {
     /// A context with the new span in it, and whether that span records. Only if it does, it gets
-    /// the attributes that `late` pushes.
-    fn start(&self, span: SpanBuilder, parent: &Context, late: &Attributes<'_>) -> (Context, bool);
+    /// the `late` attributes.
+    fn start(
+        &self,
+        span: SpanBuilder,
+        parent: &Context,
+        late: Option<&Attributes<'_>>,
+    ) -> (Context, bool);
 
     /// Records a span that is over.
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, ended_at: SystemTime);
 }
 
-/// Pushes attributes, one by one.
-pub(crate) type Attributes<'a> = dyn Fn(&mut dyn FnMut(KeyValue)) + 'a;
+/// Adds attributes.
+pub(crate) type Attributes<'a> = dyn Fn(&mut Vec<KeyValue>) + 'a;
+
+thread_local! {
+    /// Where the late attributes of a span are, one span at a time.
+    static LATE_ATTRIBUTES: Cell<Vec<KeyValue>> = const { Cell::new(Vec::new()) };
+}
 
 impl<T> StartSpan for T
 where
     T: Tracer + Send + Sync,
     T::Span: Send + Sync + 'static,
 {
-    fn start(&self, span: SpanBuilder, parent: &Context, late: &Attributes<'_>) -> (Context, bool) {
+    fn start(
+        &self,
+        span: SpanBuilder,
+        parent: &Context,
+        late: Option<&Attributes<'_>>,
+    ) -> (Context, bool) {
         let mut span = self.build_with_context(span, parent);
         if span.is_recording() {
-            late(&mut |attribute| span.set_attribute(attribute));
+            if let Some(late) = late {
+                // Only while the thread is ending there is none to be had.
+                let kept = LATE_ATTRIBUTES.try_with(Cell::take);
+                let mut attributes = kept.unwrap_or_default();
+                late(&mut attributes);
+                span.set_attributes(attributes.drain(..));
+                let _ = LATE_ATTRIBUTES.try_with(|kept| kept.set(attributes));
+            }
             (parent.with_span(span), true)
         } else {
             // All that is left of it, without the box that a span is kept in.
@@ -130,16 +152,16 @@ impl Propagation {
     /// Whether the headers may add anything to the current context.
     pub(super) fn may_find(&self, headers: &HeaderMap) -> bool {
         match self {
-            Self::Own(propagators) => propagators.may_find(headers),
+            Self::Own(_) => Propagators::may_find(headers),
             Self::Global | Self::Custom(_) => true,
         }
     }
 
     /// The current context with what the headers add to it.
-    pub(super) fn extract(&self, headers: &HeaderMap) -> Context {
+    pub(super) fn extract(&self, headers: &HeaderMap, lines: &ContextLines<'_>) -> Context {
         match self {
             Self::Own(propagators) => {
-                Context::map_current(|context| propagators.extract_headers(context, headers))
+                Context::map_current(|context| propagators.extract_noted(context, headers, lines))
             }
             Self::Global => global::get_text_map_propagator(|propagator| {
                 propagator.extract(&HeaderExtractor(headers))

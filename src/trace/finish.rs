@@ -33,24 +33,20 @@ pub(super) struct Finish {
     state: Arc<RequestState>,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
-    head: Option<Head>,
     response_body_size: u64,
-    /// Where the request was when it was interrupted.
-    phase: Option<&'static str>,
+    /// How many bytes the consumer of the body will ask for at the most; `u64::MAX` if that is not
+    /// known.
+    announced: u64,
+    /// The response's, once it is there.
+    status: Option<StatusCode>,
     finished: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    status: StatusCode,
-    /// How many bytes the consumer of the body will ask for at the most, where that is known.
-    announced: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Outcome {
     Completed,
     Failed(ErrorReport),
+    /// In this phase.
     Cancelled(&'static str),
 }
 
@@ -62,9 +58,9 @@ impl Finish {
         Self {
             state,
             call: call.map(Box::new),
-            head: None,
             response_body_size: 0,
-            phase: None,
+            announced: u64::MAX,
+            status: None,
             finished: false,
         }
     }
@@ -95,18 +91,17 @@ impl Finish {
         }
         let awaits_trailers = self.call.as_ref().is_some_and(|call| call.code().is_none());
         let bodiless = is_bodiless(self.state.facts.head, self.state.facts.connect, status);
-        let announced = if bodiless {
-            Some(0)
+        self.announced = if bodiless {
+            0
         } else if awaits_trailers {
-            None
+            u64::MAX
         } else {
-            response
-                .body()
-                .size_hint()
-                .exact()
+            let exact = response.body().size_hint().exact();
+            exact
                 .or_else(|| content_length(response.headers()))
+                .unwrap_or(u64::MAX)
         };
-        self.head = Some(Head { status, announced });
+        self.status = Some(status);
         if bodiless || response.body().is_end_stream() {
             self.completed();
         }
@@ -163,22 +158,17 @@ impl Finish {
     /// Whether a body that is dropped now was read to its end.
     fn is_complete(&self) -> bool {
         // A consumer need not poll again when the announced length is out (hyper does not).
-        let announced = self.head.and_then(|head| head.announced);
-        self.finished || announced.is_some_and(|announced| self.response_body_size >= announced)
+        self.finished || self.response_body_size >= self.announced
     }
 
-    fn interrupt(&mut self, interruption: Interruption) {
-        if self.finished || self.phase.is_some() {
-            return;
-        }
-        let mut live = self.state.live();
-        live.interruption = Some(interruption);
-        let outside_stages = if self.head.is_some() {
+    /// Gives the phase in which the request was interrupted first.
+    fn interrupt(&self, interruption: Interruption) -> &'static str {
+        let outside_stages = if self.status.is_some() {
             "response_body"
         } else {
             "handler"
         };
-        self.phase = Some(live.innermost_stage().unwrap_or(outside_stages));
+        self.state.live().interrupt(interruption, outside_stages)
     }
 
     fn finish(&mut self, outcome: Outcome) {
@@ -213,7 +203,7 @@ impl Finish {
         ending: &mut Ending,
     ) {
         let facts = &self.state.facts;
-        let status = self.head.map(|head| head.status);
+        let status = self.status;
         let error_type = match (outcome, status) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
             (Outcome::Completed, Some(status)) if status.is_server_error() => {
@@ -233,7 +223,7 @@ impl Finish {
             let measurement = Measurement {
                 duration: elapsed,
                 request_body: facts.request_body_size,
-                response_body: self.head.map(|_| self.response_body_size),
+                response_body: self.status.map(|_| self.response_body_size),
             };
             metrics.finished(&series, &measurement);
         }
@@ -272,7 +262,7 @@ impl Finish {
         };
         let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
         let named = call.end(&self.config().rpc_methods, worked);
-        let status = self.head.map(|head| head.status);
+        let status = self.status;
         if let Some(metrics) = &self.config().http_metrics {
             metrics.ended(self.state.facts.active_series(), elapsed, status);
         }
@@ -321,7 +311,7 @@ impl Finish {
         elapsed: Duration,
         custom: Vec<KeyValue>,
     ) {
-        if self.head.is_some() {
+        if self.status.is_some() {
             let size = KeyValue::new("http.response.body.size", int(self.response_body_size));
             ending.attributes.push(size);
         }
@@ -372,8 +362,8 @@ impl Drop for Finish {
         if self.is_complete() {
             self.completed();
         } else {
-            self.interrupt(Interruption::Cancelled);
-            self.finish(Outcome::Cancelled(self.phase.unwrap_or("handler")));
+            let phase = self.interrupt(Interruption::Cancelled);
+            self.finish(Outcome::Cancelled(phase));
         }
     }
 }

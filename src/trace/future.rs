@@ -30,6 +30,21 @@ impl Active {
         context.clone().attach()
     }
 
+    /// Does a part of the work on the request; if it panics, that is how the request ends.
+    #[inline]
+    pub(super) fn watch<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let Self::Traced(finish) = self else {
+            return work();
+        };
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(done) => done,
+            Err(payload) => {
+                finish.panicked(&*payload);
+                resume_unwind(payload)
+            }
+        }
+    }
+
     /// What is dropped next, the future or the body, has not been finished.
     pub(super) fn abandoned(&mut self) {
         if let Self::Traced(finish) = self {
@@ -70,38 +85,24 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F>
+impl<F, B, E> ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
     E: fmt::Display + 'static,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    #[inline(never)]
+    fn poll_active(
+        mut inner: Pin<&mut Option<F>>,
+        place: &mut Option<Active>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<Result<Response<ResponseBody<B>>, E>> {
         // Polling a finished future is a mistake of the caller's; it never becomes ready again.
-        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+        let (Some(future), Some(active)) = (inner.as_mut().as_pin_mut(), &mut *place) else {
             return Poll::Pending;
         };
-        let Some(active) = this.active else {
-            return inner
-                .poll(cx)
-                .map_ok(|response| response.map(|body| ResponseBody::new(body, None)));
-        };
-
         let _current = active.attach();
-        let polled = match active {
-            Active::Skipped(_) => inner.poll(cx),
-            Active::Traced(finish) => match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
-                Ok(polled) => polled,
-                Err(payload) => {
-                    finish.panicked(&*payload);
-                    resume_unwind(payload)
-                }
-            },
-        };
-        let Poll::Ready(mut result) = polled else {
+        let Poll::Ready(mut result) = active.watch(|| future.poll(cx)) else {
             return Poll::Pending;
         };
 
@@ -111,8 +112,8 @@ where
                 Err(error) => finish.failed(error),
             }
         }
-        this.inner.set(None);
-        let active = this.active.take();
+        inner.set(None);
+        let active = place.take();
         Poll::Ready(result.map(|response| {
             response.map(|body| {
                 // Nobody polls a body that says it is at its end.
@@ -120,5 +121,25 @@ where
                 ResponseBody::new(body, active)
             })
         }))
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: Body,
+    E: fmt::Display + 'static,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        match (this.active.is_some(), this.inner.as_mut().as_pin_mut()) {
+            (false, Some(inner)) => inner
+                .poll(cx)
+                .map_ok(|response| response.map(|body| ResponseBody::new(body, None))),
+            _ => Self::poll_active(this.inner, this.active, cx),
+        }
     }
 }

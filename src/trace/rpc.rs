@@ -9,6 +9,7 @@ use std::{
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use opentelemetry::{KeyValue, StringValue};
 
+use super::attributes::add;
 use crate::{intern, redact};
 
 /// What the name of a method becomes that the server does not have.
@@ -121,10 +122,11 @@ impl Call {
     }
 
     /// What is known of the call when it comes.
-    pub(super) fn push_attributes(&self, push: &mut dyn FnMut(KeyValue)) {
-        push(KeyValue::new("rpc.system.name", "grpc"));
+    pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
+        add(attributes, || KeyValue::new("rpc.system.name", "grpc"));
         if let Method::Known(method) = &self.method {
-            push(KeyValue::new("rpc.method", Arc::clone(method)));
+            let method = Arc::clone(method);
+            add(attributes, || KeyValue::new("rpc.method", method));
         }
     }
 

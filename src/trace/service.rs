@@ -1,11 +1,10 @@
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
     task::{Context as TaskContext, Poll},
 };
 
-use http::{Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, request::Parts};
 use http_body::Body;
 use opentelemetry::{
     Context,
@@ -16,13 +15,13 @@ use tower_service::Service;
 
 use super::{
     ResponseBody, ResponseFuture, Skip, Trust,
-    attributes::Incoming,
+    attributes::{CommonHeaders, Incoming},
     config::{Attributes, Config, TrustRule},
     finish::Finish,
     future::Active,
 };
 use crate::{
-    propagation::{continued_trace_id, with_next_trace_id},
+    propagation::{ContextLines, continued_trace_id, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
@@ -58,49 +57,36 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let Some(config) = &self.config else {
-            return ResponseFuture::new(self.inner.call(request), None);
-        };
-        if config.filter.is_none() && config.trust.is_none() {
-            return serve(
-                &mut self.inner,
-                config,
-                Skip::Nothing,
-                Trust::Parent,
-                request,
-            );
+        match &self.config {
+            None => ResponseFuture::new(self.inner.call(request), None),
+            Some(config) => serve(&mut self.inner, config, request),
         }
-        let (parts, body) = request.into_parts();
-        let (skip, trust) = config.decide(&parts);
-        let request = Request::from_parts(parts, body);
-        serve(&mut self.inner, config, skip, trust, request)
     }
 }
 
+#[inline(never)]
 fn serve<S, B>(
     inner: &mut S,
     config: &Arc<Config>,
-    skip: Skip,
-    trust: Trust,
     mut request: Request<B>,
 ) -> ResponseFuture<S::Future>
 where
     S: Service<Request<B>>,
 {
+    let (mut skip, mut trust) = (Skip::Nothing, Trust::Parent);
+    if config.filter.is_some() || config.trust.is_some() {
+        let (parts, body) = request.into_parts();
+        (skip, trust) = config.decide(&parts);
+        request = Request::from_parts(parts, body);
+    }
     let Some(mut active) = config.begin(skip, trust, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
     let _current = active.attach();
-    match catch_unwind(AssertUnwindSafe(|| inner.call(request))) {
-        Ok(future) => ResponseFuture::new(future, Some(active)),
-        Err(payload) => {
-            if let Active::Traced(finish) = &mut active {
-                finish.panicked(&*payload);
-            }
-            resume_unwind(payload)
-        }
-    }
+    let future = active.watch(|| inner.call(request));
+    ResponseFuture::new(future, Some(active))
 }
 
 impl Config {
@@ -118,12 +104,13 @@ impl Config {
         {
             return None;
         }
-        let (parent, links) = self.parent(trust, request);
+        let headers = CommonHeaders::of(request.headers());
+        let (parent, links) = self.parent(trust, request.headers(), &headers.context);
         if skip == Skip::All {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
         let has_span = self.traces && skip != Skip::Span;
-        let incoming = Incoming::of(self, request, has_span);
+        let incoming = Incoming::of(self, request, headers, has_span);
         let mut route = matched_route(request);
         let clock = Clock::start();
         let (context, recording) = if !has_span {
@@ -161,12 +148,13 @@ impl Config {
         incoming: &Incoming<'_, B>,
     ) -> (Context, bool) {
         let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
-        let late: &Attributes<'_> = if self.attributes_after_sampling {
-            &|push| incoming.push_attributes(self, push)
+        let mut late: Option<&Attributes<'_>> = None;
+        let add_attributes = |attributes: &mut _| incoming.add_attributes(self, attributes);
+        if self.attributes_after_sampling {
+            late = Some(&add_attributes);
         } else {
-            incoming.push_attributes(self, &mut |attribute| known.push(attribute));
-            &|_| ()
-        };
+            add_attributes(&mut known);
+        }
         span.attributes = Some(known);
         match continued_trace_id(&parent) {
             None => self.tracer.start(span, &parent, late),
@@ -197,12 +185,17 @@ impl Config {
     }
 
     /// The context that the root span begins in, and the links it begins with.
-    fn parent<B>(&self, trust: Trust, request: &Request<B>) -> (Context, Option<Vec<Link>>) {
+    fn parent(
+        &self,
+        trust: Trust,
+        headers: &HeaderMap,
+        lines: &ContextLines<'_>,
+    ) -> (Context, Option<Vec<Link>>) {
         match trust {
-            Trust::Parent => (self.propagation.extract(request.headers()), None),
+            Trust::Parent => (self.propagation.extract(headers, lines), None),
             Trust::Ignore => (Context::current(), None),
             Trust::Link => {
-                let callers = self.propagation.extract(request.headers());
+                let callers = self.propagation.extract(headers, lines);
                 let caller = callers.span().span_context().clone();
                 let links = caller.is_remote().then(|| vec![Link::with_context(caller)]);
                 (Context::current(), links)

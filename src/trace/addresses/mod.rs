@@ -14,6 +14,7 @@ pub use self::{
     networks::{Networks, NetworksError},
     peer::PeerAddr,
 };
+use super::attributes::add;
 use crate::intern;
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
@@ -99,19 +100,26 @@ impl<'a> Addresses<'a> {
         };
     }
 
-    pub(super) fn push_attributes(&self, push: &mut dyn FnMut(KeyValue)) {
+    pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
         if let Some((host, port)) = self.server {
-            push(KeyValue::new("server.address", intern::text(host)));
+            let host = intern::text(host);
+            add(attributes, || KeyValue::new("server.address", host));
             if let Some(port) = port {
-                push(KeyValue::new("server.port", i64::from(port)));
+                add(attributes, || KeyValue::new("server.port", i64::from(port)));
             }
         }
         if let Some(client) = &self.client {
-            push(KeyValue::new("client.address", client.clone()));
+            add(attributes, || {
+                KeyValue::new("client.address", client.clone())
+            });
         }
         if let Some(peer) = &self.peer {
-            push(KeyValue::new("network.peer.address", peer.text()));
-            push(KeyValue::new("network.peer.port", i64::from(peer.port())));
+            add(attributes, || {
+                KeyValue::new("network.peer.address", peer.text())
+            });
+            add(attributes, || {
+                KeyValue::new("network.peer.port", i64::from(peer.port()))
+            });
         }
     }
 }
@@ -138,11 +146,8 @@ pub(crate) fn server<'a>(
 }
 
 fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    // No early exit: that way many letters are looked at together.
-    let is_host_alone = authority.bytes().fold(true, |alone, byte| {
-        alone & !matches!(byte, b'@' | b':' | b'[')
-    });
-    if is_host_alone {
+    let is_mark = |byte| matches!(byte, b'@' | b':' | b'[');
+    if !authority.bytes().any(is_mark) {
         return (!authority.is_empty()).then_some((authority, None));
     }
     let authority = authority
