@@ -51,6 +51,8 @@ pub(crate) fn modes() -> Vec<Mode> {
     let sampled_out = sampled_out.attributes_after_sampling(true).build();
     let looked_at = builder(&off).without_metrics().build();
     let traces = builder(&on).without_metrics().build();
+    let metrics = ImageTraceLayer::builder().without_traces();
+    let metrics = metrics.meter_provider(meters.clone()).build();
     let both = builder(&on).meter_provider(meters.clone()).build();
 
     let floor_off = Floor::new(&off, None);
@@ -98,6 +100,7 @@ pub(crate) fn modes() -> Vec<Mode> {
             layered(&looked_at, handle),
         ),
         over("floor: traces", "traces", layered(&traces, handle)),
+        mode("metrics", BARE, None, layered(&metrics, handle)),
         over(
             "floor: traces and metrics",
             "traces and metrics",

@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::HeaderMap;
@@ -170,8 +170,7 @@ impl Stage {
         let Some(mut running) = self.running.take() else {
             return;
         };
-        let ended = Instant::now();
-        let elapsed = ended - running.started;
+        let elapsed = running.started.elapsed();
         let interruption = {
             let mut live = running.request.live();
             live.stage_ended(running.name);
@@ -193,7 +192,7 @@ impl Stage {
         } else if interruption == Some(Interruption::Cancelled) {
             span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
         }
-        span.end(&running, status, ended);
+        span.end(&running, status, elapsed);
     }
 }
 
@@ -207,9 +206,13 @@ impl Running {
         self.record().span.context(self)
     }
 
+    fn started_at(&self) -> SystemTime {
+        self.request.clock.at(self.started)
+    }
+
     fn builder(&self, notes: Notes) -> SpanBuilder {
         let mut span = SpanBuilder::from_name(self.name);
-        span.start_time = Some(self.request.clock.at(self.started));
+        span.start_time = Some(self.started_at());
         span.attributes = Some(notes.attributes);
         span.events = (!notes.events.is_empty()).then_some(notes.events);
         span
@@ -267,20 +270,19 @@ impl StageSpan {
         }
     }
 
-    fn end(self, stage: &Running, status: Status, ended: Instant) {
+    fn end(self, stage: &Running, status: Status, elapsed: Duration) {
         let request = &stage.request;
-        let ended_at = request.clock.at(ended);
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
                 let span = stage.builder(notes);
                 let tracer = &request.config.tracer;
-                tracer.record(span, &request.context, status, ended_at);
+                tracer.record(span, &request.context, status, elapsed);
             }
             Self::Begun(context) => {
                 let span = context.span();
                 span.set_status(status);
-                span.end_with_timestamp(ended_at);
+                span.end_with_timestamp(stage.started_at() + elapsed);
             }
         }
     }

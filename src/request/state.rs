@@ -67,10 +67,15 @@ pub(crate) struct Route {
 }
 
 impl Clock {
-    pub(crate) fn start() -> Self {
+    /// Only spans have dates.
+    pub(crate) fn start(has_spans: bool) -> Self {
         Self {
             started: Instant::now(),
-            started_at: SystemTime::now(),
+            started_at: if has_spans {
+                SystemTime::now()
+            } else {
+                SystemTime::UNIX_EPOCH
+            },
         }
     }
 
@@ -143,7 +148,9 @@ impl Live {
     }
 
     pub(crate) fn stage_ended(&mut self, name: &'static str) {
-        if let Some(index) = self.stages.iter().rposition(|running| *running == name) {
+        if self.stages.last() == Some(&name) {
+            self.stages.pop();
+        } else if let Some(index) = self.stages.iter().rposition(|running| *running == name) {
             self.stages.remove(index);
         }
     }

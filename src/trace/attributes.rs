@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::{addresses::Addresses, config::Config, rpc::Call};
@@ -26,9 +26,9 @@ pub(super) struct Incoming<'a, B> {
 /// What the headers say that most requests have, found in one look at each.
 #[derive(Debug, Default)]
 pub(super) struct CommonHeaders<'a> {
-    host: Option<&'a str>,
-    user_agent: Option<&'a str>,
-    content_length: Option<&'a str>,
+    host: Option<&'a HeaderValue>,
+    user_agent: Option<&'a HeaderValue>,
+    content_length: Option<&'a HeaderValue>,
     pub(super) context: ContextLines<'a>,
 }
 
@@ -57,13 +57,16 @@ impl<'a> CommonHeaders<'a> {
                     continue;
                 }
             };
-            if place.is_none() {
-                let text = str::from_utf8(value.as_bytes());
-                *place = text.ok().filter(|text| !text.is_empty());
+            if place.is_none() && !value.is_empty() {
+                *place = Some(value);
             }
         }
         found
     }
+}
+
+fn text(value: Option<&HeaderValue>) -> Option<&str> {
+    str::from_utf8(value?.as_bytes()).ok()
 }
 
 impl<'a, B> Incoming<'a, B> {
@@ -76,7 +79,7 @@ impl<'a, B> Incoming<'a, B> {
     ) -> Self {
         let rules = &config.addresses;
         let addresses = if has_span || rules.proxies.is_some() {
-            Addresses::of(rules, request, headers.host)
+            Addresses::of(rules, request, text(headers.host))
         } else {
             Addresses::only_scheme(request.uri())
         };
@@ -85,9 +88,7 @@ impl<'a, B> Incoming<'a, B> {
             method: method_name(&config.known_methods, method),
             scheme: addresses.scheme,
             protocol_version: protocol_version(request.version()),
-            request_body_size: headers
-                .content_length
-                .and_then(|length| length.parse().ok()),
+            request_body_size: text(headers.content_length).and_then(|length| length.parse().ok()),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
         };
@@ -117,7 +118,7 @@ impl<'a, B> Incoming<'a, B> {
             KeyValue::new("network.protocol.version", self.facts.protocol_version)
         });
         self.addresses.add_attributes(attributes);
-        if let Some(agent) = self.headers.user_agent {
+        if let Some(agent) = text(self.headers.user_agent) {
             let agent = intern::text(agent);
             add(attributes, || KeyValue::new("user_agent.original", agent));
         }

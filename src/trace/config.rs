@@ -1,4 +1,11 @@
-use std::{any::Any, cell::Cell, error::Error, fmt, sync::Arc, time::SystemTime};
+use std::{
+    any::Any,
+    cell::Cell,
+    error::Error,
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, Method, request::Parts};
 use opentelemetry::{
@@ -83,8 +90,8 @@ pub(crate) trait StartSpan: Send + Sync {
         late: Option<&Attributes<'_>>,
     ) -> (Context, bool);
 
-    /// Records a span that is over.
-    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, ended_at: SystemTime);
+    /// Records a span that has a start time and is over after so long.
+    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration);
 }
 
 /// Adds attributes.
@@ -124,10 +131,13 @@ where
         }
     }
 
-    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, ended_at: SystemTime) {
+    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {
+        let started_at = span.start_time.unwrap_or_else(SystemTime::now);
         let mut span = self.build_with_context(span, parent);
-        span.set_status(status);
-        span.end_with_timestamp(ended_at);
+        if status != Status::Unset {
+            span.set_status(status);
+        }
+        span.end_with_timestamp(started_at + elapsed);
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Finish {
     announced: u64,
     /// The response's, once it is there.
     status: Option<StatusCode>,
+    /// Whether the request's context makes a difference to what is called in it.
+    has_context: bool,
     finished: bool,
 }
 
@@ -51,7 +53,7 @@ enum Outcome {
 }
 
 impl Finish {
-    pub(super) fn new(state: Arc<RequestState>, call: Option<Call>) -> Self {
+    pub(super) fn new(state: Arc<RequestState>, call: Option<Call>, has_context: bool) -> Self {
         if let Some(metrics) = &state.config.http_metrics {
             metrics.started(state.facts.active_series());
         }
@@ -61,12 +63,14 @@ impl Finish {
             response_body_size: 0,
             announced: u64::MAX,
             status: None,
+            has_context,
             finished: false,
         }
     }
 
-    pub(super) fn context(&self) -> &Context {
-        &self.state.context
+    /// What is to be current while the request is worked on.
+    pub(super) fn context(&self) -> Option<&Context> {
+        self.has_context.then_some(&self.state.context)
     }
 
     fn config(&self) -> &Config {

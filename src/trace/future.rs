@@ -22,12 +22,12 @@ pub(super) enum Active {
 }
 
 impl Active {
-    pub(super) fn attach(&self) -> ContextGuard {
+    pub(super) fn attach(&self) -> Option<ContextGuard> {
         let context = match self {
             Self::Traced(finish) => finish.context(),
-            Self::Skipped(context) => context,
+            Self::Skipped(context) => Some(context),
         };
-        context.clone().attach()
+        context.map(|context| context.clone().attach())
     }
 
     /// Does a part of the work on the request; if it panics, that is how the request ends.

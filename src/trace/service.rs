@@ -112,7 +112,8 @@ impl Config {
         let has_span = self.traces && skip != Skip::Span;
         let incoming = Incoming::of(self, request, headers, has_span);
         let mut route = matched_route(request);
-        let clock = Clock::start();
+        let clock = Clock::start(has_span);
+        let has_context = has_span || carries_anything(&parent);
         let (context, recording) = if !has_span {
             (parent, false)
         } else {
@@ -137,7 +138,7 @@ impl Config {
         ));
         let trace = RequestTrace::new(Arc::clone(&state));
         request.extensions_mut().insert(trace);
-        Some(Active::Traced(Finish::new(state, call)))
+        Some(Active::Traced(Finish::new(state, call, has_context)))
     }
 
     /// A context with the root span in it, and whether that records.
