@@ -6,8 +6,8 @@ use opentelemetry::trace::{SpanId, TraceId};
 /// no digit.
 ///
 /// No early exit, and nothing that depends on one digit alone: that way the processor takes many at
-/// once, and ids are most of what the parsers read.
-#[inline(never)] // Which keeps it as it is meant.
+/// once, and ids are most of what the parsers read. Inlined into a parser it loses that again.
+#[inline(never)]
 pub(super) fn decode<const DIGITS: usize, const BYTES: usize>(
     digits: &[u8; DIGITS],
 ) -> Option<[u8; BYTES]> {

@@ -31,7 +31,6 @@ impl Active {
     }
 
     /// Does a part of the work on the request; if it panics, that is how the request ends.
-    #[inline]
     pub(super) fn watch<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let Self::Traced(finish) = self else {
             return work();
@@ -85,24 +84,28 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-impl<F, B, E> ResponseFuture<F>
+impl<F, B, E> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
     B: Body,
     E: fmt::Display + 'static,
 {
-    #[inline(never)]
-    fn poll_active(
-        mut inner: Pin<&mut Option<F>>,
-        place: &mut Option<Active>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<Response<ResponseBody<B>>, E>> {
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
         // Polling a finished future is a mistake of the caller's; it never becomes ready again.
-        let (Some(future), Some(active)) = (inner.as_mut().as_pin_mut(), &mut *place) else {
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
+        let Some(active) = this.active else {
+            return inner
+                .poll(cx)
+                .map_ok(|response| response.map(|body| ResponseBody::new(body, None)));
+        };
+
         let _current = active.attach();
-        let Poll::Ready(mut result) = active.watch(|| future.poll(cx)) else {
+        let Poll::Ready(mut result) = active.watch(|| inner.poll(cx)) else {
             return Poll::Pending;
         };
 
@@ -112,8 +115,8 @@ where
                 Err(error) => finish.failed(error),
             }
         }
-        inner.set(None);
-        let active = place.take();
+        this.inner.set(None);
+        let active = this.active.take();
         Poll::Ready(result.map(|response| {
             response.map(|body| {
                 // Nobody polls a body that says it is at its end.
@@ -121,25 +124,5 @@ where
                 ResponseBody::new(body, active)
             })
         }))
-    }
-}
-
-impl<F, B, E> Future for ResponseFuture<F>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: Body,
-    E: fmt::Display + 'static,
-{
-    type Output = Result<Response<ResponseBody<B>>, E>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        match (this.active.is_some(), this.inner.as_mut().as_pin_mut()) {
-            (false, Some(inner)) => inner
-                .poll(cx)
-                .map_ok(|response| response.map(|body| ResponseBody::new(body, None))),
-            _ => Self::poll_active(this.inner, this.active, cx),
-        }
     }
 }

@@ -57,7 +57,6 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
         match &self.config {
             None => ResponseFuture::new(self.inner.call(request), None),
@@ -66,7 +65,6 @@ where
     }
 }
 
-#[inline(never)]
 fn serve<S, B>(
     inner: &mut S,
     config: &Arc<Config>,
