@@ -64,13 +64,7 @@ pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
 
 /// A name that is known to be one of few.
 pub(crate) fn name(name: &str) -> Cow<'static, str> {
-    find(
-        &NAMES,
-        name.len(),
-        hash(name),
-        |found| found == name,
-        || name.to_owned(),
-    )
+    whole(&NAMES, name)
 }
 
 /// The text of that length and hash.
@@ -96,14 +90,20 @@ fn find<const PLACES: usize>(
 /// A text of a client or a router, which most likely was recorded before: a host, a user agent, a
 /// route.
 pub(crate) fn text(text: &str) -> StringValue {
+    whole(&TEXTS, text).into()
+}
+
+fn whole<const PLACES: usize>(
+    table: &'static Table<Box<str>, PLACES>,
+    text: &str,
+) -> Cow<'static, str> {
     find(
-        &TEXTS,
+        table,
         text.len(),
         hash(text),
         |found| found == text,
         || text.to_owned(),
     )
-    .into()
 }
 
 pub(crate) fn hash(text: &str) -> usize {

@@ -242,7 +242,7 @@ impl Propagators {
 pub(crate) struct ContextLines<'a> {
     traceparent: Option<&'a [u8]>,
     tracestate: Option<&'a [u8]>,
-    /// There is more than one line of each: they must be looked for by name.
+    /// There is a header of another format, or one of these twice: they must be looked for by name.
     others: bool,
 }
 

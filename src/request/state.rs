@@ -148,9 +148,7 @@ impl Live {
     }
 
     pub(crate) fn stage_ended(&mut self, name: &'static str) {
-        if self.stages.last() == Some(&name) {
-            self.stages.pop();
-        } else if let Some(index) = self.stages.iter().rposition(|running| *running == name) {
+        if let Some(index) = self.stages.iter().rposition(|running| *running == name) {
             self.stages.remove(index);
         }
     }
