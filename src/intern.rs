@@ -106,6 +106,11 @@ fn whole<const PLACES: usize>(
     )
 }
 
+/// Equality of texts that mostly are the very same one.
+pub(crate) fn same(one: &str, other: &str) -> bool {
+    std::ptr::eq(one, other) || one == other
+}
+
 pub(crate) fn hash(text: &str) -> usize {
     // Only the lower bits are used, on every platform.
     BuildHasherDefault::<FxHasher>::default().hash_one(text) as usize

@@ -8,8 +8,12 @@ use std::{
     },
 };
 
+use http::Request;
 use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
-use tower_image_trace::{Protocol, RequestsInProgress, Telemetry, metrics::Gauges};
+use tower::{Layer, Service, service_fn};
+use tower_image_trace::{
+    ImageTraceLayer, Protocol, RequestsInProgress, Telemetry, metrics::Gauges,
+};
 
 use crate::support::{Recorder, otlp::OtlpServer};
 
@@ -27,6 +31,61 @@ fn gauges_are_reported_until_they_are_dropped() {
     drop(gauges);
     assert_eq!(recorder.series("requests_in_progress"), []);
     assert_eq!(recorder.series("images_in_progress"), []);
+}
+
+/// A handler may hold its request for as long as it likes: calls that are never polled do.
+#[test]
+fn active_requests_of_all_layers_are_added_up_with_gauges_and_without() {
+    let recorder = Recorder::new();
+    let with_gauges = || recorder.layer();
+    let without = Recorder::new();
+    let meters = without.meters.clone();
+    let without_gauges = || {
+        let layer = ImageTraceLayer::builder().without_traces();
+        layer.meter_provider(meters.clone()).build()
+    };
+    let ways: [(&Recorder, &dyn Fn() -> ImageTraceLayer); 2] =
+        [(&recorder, &with_gauges), (&without, &without_gauges)];
+    for (recorder, layer) in ways {
+        let call = |layer: &ImageTraceLayer, method, uri| {
+            let request = Request::builder().method(method).uri(uri).body(());
+            let mut service = layer.layer(service_fn(|_| {
+                std::future::pending::<Result<http::Response<String>, std::io::Error>>()
+            }));
+            service.call(request.unwrap())
+        };
+        let (first, second) = (layer(), layer());
+        let mut calls = vec![
+            call(&first, "GET", "/cat.jpg"),
+            call(&second, "GET", "/cat.jpg"),
+            call(&second, "GET", "https://images.test/cat.jpg"),
+            call(&first, "POST", "/cat.jpg"),
+            call(&second, "BREW", "/cat.jpg"),
+            call(&second, "STEEP", "/cat.jpg"),
+        ];
+        let active = || -> Vec<_> {
+            let series = recorder.series("http.server.active_requests");
+            let mut series: Vec<_> = series
+                .into_iter()
+                .map(|series| {
+                    let labels: Vec<_> = series.attributes.into_values().collect();
+                    (labels.join(" "), series.sum)
+                })
+                .collect();
+            series.sort_by(|one, other| one.0.cmp(&other.0));
+            series
+        };
+        let expected = |counts: [f64; 4]| -> Vec<_> {
+            let names = ["GET http", "GET https", "POST http", "_OTHER http"];
+            names.map(String::from).into_iter().zip(counts).collect()
+        };
+        assert_eq!(active(), expected([2.0, 1.0, 1.0, 2.0]));
+        assert_eq!(active(), expected([2.0, 1.0, 1.0, 2.0]), "collected again");
+        calls.drain(1..3);
+        assert_eq!(active(), expected([1.0, 0.0, 1.0, 2.0]));
+        calls.clear();
+        assert_eq!(active(), expected([0.0; 4]));
+    }
 }
 
 #[test]

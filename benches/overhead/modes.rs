@@ -14,7 +14,8 @@ use opentelemetry_sdk::{
 };
 use tower::{Layer, service_fn};
 use tower_image_trace::{
-    ImageTraceLayer, Propagator, Propagators, RequestTrace, trace::ImageTraceLayerBuilder,
+    ImageTraceLayer, Propagator, Propagators, RequestTrace, metrics::Gauges,
+    trace::ImageTraceLayerBuilder,
 };
 
 use super::{
@@ -43,6 +44,7 @@ pub(crate) fn modes() -> Vec<Mode> {
     let on = tracers(Sampler::AlwaysOn);
     let off = tracers(Sampler::AlwaysOff);
     let meters = meters();
+    let gauges = Gauges::new(&meters);
 
     let disabled = ImageTraceLayer::disabled();
     let filtered = builder(&on).meter_provider(meters.clone());
@@ -52,8 +54,8 @@ pub(crate) fn modes() -> Vec<Mode> {
     let looked_at = builder(&off).without_metrics().build();
     let traces = builder(&on).without_metrics().build();
     let metrics = ImageTraceLayer::builder().without_traces();
-    let metrics = metrics.meter_provider(meters.clone()).build();
-    let both = builder(&on).meter_provider(meters.clone()).build();
+    let metrics = metrics.gauges(&gauges).build();
+    let both = builder(&on).gauges(&gauges).build();
 
     let floor_off = Floor::new(&off, None);
     let floor_traces = Floor::new(&on, None);

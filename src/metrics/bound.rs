@@ -6,42 +6,14 @@ use std::sync::OnceLock;
 use http::StatusCode;
 use opentelemetry::{
     StringValue,
-    metrics::{BoundHistogram, BoundUpDownCounter, Histogram, UpDownCounter},
+    metrics::{BoundHistogram, Histogram},
 };
 
-use super::http::{ActiveSeries, RequestSeries};
-use crate::intern::{Table, hash};
+use super::http::RequestSeries;
+use crate::intern::{Table, hash, same};
 
-/// The series of `http.server.active_requests`. Like all tables here it has room for more than
-/// there is; what finds no place is measured without being bound.
-#[derive(Debug)]
-pub(super) struct BoundActive(Table<(StringValue, &'static str, BoundUpDownCounter<i64>), 64>);
-
-impl BoundActive {
-    pub(super) const fn new() -> Self {
-        Self(Table::new())
-    }
-
-    pub(super) fn find(
-        &self,
-        series: ActiveSeries<'_>,
-        instrument: &UpDownCounter<i64>,
-    ) -> Option<&BoundUpDownCounter<i64>> {
-        let bound = self.0.find(
-            hash(series.method.as_str()),
-            |(method, scheme, _)| {
-                same(method.as_str(), series.method.as_str()) && same(scheme, series.scheme)
-            },
-            || {
-                let bound = instrument.bind(&series.attributes());
-                (series.method.clone(), series.scheme, bound)
-            },
-        );
-        bound.map(|(_, _, bound)| bound)
-    }
-}
-
-/// The series of the requests with the same attributes. Each is bound when it is first measured,
+/// The series of the requests with the same attributes. Like all tables here theirs has room for
+/// more than there are; what finds no place is measured without being bound. Each is bound when it is first measured,
 /// because the SDK exports what is bound even if it never was.
 #[derive(Debug)]
 pub(super) struct BoundRequest {
@@ -115,11 +87,6 @@ impl BoundStages {
     }
 }
 
-/// Equality of texts that mostly are the very same one.
-fn same(one: &str, other: &str) -> bool {
-    std::ptr::eq(one, other) || one == other
-}
-
 fn same_if_any(one: Option<&StringValue>, other: Option<&StringValue>) -> bool {
     match (one, other) {
         (Some(one), Some(other)) => same(one.as_str(), other.as_str()),
@@ -131,7 +98,7 @@ fn same_if_any(one: Option<&StringValue>, other: Option<&StringValue>) -> bool {
 mod tests {
     use opentelemetry::global;
 
-    use super::*;
+    use super::{super::ActiveSeries, *};
 
     /// So many that they meet in the table.
     #[test]

@@ -3,7 +3,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -13,6 +13,7 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Meter, MeterProvider},
 };
 
+use super::ActiveRequests;
 use crate::{in_progress::RequestsInProgress, trace::scope};
 
 /// Values that are asked for whenever metrics are collected, until this is dropped.
@@ -42,6 +43,7 @@ use crate::{in_progress::RequestsInProgress, trace::scope};
 /// ```
 pub struct Gauges {
     meter: Meter,
+    active_requests: OnceLock<Arc<ActiveRequests>>,
     sources: Mutex<Vec<Registered>>,
 }
 
@@ -69,6 +71,7 @@ impl Gauges {
     pub fn new(provider: &(impl MeterProvider + ?Sized)) -> Self {
         Self {
             meter: provider.meter_with_scope(scope()),
+            active_requests: OnceLock::new(),
             sources: Mutex::default(),
         }
     }
@@ -201,8 +204,32 @@ impl Gauges {
             .build();
     }
 
-    pub(super) fn meter(&self) -> &Meter {
+    pub(crate) fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// The counts of `http.server.active_requests`, the same for all layers.
+    pub(crate) fn active_requests(&self) -> Arc<ActiveRequests> {
+        let counts = self.active_requests.get_or_init(|| {
+            let counts = Arc::<ActiveRequests>::default();
+            let weak = Arc::downgrade(&counts);
+            let metric = ActiveRequests::METRIC;
+            self.meter
+                .i64_observable_up_down_counter(metric.name)
+                .with_unit(metric.unit)
+                .with_description(metric.description)
+                .with_callback(move |instrument| {
+                    let Some(counts) = weak.upgrade() else {
+                        return;
+                    };
+                    for (number, series) in counts.counts() {
+                        instrument.observe(number, &series.attributes());
+                    }
+                })
+                .build();
+            counts
+        });
+        Arc::clone(counts)
     }
 
     /// A callback that reports what `read` gives for as long as this `Gauges` exists.

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use http::StatusCode;
@@ -7,9 +7,9 @@ use opentelemetry::{
     metrics::{Histogram, Meter, UpDownCounter},
 };
 
-use super::ImgproxyMetrics;
 #[cfg(feature = "bound-instruments")]
-use super::bound::{BoundActive, BoundRequest, BoundRequests};
+use super::bound::{BoundRequest, BoundRequests};
+use super::{ActiveRequests, ActiveSeries, ImgproxyMetrics};
 use crate::attribute::ERROR_TYPE;
 
 /// Seconds; the boundaries that semconv http-metrics advises for `http.server.request.duration`.
@@ -35,21 +35,21 @@ pub(super) const SIZE_BUCKETS: [f64; 10] = [
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
     duration: Histogram<f64>,
-    active: UpDownCounter<i64>,
+    active: ActiveCounter,
     request_body: Histogram<u64>,
     response_body: Histogram<u64>,
     imgproxy: Option<ImgproxyMetrics>,
     #[cfg(feature = "bound-instruments")]
-    bound_active: BoundActive,
-    #[cfg(feature = "bound-instruments")]
     bound_requests: BoundRequests,
 }
 
-/// What tells apart the series of `http.server.active_requests`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ActiveSeries<'a> {
-    pub(crate) method: &'a StringValue,
-    pub(crate) scheme: &'static str,
+/// How `http.server.active_requests` is counted.
+#[derive(Debug)]
+enum ActiveCounter {
+    /// The SDK looks for the series when a request comes and when it is over.
+    Measured(UpDownCounter<i64>),
+    /// In counts that are looked at when metrics are collected.
+    Counted(Arc<ActiveRequests>),
 }
 
 /// What tells apart the series of finished requests. Nothing a client could invent is among it: no
@@ -70,15 +70,6 @@ pub(crate) struct Measurement {
     pub(crate) duration: Duration,
     pub(crate) request_body: Option<u64>,
     pub(crate) response_body: Option<u64>,
-}
-
-impl ActiveSeries<'_> {
-    pub(super) fn attributes(self) -> [KeyValue; 2] {
-        [
-            KeyValue::new("http.request.method", self.method.clone()),
-            KeyValue::new("url.scheme", self.scheme),
-        ]
-    }
 }
 
 impl RequestSeries<'_> {
@@ -103,9 +94,27 @@ impl RequestSeries<'_> {
     }
 }
 
+impl ActiveCounter {
+    fn measured(meter: &Meter) -> Self {
+        let counter = meter
+            .i64_up_down_counter(ActiveRequests::METRIC.name)
+            .with_unit(ActiveRequests::METRIC.unit)
+            .with_description(ActiveRequests::METRIC.description);
+        Self::Measured(counter.build())
+    }
+
+    fn add(&self, number: i64, series: ActiveSeries<'_>) {
+        match self {
+            Self::Measured(counter) => counter.add(number, &series.attributes()),
+            Self::Counted(counts) => counts.add(number, series),
+        }
+    }
+}
+
 impl HttpMetrics {
-    /// With or without the same again under imgproxy's names.
-    pub(crate) fn new(meter: &Meter, imgproxy: bool) -> Self {
+    /// With or without the same again under imgproxy's names. Somebody may see to the metric of the
+    /// active requests already.
+    pub(crate) fn new(meter: &Meter, imgproxy: bool, active: Option<Arc<ActiveRequests>>) -> Self {
         Self {
             imgproxy: imgproxy.then(|| ImgproxyMetrics::new(meter)),
             duration: meter
@@ -114,11 +123,7 @@ impl HttpMetrics {
                 .with_description("Duration of HTTP server requests.")
                 .with_boundaries(DURATION_BUCKETS.to_vec())
                 .build(),
-            active: meter
-                .i64_up_down_counter("http.server.active_requests")
-                .with_unit("{request}")
-                .with_description("Number of active HTTP server requests.")
-                .build(),
+            active: active.map_or_else(|| ActiveCounter::measured(meter), ActiveCounter::Counted),
             request_body: meter
                 .u64_histogram("http.server.request.body.size")
                 .with_unit("By")
@@ -132,14 +137,12 @@ impl HttpMetrics {
                 .with_boundaries(SIZE_BUCKETS.to_vec())
                 .build(),
             #[cfg(feature = "bound-instruments")]
-            bound_active: BoundActive::new(),
-            #[cfg(feature = "bound-instruments")]
             bound_requests: BoundRequests::new(),
         }
     }
 
     pub(crate) fn started(&self, series: ActiveSeries<'_>) {
-        self.add_active(1, series);
+        self.active.add(1, series);
         if let Some(imgproxy) = &self.imgproxy {
             imgproxy.started();
         }
@@ -153,18 +156,10 @@ impl HttpMetrics {
         duration: Duration,
         status: Option<StatusCode>,
     ) {
-        self.add_active(-1, series);
+        self.active.add(-1, series);
         if let Some(imgproxy) = &self.imgproxy {
             imgproxy.finished(duration, status);
         }
-    }
-
-    fn add_active(&self, number: i64, series: ActiveSeries<'_>) {
-        #[cfg(feature = "bound-instruments")]
-        if let Some(active) = self.bound_active.find(series, &self.active) {
-            return active.add(number);
-        }
-        self.active.add(number, &series.attributes());
     }
 
     pub(crate) fn finished(&self, series: &RequestSeries<'_>, request: &Measurement) {

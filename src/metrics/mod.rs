@@ -3,6 +3,7 @@
 //! The layers measure requests and stages by themselves. Everything that is asked for its value
 //! now and then is registered with [`Gauges`], of which every
 //! [`Telemetry`](crate::Telemetry) has one ([`gauges`](crate::Telemetry::gauges)).
+mod active;
 #[cfg(feature = "bound-instruments")]
 mod bound;
 mod buffers;
@@ -20,19 +21,19 @@ mod vips;
 #[cfg(feature = "tokio")]
 mod workers;
 
-#[cfg(feature = "telemetry")]
-pub(crate) use self::gauges::Name;
 use self::imgproxy::ImgproxyMetrics;
 #[cfg(feature = "tokio")]
 pub use self::workers::{TooManyRequests, Worker, Workers};
+pub(crate) use self::{
+    active::{ActiveRequests, ActiveSeries},
+    client::ClientMetrics,
+    gauges::Name,
+    http::{HttpMetrics, Measurement, RequestSeries},
+    rpc::RpcMetrics,
+    stages::StageMetrics,
+};
 pub use self::{
     buffers::{Buffer, BufferPool},
     gauges::Gauges,
     vips::VipsMemory,
-};
-pub(crate) use self::{
-    client::ClientMetrics,
-    http::{ActiveSeries, HttpMetrics, Measurement, RequestSeries},
-    rpc::RpcMetrics,
-    stages::StageMetrics,
 };

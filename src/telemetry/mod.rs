@@ -204,7 +204,7 @@ impl Telemetry {
             .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
             Exporter::None => layer.without_metrics(),
-            _ => layer.meter_provider(self.meter_provider()),
+            _ => layer.gauges(self.gauges()),
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     rpc::Methods,
 };
 use crate::{
-    metrics::{HttpMetrics, RpcMetrics, StageMetrics},
+    metrics::{ActiveRequests, Gauges, HttpMetrics, RpcMetrics, StageMetrics},
     redact::{Redaction, SourceUrls},
 };
 
@@ -89,6 +89,7 @@ pub struct ImageTraceLayerBuilder {
     without_traces: bool,
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
+    active_requests: Option<Arc<ActiveRequests>>,
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
@@ -147,6 +148,22 @@ impl ImageTraceLayerBuilder {
     /// Where measurements go.
     pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
         self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self.active_requests = None;
+        self
+    }
+
+    /// Measurements go where `gauges` are read, in place of
+    /// [`meter_provider`](Self::meter_provider). Requests then cost two lookups of the SDK's less,
+    /// because `http.server.active_requests` is counted beside it, and read when metrics are
+    /// collected.
+    ///
+    /// All layers that measure for one provider must be given the same `Gauges`, or none of them
+    /// any: the SDK does not add up what several sources of one metric say. The layers of
+    /// [`Telemetry`](crate::Telemetry) have its [`gauges`](crate::Telemetry::gauges). The metric
+    /// lasts as long as one of its layers, even if the `Gauges` are dropped.
+    pub fn gauges(mut self, gauges: &Gauges) -> Self {
+        self.meter = MeterChoice::Given(gauges.meter().clone());
+        self.active_requests = Some(gauges.active_requests());
         self
     }
 
@@ -367,7 +384,7 @@ impl ImageTraceLayerBuilder {
             propagate_external: self.propagate_external,
             http_metrics: meter
                 .as_ref()
-                .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics)),
+                .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
             stage_metrics: meter.as_ref().map(StageMetrics::new),
             attributes_after_sampling: self.attributes_after_sampling,

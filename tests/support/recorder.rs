@@ -13,12 +13,15 @@ use opentelemetry_sdk::{
     },
     trace::{InMemorySpanExporter, SdkTracerProvider, SpanData},
 };
-use tower_image_trace::{ImageTraceLayer, Propagators, trace::ImageTraceLayerBuilder};
+use tower_image_trace::{
+    ImageTraceLayer, Propagators, metrics::Gauges, trace::ImageTraceLayerBuilder,
+};
 
 /// A tracer and a meter provider, and what they received.
 pub struct Recorder {
     pub tracers: SdkTracerProvider,
     pub meters: SdkMeterProvider,
+    gauges: Gauges,
     spans: InMemorySpanExporter,
     metrics: InMemoryMetricExporter,
 }
@@ -52,6 +55,7 @@ impl Recorder {
         let meters = SdkMeterProvider::builder().with_reader(reader).build();
         Self {
             tracers,
+            gauges: Gauges::new(&meters),
             meters,
             spans,
             metrics,
@@ -61,7 +65,7 @@ impl Recorder {
     pub fn builder(&self) -> ImageTraceLayerBuilder {
         ImageTraceLayer::builder()
             .tracer_provider(self.tracers.clone())
-            .meter_provider(self.meters.clone())
+            .gauges(&self.gauges)
             .propagators(Propagators::default())
     }
 
