@@ -6,7 +6,10 @@ use opentelemetry::{
 };
 
 #[cfg(feature = "bound-instruments")]
-use super::bound::BoundStages;
+use opentelemetry::metrics::{BoundCounter, BoundHistogram};
+
+#[cfg(feature = "bound-instruments")]
+use super::bound::BoundByName;
 use super::http::DURATION_BUCKETS;
 use crate::request::ErrorKind;
 
@@ -14,9 +17,11 @@ use crate::request::ErrorKind;
 #[derive(Debug)]
 pub(crate) struct StageMetrics {
     duration: Histogram<f64>,
-    #[cfg(feature = "bound-instruments")]
-    bound: BoundStages,
     errors: Counter<u64>,
+    #[cfg(feature = "bound-instruments")]
+    bound_durations: BoundByName<BoundHistogram<f64>>,
+    #[cfg(feature = "bound-instruments")]
+    bound_errors: BoundByName<BoundCounter<u64>>,
 }
 
 impl StageMetrics {
@@ -28,30 +33,40 @@ impl StageMetrics {
                 .with_description("Duration of the stages of an image request.")
                 .with_boundaries(DURATION_BUCKETS.to_vec())
                 .build(),
-            #[cfg(feature = "bound-instruments")]
-            bound: BoundStages::new(),
             errors: meter
                 .u64_counter("errors_total")
                 .with_unit("1")
                 .with_description("Number of errors, by type.")
                 .build(),
+            #[cfg(feature = "bound-instruments")]
+            bound_durations: BoundByName::new(),
+            #[cfg(feature = "bound-instruments")]
+            bound_errors: BoundByName::new(),
         }
     }
 
     pub(crate) fn stage(&self, name: &'static str, elapsed: Duration) {
+        let span = [KeyValue::new("span", name)];
         #[cfg(feature = "bound-instruments")]
-        if let Some(bound) = self.bound.find(name, &self.duration) {
+        if let Some(bound) = self
+            .bound_durations
+            .find(name, || self.duration.bind(&span))
+        {
             return bound.record(elapsed.as_secs_f64());
         }
-        self.duration
-            .record(elapsed.as_secs_f64(), &attributes(name));
+        self.duration.record(elapsed.as_secs_f64(), &span);
     }
 
     pub(crate) fn error(&self, kind: ErrorKind) {
-        self.errors.add(1, &[KeyValue::new("type", kind.as_str())]);
+        let kind = kind.as_str();
+        let kind_attribute = [KeyValue::new("type", kind)];
+        #[cfg(feature = "bound-instruments")]
+        if let Some(bound) = self
+            .bound_errors
+            .find(kind, || self.errors.bind(&kind_attribute))
+        {
+            return bound.add(1);
+        }
+        self.errors.add(1, &kind_attribute);
     }
-}
-
-pub(super) fn attributes(stage: &'static str) -> [KeyValue; 1] {
-    [KeyValue::new("span", stage)]
 }
