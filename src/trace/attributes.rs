@@ -5,7 +5,11 @@ use std::borrow::Cow;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use opentelemetry::{KeyValue, StringValue};
 
-use super::{addresses::Addresses, config::Config, rpc::Call};
+use super::{
+    addresses::{self, Addresses},
+    config::Config,
+    rpc::Call,
+};
 use crate::{
     intern, metrics::ActiveSeries, propagation::ContextLines, redact::Redaction, request::Route,
 };
@@ -17,7 +21,8 @@ pub(crate) const OTHER_METHOD: &str = "_OTHER";
 pub(super) struct Incoming<'a, B> {
     request: &'a Request<B>,
     headers: CommonHeaders<'a>,
-    addresses: Addresses<'a>,
+    /// `None` until they are wanted: only a proxy's word on the scheme is wanted of each request.
+    addresses: Option<Addresses<'a>>,
     pub(super) facts: Facts,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     pub(super) call: Option<Call>,
@@ -70,23 +75,20 @@ fn text(value: Option<&HeaderValue>) -> Option<&str> {
 }
 
 impl<'a, B> Incoming<'a, B> {
-    /// Of a request without a span, only what is measured.
-    pub(super) fn of(
-        config: &Config,
-        request: &'a Request<B>,
-        headers: CommonHeaders<'a>,
-        has_span: bool,
-    ) -> Self {
+    pub(super) fn of(config: &Config, request: &'a Request<B>, headers: CommonHeaders<'a>) -> Self {
         let rules = &config.addresses;
-        let addresses = if has_span || rules.proxies.is_some() {
-            Addresses::of(rules, request, text(headers.host))
-        } else {
-            Addresses::only_scheme(request.uri())
+        let addresses = rules
+            .proxies
+            .is_some()
+            .then(|| Addresses::of(rules, request, text(headers.host)));
+        let scheme = match &addresses {
+            Some(addresses) => addresses.scheme,
+            None => addresses::scheme(request.uri().scheme_str()),
         };
         let method = request.method();
         let facts = Facts {
             method: method_name(&config.known_methods, method),
-            scheme: addresses.scheme,
+            scheme,
             protocol_version: protocol_version(request.version()),
             request_body_size: text(headers.content_length).and_then(|length| length.parse().ok()),
             head: method == Method::HEAD,
@@ -117,7 +119,15 @@ impl<'a, B> Incoming<'a, B> {
         add(attributes, || {
             KeyValue::new("network.protocol.version", self.facts.protocol_version)
         });
-        self.addresses.add_attributes(attributes);
+        let read;
+        let addresses = match &self.addresses {
+            Some(addresses) => addresses,
+            None => {
+                read = Addresses::of(&config.addresses, self.request, text(self.headers.host));
+                &read
+            }
+        };
+        addresses.add_attributes(attributes);
         if let Some(agent) = text(self.headers.user_agent) {
             let agent = intern::text(agent);
             add(attributes, || KeyValue::new("user_agent.original", agent));

@@ -108,7 +108,7 @@ impl Config {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
         let has_span = self.traces && skip != Skip::Span;
-        let incoming = Incoming::of(self, request, headers, has_span);
+        let incoming = Incoming::of(self, request, headers);
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);

@@ -76,15 +76,6 @@ impl<'a> Addresses<'a> {
         addresses
     }
 
-    pub(super) fn only_scheme(uri: &Uri) -> Self {
-        Self {
-            scheme: scheme(uri.scheme_str()),
-            server: None,
-            client: None,
-            peer: None,
-        }
-    }
-
     fn take(&mut self, forwarded: Forwarded<'a>) {
         if forwarded.proto.is_some() {
             self.scheme = scheme(forwarded.proto);
@@ -125,7 +116,7 @@ impl<'a> Addresses<'a> {
 }
 
 /// Only `http` and `https`: over HTTP/1.1 a client may write any scheme into the request line.
-fn scheme(scheme: Option<&str>) -> &'static str {
+pub(super) fn scheme(scheme: Option<&str>) -> &'static str {
     match scheme {
         Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
         _ => "http",
