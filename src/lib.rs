@@ -59,7 +59,7 @@
 //! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
 //! | `process`, `tokio-metrics` | | metrics of the process (Linux), of the tokio runtime |
 //! | `libvips` | | libvips' memory; needs `libvips-dev` |
-//! | `bound-instruments` | | HTTP and stage metrics through the SDK's bound instruments, which it calls experimental |
+//! | `bound-instruments` | | metrics of requests, stages and errors through the SDK's bound instruments, which it calls experimental |
 //!
 //! Without any of them the middleware needs the OpenTelemetry API and nothing of its SDK.
 #![forbid(unsafe_code)]

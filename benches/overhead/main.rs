@@ -1,6 +1,7 @@
 //! What the layer adds to a request: time as a ratio to a hand-written floor, and allocations.
 //!
-//! `cargo bench --bench overhead`, or `cargo bench --bench overhead -- 500` for that many rounds.
+//! `cargo bench --bench overhead`, or `cargo bench --bench overhead -- 500` for that many rounds;
+//! `benches/overhead/layouts` for medians over builds with other layouts.
 //!
 //! In each round every mode serves a batch of requests, one mode after the other, so that noise
 //! hits all of them alike; what is shown are medians over the rounds. "Over" is the time above the

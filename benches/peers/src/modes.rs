@@ -14,7 +14,7 @@ use opentelemetry::metrics::MeterProvider;
 use opentelemetry_instrumentation_tower::http::server as contrib;
 use tower::{Layer, Service, ServiceBuilder, layer::util::Identity, service_fn};
 use tower_http::trace::TraceLayer;
-use tower_image_trace::{ImageTraceLayer, Propagator, Propagators};
+use tower_image_trace::{ImageTraceLayer, Propagator, Propagators, metrics::Gauges};
 use tracing::Level;
 
 use super::{
@@ -101,7 +101,7 @@ fn ours(pipeline: &Pipeline, signals: Signals) -> ImageTraceLayer {
         .tracer_provider(pipeline.tracers.clone())
         .propagators(formats);
     let builder = match signals {
-        Signals::TracesAndMetrics => builder.meter_provider(pipeline.meters.clone()),
+        Signals::TracesAndMetrics => builder.gauges(&Gauges::new(&pipeline.meters)),
         Signals::SampledOut | Signals::Traces => builder.without_metrics(),
     };
     builder.build()
