@@ -46,7 +46,7 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tower_image_trace::metrics::Workers;
+use tower_image_trace::pool::Workers;
 use tower_image_trace::{
     DownloadLayer, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     Telemetry,

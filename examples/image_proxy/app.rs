@@ -12,7 +12,8 @@ use opentelemetry::trace::get_active_span;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
-    metrics::{Buffer, Gauges, Workers},
+    metrics::Gauges,
+    pool::{Buffer, Workers},
 };
 
 use super::body::PictureBody;

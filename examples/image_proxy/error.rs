@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
 
-use tower_image_trace::metrics::TooManyRequests;
+use tower_image_trace::pool::TooManyRequests;
 
 use super::options::PathError;
 use super::process::ProcessError;

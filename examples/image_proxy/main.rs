@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
-use tower_image_trace::metrics::Workers;
+use tower_image_trace::pool::Workers;
 use tower_image_trace::telemetry::{Telemetry, TelemetryError, TelemetryEvent};
 
 use app::App;

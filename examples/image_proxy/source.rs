@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use tower::{Layer, ServiceExt};
 use tower_image_trace::DownloadLayer;
 use tower_image_trace::download::{Attempts, Download, DownloadBody};
-use tower_image_trace::metrics::{Buffer, BufferPool};
+use tower_image_trace::pool::{Buffer, BufferPool};
 
 const MAX_REDIRECTS: usize = 3;
 /// How many buffers are kept for the next downloads.

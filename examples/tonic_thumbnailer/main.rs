@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
-use tower_image_trace::trace::Skip;
+use tower_image_trace::trace::Record;
 use tower_image_trace::{ImageTraceLayer, Telemetry};
 
 use api::ThumbnailerServer;
@@ -59,8 +59,8 @@ fn trace_layer(telemetry: &Telemetry) -> ImageTraceLayer {
     telemetry
         .trace_layer_builder()
         .filter(|parts| match parts.uri.path() {
-            "/grpc.health.v1.Health/Check" => Skip::Span,
-            _ => Skip::Nothing,
+            "/grpc.health.v1.Health/Check" => Record::Metrics,
+            _ => Record::All,
         })
         .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
         .build()

@@ -3,8 +3,8 @@
 use std::{any::Any, error::Error, fmt, io, iter};
 
 use crate::{
+    instrument::ErrorView,
     request::{ErrorReport, io_error_type},
-    trace::ErrorView,
 };
 
 type DynError = dyn Error + 'static;

@@ -14,8 +14,9 @@ use super::{
     server::MeasuredServers,
 };
 use crate::{
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, scope, view_as},
     metrics::ClientMetrics,
-    trace::{ErrorView, MeterChoice, Propagation, StartSpan, known_methods, scope, view_as},
+    semconv::KnownMethods,
 };
 
 /// Opens a client span for each request to a service that fetches, such as hyper-util's client.
@@ -97,13 +98,13 @@ impl DownloadLayerBuilder {
 
     /// Where measurements go.
     pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
-        self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self.meter.of(&provider);
         self
     }
 
-    /// Measures nothing.
-    pub fn without_metrics(mut self) -> Self {
-        self.meter = MeterChoice::Off;
+    /// Whether attempts are measured; `true` by default.
+    pub fn metrics(mut self, enabled: bool) -> Self {
+        self.meter.enabled = enabled;
         self
     }
 
@@ -155,7 +156,7 @@ impl DownloadLayerBuilder {
     /// Boxed errors, `std::io::Error`, and with feature `hyper-client` those of hyper and
     /// hyper-util's client are recorded so without this. Of other types only the text is, because
     /// a tower service may fail with what is no [`Error`] at all.
-    pub fn error_type<E: Error + 'static>(mut self) -> Self {
+    pub fn record_errors_as<E: Error + 'static>(mut self) -> Self {
         self.error_views.push(view_as::<E>);
         self
     }
@@ -171,7 +172,7 @@ impl DownloadLayerBuilder {
             propagate: self.propagate,
             metrics: self.meter.meter().as_ref().map(ClientMetrics::new),
             measured_servers: MeasuredServers::new(self.measured_servers),
-            known_methods: known_methods(None),
+            known_methods: KnownMethods::new(None),
             error_views: self.error_views,
         };
         DownloadLayer {

@@ -7,7 +7,7 @@ use http::{Request, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::origin::default_port;
-use crate::trace;
+use crate::semconv::{self, OTHER};
 
 /// Whom a request is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ impl Server {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let uri = request.uri();
         let (host, port) =
-            trace::server(uri, || request.headers().get(header::HOST)?.to_str().ok())?;
+            semconv::server(uri, || request.headers().get(header::HOST)?.to_str().ok())?;
         Some(Self {
             address: host.to_ascii_lowercase().into(),
             port: port.or_else(|| uri.scheme_str().and_then(default_port)),
@@ -57,7 +57,7 @@ impl MeasuredServers {
             return server;
         }
         Server {
-            address: "_OTHER".into(),
+            address: OTHER.into(),
             port: None,
         }
     }

@@ -122,7 +122,7 @@ impl RequestTrace {
 
     /// Sets an attribute of the root span; a later value of the same key replaces it.
     pub fn set_attribute(&self, attribute: KeyValue) {
-        if let Some(state) = self.state.as_ref().filter(|state| state.recording) {
+        if let Some(state) = self.state.as_ref().filter(|state| state.is_recording) {
             state.live().set_attribute(attribute);
         }
     }
@@ -160,18 +160,19 @@ impl RequestTrace {
 }
 
 impl RequestState {
-    /// Gives the redacted report if there is a span to see it.
+    /// Counts an error and adds it to the root span. Returns the redacted report when spans record.
     pub(super) fn record_error(
         &self,
         kind: ErrorKind,
         report: impl FnOnce() -> ErrorReport,
     ) -> Option<ErrorReport> {
-        if let Some(metrics) = &self.config.stage_metrics {
-            metrics.error(kind);
+        let recording = self.layer.recording();
+        if let Some(metrics) = &recording.stage_metrics {
+            metrics.error(kind.as_str());
         }
-        self.recording.then(|| {
+        self.is_recording.then(|| {
             let mut report = report();
-            report.redact(&self.config.redaction);
+            report.redact(&recording.redaction);
             let span = self.context.span();
             span.add_event("exception", report.event_attributes());
             report

@@ -25,6 +25,7 @@
 mod error;
 mod future;
 mod handle;
+mod recording;
 mod stage;
 mod state;
 
@@ -38,5 +39,6 @@ pub use self::{
 };
 pub(crate) use self::{
     error::{ErrorReport, io_error_type},
+    recording::{Layer, Recording},
     state::{Clock, Interruption, RequestState, Route},
 };

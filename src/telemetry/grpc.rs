@@ -15,7 +15,7 @@ use prost::Message;
 use super::client::Client;
 use super::encode::Encoded;
 use super::transport::{Accepted, Failure, Retry, accepted};
-use crate::trace::GRPC_CODES;
+use crate::semconv::GrpcCode;
 
 pub(super) async fn send(
     client: &mut Client,
@@ -41,7 +41,7 @@ pub(super) async fn send(
     // an answer without a message has its status in the head
     let status = answer.trailers.as_ref().and_then(Status::from_headers);
     match status.or_else(|| Status::from_headers(&answer.headers)) {
-        Some(status) if status.code == 0 => {
+        Some(status) if status.code == GrpcCode::Ok => {
             let message = answer.body.get(5..).unwrap_or_default();
             Ok(accepted(message))
         }
@@ -64,7 +64,7 @@ fn frame(Encoded { body, gzip }: &Encoded) -> Bytes {
 }
 
 struct Status {
-    code: u32,
+    code: GrpcCode,
     message: String,
     /// How long to wait, when the details say so (`google.rpc.RetryInfo`).
     retry_after: Option<Duration>,
@@ -72,7 +72,7 @@ struct Status {
 
 impl Status {
     fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        let code = GrpcCode::parse(headers.get("grpc-status")?.as_bytes());
         let message = headers
             .get("grpc-message")
             .map_or(&b""[..], |value| value.as_bytes());
@@ -90,24 +90,11 @@ impl Status {
     /// Which codes are worth another attempt is OTLP's rule, not gRPC's:
     /// <https://opentelemetry.io/docs/specs/otlp/#failures>
     fn into_failure(self) -> Failure {
-        let name = GRPC_CODES
-            .get(self.code as usize)
-            .copied()
-            .unwrap_or("unknown status");
-        let retry = match (name, self.retry_after) {
-            (
-                "CANCELLED" | "DEADLINE_EXCEEDED" | "RESOURCE_EXHAUSTED" | "ABORTED"
-                | "OUT_OF_RANGE" | "UNAVAILABLE" | "DATA_LOSS",
-                Some(pause),
-            ) => Retry::After(pause),
-            // without a pause it means a quota that will not come back soon
-            ("RESOURCE_EXHAUSTED", None) => Retry::Never,
-            (
-                "CANCELLED" | "DEADLINE_EXCEEDED" | "ABORTED" | "OUT_OF_RANGE" | "UNAVAILABLE"
-                | "DATA_LOSS",
-                None,
-            ) => Retry::Backoff,
-            _ => Retry::Never,
+        let name = self.code.as_str();
+        let retry = match self.retry_after {
+            pause if !self.code.is_retried(pause.is_some()) => Retry::Never,
+            Some(pause) => Retry::After(pause),
+            None => Retry::Backoff,
         };
         let message = match self.message.as_str() {
             "" => name.to_owned(),

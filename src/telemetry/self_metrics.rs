@@ -13,7 +13,7 @@ use super::report::SignalReport;
 use super::settings::{Exporter, Settings};
 use super::shutdown::Pipeline;
 use crate::Protocol;
-use crate::metrics::{Gauges, Name};
+use crate::metrics::{Gauges, Metric};
 
 /// What an exporter sends.
 struct Exported {
@@ -103,7 +103,7 @@ fn exporter(gauges: &Gauges, exporter: &Exporter, report: &Arc<SignalReport>, wh
         Protocol::Grpc => "grpc",
         Protocol::Http | Protocol::Https => "http",
     };
-    let name = || Name {
+    let name = || Metric {
         name: what.exported,
         unit: what.unit,
         description: "The number of items for which the export has finished, successful or failed.",
@@ -124,7 +124,7 @@ fn processor<T: Item>(
     what: &Processed,
 ) {
     let Exporter::Otlp(_) = exporter else { return };
-    let name = || Name {
+    let name = || Metric {
         name: what.processed,
         unit: what.unit,
         description: "The number of items for which the processing has finished, successful or failed.",
@@ -140,7 +140,7 @@ fn processor<T: Item>(
     gauges.counter(name(), dropped, move || Some(counts.stats().dropped));
     let size = Arc::clone(queue);
     gauges.up_down_counter(
-        Name {
+        Metric {
             name: what.queue_size,
             unit: what.unit,
             description: "The number of items in the queue.",
@@ -150,7 +150,7 @@ fn processor<T: Item>(
     );
     let capacity = queue.limits().max_queue_size;
     gauges.up_down_counter(
-        Name {
+        Metric {
             name: what.queue_capacity,
             unit: what.unit,
             description: "The number of items the queue can hold.",

@@ -12,15 +12,17 @@ use opentelemetry::{
 };
 
 use super::{
-    attributes::{content_length, int, is_bodiless},
     config::Config,
-    rpc::{Call, Code, Named},
+    facts::Facts,
+    response_headers::{add_server_timing, add_trace_response},
+    rpc::{Call, Named},
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
     intern,
     metrics::{Measurement, RequestSeries},
-    request::{ErrorReport, Interruption, RequestState, Route},
+    request::{ErrorReport, Interruption, Layer, Recording, RequestState, Route},
+    semconv::{GrpcCode, content_length, int, is_bodiless},
 };
 
 /// Owns the root span and the measurements of one request.
@@ -30,7 +32,7 @@ use crate::{
 /// dropped, which means that whoever drove the request lost interest: it was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
-    state: Arc<RequestState>,
+    state: Arc<RequestState<Root>>,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
     response_body_size: u64,
@@ -44,6 +46,19 @@ pub(super) struct Finish {
     finished: bool,
 }
 
+/// What the layer keeps of a request, beside what its handles know.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) config: Arc<Config>,
+    pub(super) facts: Facts,
+}
+
+impl Layer for Root {
+    fn recording(&self) -> &Recording {
+        &self.config.recording
+    }
+}
+
 #[derive(Debug)]
 enum Outcome {
     Completed,
@@ -53,9 +68,13 @@ enum Outcome {
 }
 
 impl Finish {
-    pub(super) fn new(state: Arc<RequestState>, call: Option<Call>, has_context: bool) -> Self {
-        if let Some(metrics) = &state.config.http_metrics {
-            metrics.started(state.facts.active_series());
+    pub(super) fn new(
+        state: Arc<RequestState<Root>>,
+        call: Option<Call>,
+        has_context: bool,
+    ) -> Self {
+        if let Some(metrics) = &state.layer.config.http_metrics {
+            metrics.started(state.layer.facts.active_series());
         }
         Self {
             state,
@@ -74,27 +93,36 @@ impl Finish {
     }
 
     fn config(&self) -> &Config {
-        &self.state.config
+        &self.state.layer.config
     }
 
     /// The response is there, its body is still to come.
     pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
         if let Some(recorded) = &self.config().response_headers
-            && self.state.recording
+            && self.state.is_recording
         {
             let is_rpc = self.call.is_some();
-            let redaction = &self.config().redaction;
+            let redaction = &self.config().recording.redaction;
             let attributes = recorded.attributes(response.headers(), is_rpc, redaction);
             self.state.context.span().set_attributes(attributes);
         }
-        let added = self.config().added_headers;
-        added.add(&self.state, response.headers_mut());
+        let config = self.config();
+        if config.trace_response {
+            add_trace_response(response.headers_mut(), &self.state);
+        }
+        if config.recording.server_timing {
+            add_server_timing(response.headers_mut(), &self.state);
+        }
         let status = response.status();
         if let Some(call) = &mut self.call {
             call.head(response);
         }
         let awaits_trailers = self.call.as_ref().is_some_and(|call| call.code().is_none());
-        let bodiless = is_bodiless(self.state.facts.head, self.state.facts.connect, status);
+        let bodiless = is_bodiless(
+            self.state.layer.facts.head,
+            self.state.layer.facts.connect,
+            status,
+        );
         self.announced = if bodiless {
             0
         } else if awaits_trailers {
@@ -147,13 +175,13 @@ impl Finish {
     }
 
     fn failed_with(&mut self, mut report: ErrorReport) {
-        report.redact(&self.config().redaction);
+        report.redact(&self.config().recording.redaction);
         self.finish(Outcome::Failed(report));
     }
 
     /// Called before an unfinished future or body is dropped: what it holds is told that its
     /// request is over, and the phase is the one that it was in.
-    pub(super) fn abandoned(&mut self) {
+    pub(super) fn dropped(&mut self) {
         if !self.is_complete() {
             self.interrupt(Interruption::Cancelled);
         }
@@ -193,7 +221,7 @@ impl Finish {
             Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
             None => self.end_request(&outcome, elapsed, route, &mut ending),
         }
-        if self.state.recording {
+        if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
         }
     }
@@ -206,7 +234,7 @@ impl Finish {
         route: Option<Route>,
         ending: &mut Ending,
     ) {
-        let facts = &self.state.facts;
+        let facts = &self.state.layer.facts;
         let status = self.status;
         let error_type = match (outcome, status) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
@@ -254,21 +282,23 @@ impl Finish {
         ending: &mut Ending,
     ) {
         let code = match outcome {
-            Outcome::Completed => Some(call.code().unwrap_or(Code::UNKNOWN)),
-            Outcome::Cancelled(_) => Some(call.code().unwrap_or(Code::CANCELLED)),
+            Outcome::Completed => Some(call.code().unwrap_or(GrpcCode::Unknown)),
+            Outcome::Cancelled(_) => Some(call.code().unwrap_or(GrpcCode::Cancelled)),
             // The connection breaks off; the service has sent no status.
             Outcome::Failed(_) => call.code(),
         };
         let error_type = match (outcome, code) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(code)) if code.is_error() => Some(code.as_str().into()),
+            (Outcome::Completed, Some(code)) if code.is_server_error() => {
+                Some(code.as_str().into())
+            }
             _ => None,
         };
         let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
         let named = call.end(&self.config().rpc_methods, worked);
         let status = self.status;
         if let Some(metrics) = &self.config().http_metrics {
-            metrics.ended(self.state.facts.active_series(), elapsed, status);
+            metrics.ended(self.state.layer.facts.active_series(), elapsed, status);
         }
         if let Some(metrics) = &self.config().rpc_metrics {
             let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
@@ -285,7 +315,7 @@ impl Finish {
 
         ending.attributes.extend(code);
         ending.attributes.extend(status.map(status_code));
-        let redaction = &self.config().redaction;
+        let redaction = &self.config().recording.redaction;
         match &named {
             Named::AtStart(_) => {}
             Named::Learned(method) => {

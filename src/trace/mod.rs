@@ -96,10 +96,12 @@
 //! same provider. The exporter's own HTTP client has `tracing` spans too (`h2`, `hyper`), and each
 //! that is exported makes new ones; filter them out for that layer:
 //! `tracing_opentelemetry::layer().with_filter(Targets::new().with_default(INFO).with_target("h2", OFF).with_target("hyper", OFF))`.
+mod active;
 mod addresses;
 mod attributes;
 mod body;
 mod config;
+mod facts;
 mod filter;
 mod finish;
 mod future;
@@ -110,20 +112,10 @@ mod rpc;
 mod service;
 mod trust;
 
-#[cfg(feature = "otlp-grpc")]
-pub(crate) use self::rpc::GRPC_CODES;
-pub(crate) use self::{
-    addresses::server,
-    attributes::{
-        Facts, OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version,
-    },
-    config::{Config, ErrorView, Propagation, StartSpan, view_as},
-    layer::{MeterChoice, known_methods, scope},
-};
 pub use self::{
     addresses::{Networks, NetworksError, PeerAddr},
     body::ResponseBody,
-    filter::Skip,
+    filter::Record,
     future::ResponseFuture,
     headers::{HeaderAllowList, HeaderAllowListError},
     layer::{ImageTraceLayer, ImageTraceLayerBuilder},

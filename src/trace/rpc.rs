@@ -9,11 +9,11 @@ use std::{
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use opentelemetry::{KeyValue, StringValue};
 
-use super::attributes::add;
-use crate::{intern, redact};
-
-/// What the name of a method becomes that the server does not have.
-const OTHER_METHOD: &str = "_OTHER";
+use crate::{
+    instrument::add,
+    intern, redact,
+    semconv::{GrpcCode, OTHER},
+};
 
 const STATUS: &str = "grpc-status";
 
@@ -72,7 +72,7 @@ impl Methods {
 #[derive(Debug)]
 pub(super) struct Call {
     method: Method,
-    code: Option<Code>,
+    code: Option<GrpcCode>,
     answered: bool,
     /// The answer is a handler's, so the server has the method.
     handled: bool,
@@ -134,17 +134,17 @@ impl Call {
         let headers = response.headers();
         self.answered = true;
         if content_type(headers).is_some() && response.status() == StatusCode::OK {
-            self.code = Code::of(headers);
+            self.code = code(headers);
             // A stream of messages begins, or a head that is the whole answer carries a code that
             // routers and middleware don't answer with.
-            self.handled = self.code.is_none_or(Code::is_of_a_handler);
+            self.handled = self.code.is_none_or(is_of_a_handler);
         } else {
-            self.code = Some(Code::of(headers).unwrap_or_else(|| Code::of_http(response.status())));
+            self.code = Some(code(headers).unwrap_or_else(|| GrpcCode::of_http(response.status())));
         }
     }
 
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        self.code = Code::of(trailers).or(self.code);
+        self.code = code(trailers).or(self.code);
     }
 
     /// Looks for the trailers of gRPC-Web, which are the last bytes of the body: a frame with the
@@ -170,7 +170,7 @@ impl Call {
                 name.eq_ignore_ascii_case(b"grpc-status:").then_some(value)
             });
             self.code = status
-                .map(|value| Code::parse(value.trim_ascii()))
+                .map(|value| GrpcCode::parse(value.trim_ascii()))
                 .or(self.code);
         }
     }
@@ -196,7 +196,7 @@ impl Call {
         }
     }
 
-    pub(super) fn code(&self) -> Option<Code> {
+    pub(super) fn code(&self) -> Option<GrpcCode> {
         self.code
     }
 }
@@ -217,7 +217,7 @@ impl Named {
     pub(super) fn attribute(&self) -> KeyValue {
         let method = match self {
             Self::AtStart(method) | Self::Learned(method) => StringValue::from(Arc::clone(method)),
-            Self::Reached(_) | Self::Other(_) => StringValue::from(OTHER_METHOD),
+            Self::Reached(_) | Self::Other(_) => StringValue::from(OTHER),
         };
         KeyValue::new("rpc.method", method)
     }
@@ -245,90 +245,22 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
         .then_some(&rest[..end])
 }
 
-/// A gRPC status code, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code(usize);
+fn code(headers: &HeaderMap) -> Option<GrpcCode> {
+    let status = headers.get(STATUS)?;
+    Some(GrpcCode::parse(status.as_bytes()))
+}
 
-/// The names of the gRPC status codes, by number.
-pub(crate) const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
-impl Code {
-    pub(super) const CANCELLED: Self = Self(1);
-    /// What clients make of an answer that ends without a status.
-    pub(super) const UNKNOWN: Self = Self(2);
-
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        headers
-            .get(STATUS)
-            .map(|status| Self::parse(status.as_bytes()))
-    }
-
-    fn parse(number: &[u8]) -> Self {
-        std::str::from_utf8(number)
-            .ok()
-            .and_then(|number| number.parse().ok())
-            .filter(|number| *number < GRPC_CODES.len())
-            .map_or(Self::UNKNOWN, Self)
-    }
-
-    /// What clients make of an answer that is not gRPC (gRPC: HTTP to gRPC Status Code Mapping).
-    fn of_http(status: StatusCode) -> Self {
-        Self(match status.as_u16() {
-            400 => 13,
-            401 => 16,
-            403 => 7,
-            404 => 12,
-            429 | 502 | 503 | 504 => 14,
-            _ => 2,
-        })
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        GRPC_CODES.get(self.0).copied().unwrap_or("UNKNOWN")
-    }
-
-    /// Semconv grpc, server: which codes are errors. The others are the caller's.
-    pub(super) fn is_error(self) -> bool {
-        matches!(
-            self.as_str(),
-            "UNKNOWN"
-                | "DEADLINE_EXCEEDED"
-                | "UNIMPLEMENTED"
-                | "INTERNAL"
-                | "UNAVAILABLE"
-                | "DATA_LOSS"
-        )
-    }
-
-    /// Not one with which a router, or middleware around it, refuses a call of whatever method.
-    fn is_of_a_handler(self) -> bool {
-        !matches!(
-            self.as_str(),
-            "CANCELLED"
-                | "DEADLINE_EXCEEDED"
-                | "PERMISSION_DENIED"
-                | "RESOURCE_EXHAUSTED"
-                | "UNIMPLEMENTED"
-                | "UNAVAILABLE"
-                | "UNAUTHENTICATED"
-        )
-    }
+/// Whether a handler answers with this code. With the others, routers and the middleware around them
+/// refuse calls of any method.
+fn is_of_a_handler(code: GrpcCode) -> bool {
+    !matches!(
+        code,
+        GrpcCode::Cancelled
+            | GrpcCode::DeadlineExceeded
+            | GrpcCode::PermissionDenied
+            | GrpcCode::ResourceExhausted
+            | GrpcCode::Unimplemented
+            | GrpcCode::Unavailable
+            | GrpcCode::Unauthenticated
+    )
 }
