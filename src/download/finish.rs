@@ -26,9 +26,9 @@ use crate::{
 
 /// Owns the span and the measurement of one attempt.
 ///
-/// It travels from the service's `call` through the response future into the response body and
-/// ends the span exactly once: when one of them says how the attempt went, or else when it is
-/// dropped, which means that whoever wanted the source lost interest: it was cancelled.
+/// It travels from the service's `call` through the response future into the response body and ends
+/// the span exactly once: when one of them reports the outcome, or when it is dropped, which means that
+/// the attempt was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
     config: Arc<Config>,
@@ -49,7 +49,7 @@ pub(super) struct Finish {
 struct Head {
     status: StatusCode,
     protocol_version: &'static str,
-    /// How many bytes the consumer of the body will ask for at the most, where that is known.
+    /// The bytes that the consumer of the body asks for at most, when that is known.
     announced: Option<u64>,
 }
 
@@ -61,7 +61,7 @@ enum Outcome {
 }
 
 impl Finish {
-    /// Opens the span, and writes its context into the request where that was asked for.
+    /// Opens the span, and writes its context into the request when its origin is to get it.
     pub(super) fn start<B>(config: &Arc<Config>, request: &mut Request<B>) -> Self {
         let method = config.known_methods.name(request.method());
         let server = Server::of(request);
@@ -127,7 +127,7 @@ impl Finish {
         let elapsed = self.started.elapsed();
         let error_type = match (&outcome, self.head) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            // For a client these are errors, those with 4xx too (semconv http-spans: Status).
+            // For a client 4xx are errors too (semconv http-spans: Status).
             (Outcome::Completed, Some(Head { status, .. }))
                 if status.is_client_error() || status.is_server_error() =>
             {
@@ -162,7 +162,7 @@ impl Finish {
                 Outcome::Completed => {}
             }
             if error_type.is_some() {
-                // Semconv http-spans, Status: no description when the status code says it already.
+                // Semconv http-spans, Status: no description when the status code explains the error.
                 span.set_status(Status::error(match &outcome {
                     Outcome::Failed(report) => report.message.to_string(),
                     _ => String::new(),
@@ -181,13 +181,13 @@ impl Finish {
         }
     }
 
-    /// Whether nothing is missing when the response is dropped now.
+    /// Whether a response that is dropped now is complete.
     fn is_complete(&self) -> bool {
         self.head.is_some_and(|head| {
             let read = head
                 .announced
                 .is_some_and(|announced| self.response_body_size >= announced);
-            // Who only wants the picture has no use for the text of a redirect or an error.
+            // A client that wants the picture need not read the body of a redirect or an error.
             read || !head.status.is_success()
         })
     }
@@ -256,7 +256,7 @@ impl Drop for Finish {
     }
 }
 
-/// The attributes that samplers may want to see, with room for those that the end adds.
+/// The attributes that samplers may look at, with room for those that the end adds.
 fn attributes<B>(
     request: &Request<B>,
     method: &StringValue,

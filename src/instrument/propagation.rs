@@ -9,9 +9,9 @@ use crate::propagation::{ContextLines, Propagators};
 /// Reads and writes the propagated context of HTTP headers.
 #[derive(Clone, Debug)]
 pub(crate) enum Propagation {
-    /// Whatever is set globally when a request comes.
+    /// The global propagator at the time of each request.
     Global,
-    /// The crate's own propagators read the header map itself.
+    /// The crate's own propagators read the header map directly.
     Own(Propagators),
     Custom(Arc<dyn TextMapPropagator + Send + Sync>),
 }
@@ -24,7 +24,7 @@ impl Propagation {
         }
     }
 
-    /// Whether the headers may add anything to the current context.
+    /// Whether the headers may contain a propagated context.
     pub(crate) fn may_find(&self, headers: &HeaderMap) -> bool {
         match self {
             Self::Own(_) => Propagators::may_find(headers),
@@ -32,7 +32,7 @@ impl Propagation {
         }
     }
 
-    /// The current context with what the headers add to it.
+    /// The current context, extended by the headers.
     pub(crate) fn extract(&self, headers: &HeaderMap, lines: &ContextLines<'_>) -> Context {
         match self {
             Self::Own(propagators) => {

@@ -8,10 +8,10 @@ use opentelemetry::{
     trace::{Span, SpanBuilder, Status, TraceContextExt, Tracer},
 };
 
-/// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into its context
-/// while its type is still known, which saves a box a span.
+/// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into a context while the
+/// span's type is known, which saves one allocation a span.
 pub(crate) trait StartSpan: Send + Sync {
-    /// A context with the new span in it, and whether that span records. Only if it does, it gets
+    /// Returns a context with the new span in it, and whether that span records. A recording span gets
     /// the `late` attributes.
     fn start(
         &self,
@@ -20,7 +20,7 @@ pub(crate) trait StartSpan: Send + Sync {
         late: Option<&Attributes<'_>>,
     ) -> (Context, bool);
 
-    /// Records a span that has a start time and is over after so long.
+    /// Records a span that began at its start time and took `elapsed`.
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration);
 }
 
@@ -28,7 +28,7 @@ pub(crate) trait StartSpan: Send + Sync {
 pub(crate) type Attributes<'a> = dyn Fn(&mut Vec<KeyValue>) + 'a;
 
 thread_local! {
-    /// Where the late attributes of a span are, one span at a time.
+    /// Reused for the late attributes of one span after the other.
     static LATE_ATTRIBUTES: Cell<Vec<KeyValue>> = const { Cell::new(Vec::new()) };
 }
 
@@ -46,7 +46,7 @@ where
         let mut span = self.build_with_context(span, parent);
         if span.is_recording() {
             if let Some(late) = late {
-                // Only while the thread is ending there is none to be had.
+                // The list is only missing while the thread ends.
                 let kept = LATE_ATTRIBUTES.try_with(Cell::take);
                 let mut attributes = kept.unwrap_or_default();
                 late(&mut attributes);
@@ -55,7 +55,7 @@ where
             }
             (parent.with_span(span), true)
         } else {
-            // All that is left of it, without the box that a span is kept in.
+            // Its ids are all that is left of it; they need no allocation.
             let span = span.span_context().clone();
             (parent.with_remote_span_context(span), false)
         }

@@ -23,7 +23,7 @@ pub(crate) trait Work {
     fn dropped(&mut self);
 }
 
-/// Work of which nobody wants to know the end.
+/// Work whose end is not recorded.
 impl Work for Context {
     fn context(&self) -> Option<&Context> {
         Some(self)

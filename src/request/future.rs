@@ -187,8 +187,8 @@ mod blocking {
                     Ok(outcome) => outcome,
                     Err(error) => match error.try_into_panic() {
                         Ok(payload) => Err(payload),
-                        // The runtime is shutting down and did not take the work; whoever awaits
-                        // it there is about to be dropped too.
+                        // The runtime is shutting down and did not take the work; the awaiting task
+                        // is about to be dropped too.
                         Err(_) => return Poll::Pending,
                     },
                 },

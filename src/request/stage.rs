@@ -115,8 +115,8 @@ impl Stage {
     }
 
     /// Runs a fallible closure as this stage on tokio's blocking pool: the stage ends with the
-    /// closure, even if nobody waits for it any more, and an `Err` is recorded. The stage's
-    /// context is current in the closure. A panic goes on in whoever awaits the result.
+    /// closure, even when the returned future was dropped, and an `Err` is recorded. The stage's
+    /// context is current in the closure. A panic continues where the result is awaited.
     ///
     /// Work that is still waiting for a thread when the returned future is dropped is not done.
     /// Outside a tokio runtime the closure runs at once, on the calling thread.

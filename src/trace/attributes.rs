@@ -1,4 +1,4 @@
-//! What is known of a request when it comes (semconv http-spans, HTTP server).
+//! The attributes that are known when a request arrives (semconv http-spans, HTTP server).
 
 use std::borrow::Cow;
 
@@ -15,18 +15,18 @@ use crate::{
     semconv::{OTHER, int, protocol_version, scheme},
 };
 
-/// A request as it comes: all that its span can say of it.
+/// An arriving request, seen as the source of its span's attributes.
 pub(super) struct Incoming<'a, B> {
     request: &'a Request<B>,
     headers: CommonHeaders<'a>,
-    /// `None` until they are wanted: only a proxy's word on the scheme is wanted of each request.
+    /// Read early only behind trusted proxies, whose headers decide the scheme.
     addresses: Option<Addresses<'a>>,
     pub(super) facts: Facts,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     pub(super) call: Option<Call>,
 }
 
-/// What the headers say that most requests have, found in one look at each.
+/// The headers that most requests have, found in one pass.
 #[derive(Debug, Default)]
 pub(super) struct CommonHeaders<'a> {
     host: Option<&'a HeaderValue>,
@@ -96,7 +96,7 @@ impl<'a, B> Incoming<'a, B> {
         }
     }
 
-    /// The attributes of the root span that samplers may want to see.
+    /// The attributes that samplers may look at (semconv http-spans: provided at span creation).
     pub(super) fn add_attributes(&self, config: &Config, attributes: &mut Vec<KeyValue>) {
         match &self.call {
             Some(call) => call.add_attributes(attributes),

@@ -27,21 +27,20 @@ use crate::{
 
 /// Owns the root span and the measurements of one request.
 ///
-/// It travels from the service's `call` through the response future into the response body and
-/// ends the span exactly once: when one of them says how the request went, or else when it is
-/// dropped, which means that whoever drove the request lost interest: it was cancelled.
+/// It travels from the service's `call` through the response future into the response body and ends
+/// the span exactly once: when one of them reports the outcome, or when it is dropped, which means that
+/// the request was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
     state: Arc<RequestState<Root>>,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
     response_body_size: u64,
-    /// How many bytes the consumer of the body will ask for at the most; `u64::MAX` if that is not
-    /// known.
+    /// The bytes that the consumer of the body asks for at most; `u64::MAX` when that is unknown.
     announced: u64,
-    /// The response's, once it is there.
+    /// `None` until the response is there.
     status: Option<StatusCode>,
-    /// Whether the request's context makes a difference to what is called in it.
+    /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
     finished: bool,
 }
@@ -63,7 +62,7 @@ impl Layer for Root {
 enum Outcome {
     Completed,
     Failed(ErrorReport),
-    /// In this phase.
+    /// In the phase of that name.
     Cancelled(&'static str),
 }
 
@@ -87,7 +86,7 @@ impl Finish {
         }
     }
 
-    /// What is to be current while the request is worked on.
+    /// The context that is current while the request is worked on.
     pub(super) fn context(&self) -> Option<&Context> {
         self.has_context.then_some(&self.state.context)
     }
@@ -96,7 +95,7 @@ impl Finish {
         &self.state.layer.config
     }
 
-    /// The response is there, its body is still to come.
+    /// The head of the response is there; its body follows.
     pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
         if let Some(recorded) = &self.config().response_headers
             && self.state.is_recording
@@ -179,21 +178,21 @@ impl Finish {
         self.finish(Outcome::Failed(report));
     }
 
-    /// Called before an unfinished future or body is dropped: what it holds is told that its
-    /// request is over, and the phase is the one that it was in.
+    /// The future or body is dropped next. The stages that it holds are told first that their request is
+    /// over, so that the phase is the one it was in.
     pub(super) fn dropped(&mut self) {
         if !self.is_complete() {
             self.interrupt(Interruption::Cancelled);
         }
     }
 
-    /// Whether a body that is dropped now was read to its end.
+    /// Whether the body has been read to its end.
     fn is_complete(&self) -> bool {
-        // A consumer need not poll again when the announced length is out (hyper does not).
+        // The consumer may not poll again when the announced length is out (hyper does not).
         self.finished || self.response_body_size >= self.announced
     }
 
-    /// Gives the phase in which the request was interrupted first.
+    /// Returns the phase in which the request was interrupted first.
     fn interrupt(&self, interruption: Interruption) -> &'static str {
         let outside_stages = if self.status.is_some() {
             "response_body"
@@ -284,7 +283,7 @@ impl Finish {
         let code = match outcome {
             Outcome::Completed => Some(call.code().unwrap_or(GrpcCode::Unknown)),
             Outcome::Cancelled(_) => Some(call.code().unwrap_or(GrpcCode::Cancelled)),
-            // The connection breaks off; the service has sent no status.
+            // The connection breaks off, and no status was sent.
             Outcome::Failed(_) => call.code(),
         };
         let error_type = match (outcome, code) {
@@ -358,7 +357,7 @@ impl Finish {
             ending
                 .attributes
                 .push(KeyValue::new(ERROR_TYPE, error_type));
-            // Semconv http-spans, Status: no description when the status code says it already.
+            // Semconv http-spans, Status: no description when the status code explains the error.
             span.set_status(Status::error(match outcome {
                 Outcome::Failed(report) => report.message.to_string(),
                 _ => String::new(),
@@ -378,12 +377,12 @@ impl Finish {
     }
 }
 
-/// What the span learns at its end, in the terms of the request's protocol.
+/// What is added to the span at its end, in the terms of the request's protocol.
 #[derive(Default)]
 struct Ending {
     attributes: ArrayVec<KeyValue, 8>,
     error_type: Option<StringValue>,
-    /// The span's name, if more is known than at the start.
+    /// The new name, when more is known than at the start.
     span_name: Option<Cow<'static, str>>,
 }
 

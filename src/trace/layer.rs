@@ -42,8 +42,8 @@ pub struct ImageTraceLayer {
 }
 
 impl ImageTraceLayer {
-    /// A layer on the OpenTelemetry globals: the tracer and meter providers that are set at this
-    /// moment, and the propagator that is set when a request comes.
+    /// A layer on the OpenTelemetry globals: the tracer and meter providers that are set now, and the
+    /// propagator that is set when a request arrives.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
@@ -54,7 +54,7 @@ impl ImageTraceLayer {
         ImageTraceLayerBuilder::default()
     }
 
-    /// A layer that does nothing and costs next to nothing.
+    /// A layer that does nothing, at almost no cost.
     #[must_use]
     pub fn disabled() -> Self {
         Self { config: None }
@@ -75,7 +75,8 @@ impl<S> Layer<S> for ImageTraceLayer {
     }
 }
 
-/// Builds an [`ImageTraceLayer`]; what is not given comes from the OpenTelemetry globals.
+/// Builds an [`ImageTraceLayer`]. Providers and propagators that are not given are the OpenTelemetry
+/// globals.
 #[derive(Default)]
 #[must_use]
 pub struct ImageTraceLayerBuilder {
@@ -156,8 +157,8 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// Whether requests are measured once more under imgproxy's names, for dashboards made for
-    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
+    /// Whether requests are measured a second time under imgproxy's names, for dashboards made for
+    /// imgproxy: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
     pub fn imgproxy_metrics(mut self, enabled: bool) -> Self {
         self.imgproxy_metrics = enabled;
         self
@@ -175,7 +176,7 @@ impl ImageTraceLayerBuilder {
     }
 
     /// Whether [`Stage::inject`](crate::Stage::inject) writes into outgoing requests; `false` by
-    /// default, so that trace ids and baggage don't leak to origins that have no business with them.
+    /// default, so that trace ids and baggage don't leak to foreign origins.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate_external = propagate;
         self
@@ -212,18 +213,18 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// What the caller's context, its baggage included, is worth, request by request;
-    /// [`Trust::Parent`] by default.
+    /// How far each request's propagated context, baggage included, is trusted; [`Trust::Parent`] by
+    /// default.
     pub fn trust(mut self, trust: impl Fn(&Parts) -> Trust + Send + Sync + 'static) -> Self {
         self.trust = Some(TrustRule::Closure(Box::new(trust)));
         self
     }
 
-    /// [`Trust::Parent`] for callers in `networks`, and `others` for the rest, those of unknown
-    /// address among them. In place of [`trust`](Self::trust).
+    /// [`Trust::Parent`] for callers in `networks`, and `others` for all other callers, unknown
+    /// addresses included. Replaces [`trust`](Self::trust).
     ///
-    /// The address is that of the connection ([`peer_address`](Self::peer_address)), which nobody
-    /// can forge; headers have no say in it.
+    /// The address is that of the connection ([`peer_address`](Self::peer_address)), which cannot be
+    /// forged; headers are not read.
     ///
     /// ```
     /// use tower_image_trace::{ImageTraceLayer, Trust};
@@ -242,13 +243,13 @@ impl ImageTraceLayerBuilder {
     /// of them, `Forwarded` (RFC 7239), or else `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`,
     /// say who the client is (`client.address`), and what it asked for (`url.scheme`,
     /// `server.address`, `server.port`). The client is the right-most hop that is not one of
-    /// these proxies. Without this the headers are not read: any client can write them.
+    /// these proxies. Without this setting the headers are not read, because any client can write them.
     pub fn trusted_proxies(mut self, proxies: Networks) -> Self {
         self.addresses.proxies = Some(proxies);
         self
     }
 
-    /// Where the server keeps the address of the connection's other end. By default that is a
+    /// Finds the address of the connection's other end. By default that is a
     /// [`PeerAddr`](super::PeerAddr) or a [`SocketAddr`] in the request's extensions, and with
     /// feature `axum` its `ConnectInfo<SocketAddr>`. For tonic:
     ///
@@ -268,8 +269,8 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// The query keys whose values are redacted, case-sensitive, wherever a URL is recorded; in
-    /// place of those that semconv lists (registry, `url.query`): `X-Amz-Signature`,
+    /// The query keys whose values are redacted, case-sensitive, wherever a URL is recorded. They
+    /// replace the keys that semconv lists (registry, `url.query`): `X-Amz-Signature`,
     /// `X-Amz-Credential`, `X-Amz-Security-Token`, `sig`, `X-Goog-Signature`.
     pub fn sensitive_query_keys(
         mut self,
@@ -279,56 +280,56 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// What is recorded of the URLs of sources: in stages, in error messages, and in paths and
-    /// queries that have a source in them (plain, percent-encoded or in URL-safe base64).
+    /// How much is recorded of source URLs: in stages, in error messages, and in paths and queries that
+    /// contain a source (plain, percent-encoded or in URL-safe base64).
     pub fn source_urls(mut self, source_urls: SourceUrls) -> Self {
         self.redaction.source_urls = source_urls;
         self
     }
 
-    /// The request headers that are recorded, as `http.request.header.<name>`, and of gRPC calls
+    /// The request headers to record, as `http.request.header.<name>`, and of gRPC calls
     /// as `rpc.request.metadata.<name>`; none by default. URLs in them are redacted.
     pub fn request_headers(mut self, names: HeaderAllowList) -> Self {
         self.request_headers = names;
         self
     }
 
-    /// The response headers that are recorded, as `http.response.header.<name>`, and of gRPC
+    /// The response headers to record, as `http.response.header.<name>`, and of gRPC
     /// calls as `rpc.response.metadata.<name>`; none by default. URLs in them are redacted.
     pub fn response_headers(mut self, names: HeaderAllowList) -> Self {
         self.response_headers = names;
         self
     }
 
-    /// Whether responses tell the ids of their span in a `traceresponse` header (W3C Trace Context
+    /// Whether responses have a `traceresponse` header with the ids of their span (W3C Trace Context
     /// level 2, draft); `false` by default.
     pub fn trace_response(mut self, add: bool) -> Self {
         self.trace_response = add;
         self
     }
 
-    /// Whether responses tell how long the stages took that were done when the response began, in
-    /// a `Server-Timing` header, which browsers show in their developer tools (across origins only
-    /// with `Timing-Allow-Origin`); `false` by default.
+    /// Whether responses have a `Server-Timing` header with the durations of the stages that ended
+    /// before the response began; `false` by default. Browsers show it in their developer tools (across
+    /// origins only with `Timing-Allow-Origin`).
     pub fn server_timing(mut self, add: bool) -> Self {
         self.server_timing = add;
         self
     }
 
-    /// The methods that are recorded by name, case-sensitive; all others become `_OTHER`. In place
-    /// of `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS` (comma-separated), and without that of the
-    /// methods of RFC 9110, PATCH and QUERY.
+    /// The methods that are recorded by name, case-sensitive; all others become `_OTHER`. By default
+    /// those of `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS` (comma-separated), or else the methods of RFC
+    /// 9110, PATCH and QUERY.
     pub fn known_methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.known_methods = Some(methods.into_iter().collect());
         self
     }
 
-    /// The gRPC methods that the service has, as `package.Service/Method`; calls of others are
-    /// recorded as method `_OTHER` (semconv registry, `rpc.method`).
+    /// The gRPC methods of the service, as `package.Service/Method`. Calls of other methods are recorded
+    /// as `_OTHER` (semconv registry, `rpc.method`).
     ///
-    /// Without this a method becomes known when a handler has answered a call of it. Until then,
-    /// and whenever a client invents one, it is `_OTHER`, with the claimed name in
-    /// `rpc.method_original` on the span.
+    /// Without this setting a method becomes known when a handler has answered a call of it. Until then
+    /// it is `_OTHER`, as invented methods are, with the claimed name in `rpc.method_original` on the
+    /// span.
     pub fn rpc_methods(mut self, methods: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.rpc_methods = Some(Methods::listed(methods));
         self
@@ -336,14 +337,14 @@ impl ImageTraceLayerBuilder {
 
     /// Records errors of type `E`, from the inner service or a response body, with their sources.
     ///
-    /// Boxed errors and `std::io::Error` are recorded so without this. Of other types only the
-    /// text is, because a tower service may fail with what is no [`Error`] at all.
+    /// Boxed errors and `std::io::Error` need no such call. Of all other types only the text is
+    /// recorded, because the error of a tower service need not be an [`Error`].
     pub fn record_errors_as<E: Error + 'static>(mut self) -> Self {
         self.error_views.push(view_as::<E>);
         self
     }
 
-    /// The layer.
+    /// Builds the layer.
     #[must_use]
     pub fn build(self) -> ImageTraceLayer {
         if self.disabled {

@@ -1,4 +1,4 @@
-//! gRPC calls (semconv rpc-spans, rpc-metrics and what gRPC makes of them).
+//! gRPC calls (semconv rpc-spans, rpc-metrics and grpc).
 
 use std::{
     borrow::Cow,
@@ -17,14 +17,15 @@ use crate::{
 
 const STATUS: &str = "grpc-status";
 
-/// More methods than any server has, so that none is missing, and few enough for one series each.
+/// More methods than any server has, and few enough for one series each.
 const MOST_METHODS: usize = 512;
 
-/// The methods that the server has. A client can invent others, which must not become series.
+/// The methods of the server. A client can invent others, which must not become series.
 #[derive(Debug)]
 pub(super) struct Methods {
     known: RwLock<HashSet<Arc<str>>>,
-    /// Whether a method becomes known when a handler answers it, because nobody listed them.
+    /// Whether a method becomes known when a handler answers a call of it; `false` when the methods
+    /// were listed.
     learned: bool,
 }
 
@@ -74,7 +75,7 @@ pub(super) struct Call {
     method: Method,
     code: Option<GrpcCode>,
     answered: bool,
-    /// The answer is a handler's, so the server has the method.
+    /// A handler has answered, so the server has the method.
     handled: bool,
     /// gRPC-Web writes the trailers into the body.
     web: bool,
@@ -83,13 +84,13 @@ pub(super) struct Call {
 #[derive(Debug)]
 enum Method {
     Known(Arc<str>),
-    /// What the client wrote. Not yet answered by anyone.
+    /// The client's word, not confirmed by an answer.
     Claimed(Box<str>),
 }
 
 impl Call {
-    /// The call that a request is, if its content type says that it is one (gRPC over HTTP/2:
-    /// Requests, which all are POST; gRPC-Web).
+    /// The gRPC call in a request: a POST with a content type of gRPC or gRPC-Web (gRPC over HTTP/2:
+    /// Requests).
     pub(super) fn of<B>(methods: &Methods, request: &Request<B>) -> Option<Self> {
         if request.method() != http::Method::POST {
             return None;
@@ -121,7 +122,7 @@ impl Call {
         }
     }
 
-    /// What is known of the call when it comes.
+    /// The attributes that are known when the call arrives.
     pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
         add(attributes, || KeyValue::new("rpc.system.name", "grpc"));
         if let Method::Known(method) = &self.method {
@@ -135,8 +136,8 @@ impl Call {
         self.answered = true;
         if content_type(headers).is_some() && response.status() == StatusCode::OK {
             self.code = code(headers);
-            // A stream of messages begins, or a head that is the whole answer carries a code that
-            // routers and middleware don't answer with.
+            // Either messages follow, or the head is the whole answer, with a code that routers and
+            // middleware don't use.
             self.handled = self.code.is_none_or(is_of_a_handler);
         } else {
             self.code = Some(code(headers).unwrap_or_else(|| GrpcCode::of_http(response.status())));
@@ -155,7 +156,7 @@ impl Call {
         }
         let decoded;
         let chunk = match chunk.first() {
-            // `gA` is how base64 (content type `-web-text`) writes that first byte.
+            // Base64 (content type `-web-text`) writes that first byte as `gA`.
             Some(b'g') => {
                 decoded = redact::base64(chunk.iter().copied());
                 decoded.as_deref().unwrap_or_default()
@@ -175,10 +176,10 @@ impl Call {
         }
     }
 
-    /// The call is over: what it was called.
+    /// Ends the call and says which method it was.
     ///
-    /// `worked` says whether a handler began to work on it. Plain HTTP services have handlers for
-    /// any path, so that alone does not make it a method.
+    /// `worked`: a handler has begun a stage. That alone proves no method, because plain HTTP services
+    /// have handlers for any path.
     pub(super) fn end(self, methods: &Methods, worked: bool) -> Named {
         let claimed = match self.method {
             Method::Known(method) => return Named::AtStart(method),
@@ -201,14 +202,14 @@ impl Call {
     }
 }
 
-/// What a call turned out to be a call of.
+/// The method that a call turned out to be of.
 #[derive(Debug)]
 pub(super) enum Named {
     AtStart(Arc<str>),
     Learned(Arc<str>),
-    /// A handler was working on it when the client left: a method, but not proven to be one.
+    /// A handler was working on the call when the client left. The method is likely, not proven.
     Reached(Box<str>),
-    /// No method of the server's, as far as is known.
+    /// Not a known method of the server.
     Other(Box<str>),
 }
 
@@ -223,7 +224,7 @@ impl Named {
     }
 }
 
-/// `package.Service/Method`, of names as Protocol Buffers has them.
+/// `package.Service/Method`, with names as Protocol Buffers allows them.
 fn is_method(name: &str) -> bool {
     let letters = |part: &str, more: &[u8]| {
         !part.is_empty()
@@ -235,7 +236,7 @@ fn is_method(name: &str) -> bool {
         .is_some_and(|(service, method)| letters(service, b"_.") && letters(method, b"_"))
 }
 
-/// What follows `application/grpc` in the content type, without message format and parameters.
+/// The rest of the content type after `application/grpc`, without message format and parameters.
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let (prefix, rest) = value.split_at_checked("application/grpc".len())?;

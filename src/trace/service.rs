@@ -26,8 +26,8 @@ use crate::{
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
-/// Room for those of a request and of its end, in a block of memory (glibc: up to 1 KiB) that
-/// threads keep for themselves.
+/// Room for the attributes of a request and of its end. At this size allocators serve the list from a
+/// cache of the thread (glibc: up to 1 KiB).
 const ROOT_ATTRIBUTES: usize = 18;
 
 /// The service of [`ImageTraceLayer`](super::ImageTraceLayer).
@@ -104,8 +104,8 @@ where
 }
 
 impl Config {
-    /// Opens the root span and puts the handle into the request; there is nothing to be active for
-    /// a request that is skipped and that no caller sent a context with.
+    /// Opens the root span and puts the handle into the request. Returns `None` for a request that is
+    /// not recorded and came without a context.
     fn begin<B>(
         self: &Arc<Self>,
         record: Record,
@@ -152,7 +152,7 @@ impl Config {
         Some(Active::Traced(Finish::new(state, call, has_context)))
     }
 
-    /// A context with the root span in it, and whether that records.
+    /// Returns a context with the root span in it, and whether that span records.
     fn start<B>(
         &self,
         mut span: SpanBuilder,
@@ -177,7 +177,7 @@ impl Config {
         }
     }
 
-    /// Asks the filter and the trust rule, where there are any.
+    /// Asks the filter and the trust rule.
     fn decide(&self, parts: &Parts) -> (Record, Trust) {
         let filter = self.filter.as_ref();
         let record = filter.map_or(Record::All, |filter| filter(parts));
@@ -214,15 +214,15 @@ impl Config {
     }
 }
 
-/// Whether a context would make a difference to what is called in it.
+/// Whether a context carries anything for the code that runs in it.
 fn carries_anything(context: &Context) -> bool {
     context.has_active_span()
         || !context.baggage().is_empty()
         || continued_trace_id(context).is_some()
 }
 
-/// For a trace that was begun without a sampling decision: the sampler would take a parent for a
-/// decision, so the caller's span is only linked to. The baggage stays.
+/// The context of a trace that came without a sampling decision. The sampler would take a parent for
+/// the decision, so the caller's span becomes a link. The baggage stays.
 fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
     let caller = undecided.span().span_context().clone();
     if !caller.is_valid() {

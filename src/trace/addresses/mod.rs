@@ -1,4 +1,4 @@
-//! Who asks, and what for: the addresses of a request (semconv http-spans, general/attributes).
+//! The addresses of a request: client, peer and server (semconv http-spans, general/attributes).
 
 mod forwarded;
 mod networks;
@@ -22,12 +22,12 @@ use crate::{
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
 
-/// Where a layer finds the addresses.
+/// Where a layer finds the addresses of a request.
 #[derive(Default)]
 pub(super) struct AddressRules {
-    /// In place of the extensions that are known here.
+    /// Replaces the lookup in the extensions that [`PeerAddr::of`] knows.
     pub(super) peer: Option<Box<FindPeer>>,
-    /// The proxies whose word on the client is taken; nobody's without them.
+    /// The proxies whose forwarding headers are read; `None`: no such header is read.
     pub(super) proxies: Option<Networks>,
 }
 
