@@ -39,7 +39,6 @@ where
     type Output = Result<Response<DownloadBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let polled = self.project().inner.poll_response(cx);
-        polled.map_ok(|response| response.map(DownloadBody::new))
+        self.project().inner.poll_response(cx, DownloadBody::new)
     }
 }

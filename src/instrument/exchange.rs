@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context as TaskContext, Poll},
+    task::{Context as TaskContext, Poll, ready},
 };
 
 use bytes::Buf;
@@ -34,24 +34,37 @@ where
     B: Body,
     E: fmt::Display + 'static,
 {
-    /// Polls for the response, whose body goes on with the work.
-    pub(crate) fn poll_response(
+    /// Polls for the response; its body, made by `new_body`, goes on with the work.
+    pub(crate) fn poll_response<N>(
         self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
-    ) -> Poll<Result<Response<Guarded<B, W>>, E>> {
-        let polled = self.poll_then(cx, |exchange, result| match result {
+        new_body: impl FnOnce(Guarded<B, W>) -> N,
+    ) -> Poll<Result<Response<N>, E>> {
+        let mut this = self.project();
+        // To poll a finished future is a mistake of the caller's; it never becomes ready again.
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let Some(exchange) = this.work else {
+            let body = |body| new_body(Guarded::new(body, None));
+            return inner.poll(cx).map_ok(|response| response.map(body));
+        };
+
+        let _current = attach(exchange);
+        let mut result = ready!(watch(exchange, || inner.poll(cx)));
+        match &mut result {
             Ok(response) => exchange.head(response),
             Err(error) => exchange.failed(error),
-        });
-        polled.map(|(result, exchange)| {
-            result.map(|response| {
-                response.map(|body| {
-                    // No consumer polls a body that says it is at its end.
-                    let exchange = exchange.filter(|_| !body.is_end_stream());
-                    Guarded::new(body, exchange)
-                })
+        }
+        this.inner.set(None);
+        let exchange = this.work.take();
+        Poll::Ready(result.map(|response| {
+            response.map(|body| {
+                // No consumer polls a body that says it is at its end.
+                let exchange = exchange.filter(|_| !body.is_end_stream());
+                new_body(Guarded::new(body, exchange))
             })
-        })
+        }))
     }
 }
 

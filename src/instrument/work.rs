@@ -89,19 +89,19 @@ impl<F: Future, W: Work> Guarded<F, W> {
         self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
         finish: impl FnOnce(&mut W, &mut F::Output),
-    ) -> Poll<(F::Output, Option<W>)> {
+    ) -> Poll<F::Output> {
         let mut this = self.project();
         // To poll a finished future is a mistake of the caller's; it never becomes ready again.
         let Some(inner) = this.inner.as_mut().as_pin_mut() else {
             return Poll::Pending;
         };
         let Some(work) = this.work else {
-            return inner.poll(cx).map(|output| (output, None));
+            return inner.poll(cx);
         };
         let _current = attach(work);
         let mut output = ready!(watch(work, || inner.poll(cx)));
         finish(work, &mut output);
         this.inner.set(None);
-        Poll::Ready((output, this.work.take()))
+        Poll::Ready(output)
     }
 }

@@ -85,8 +85,7 @@ impl<F: Future> Future for Attached<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let polled = self.project().future.poll_then(cx, |_, _| {});
-        polled.map(|(output, _)| output)
+        self.project().future.poll_then(cx, |_, _| {})
     }
 }
 
@@ -119,8 +118,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let future = self.project().future;
-        let polled = future.poll_then(cx, |stage, result| stage.finish(result));
-        polled.map(|(result, _)| result)
+        future.poll_then(cx, |stage, result| stage.finish(result))
     }
 }
 
