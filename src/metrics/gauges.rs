@@ -171,7 +171,7 @@ impl Gauges {
     }
 
     /// A count that never falls.
-    #[cfg(feature = "telemetry")]
+    #[cfg(feature = "_export")]
     pub(crate) fn counter(
         &self,
         name: Name,
@@ -188,7 +188,7 @@ impl Gauges {
     }
 
     /// A value that could be added up over processes.
-    #[cfg(any(feature = "telemetry", all(feature = "process", target_os = "linux")))]
+    #[cfg(any(feature = "_export", all(feature = "process", target_os = "linux")))]
     pub(crate) fn up_down_counter(
         &self,
         name: Name,
