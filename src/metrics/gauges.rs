@@ -152,7 +152,7 @@ impl Gauges {
     }
 
     /// A count that never falls.
-    #[cfg(feature = "telemetry")]
+    #[cfg(feature = "_export")]
     pub(crate) fn counter(
         &self,
         metric: Metric,
@@ -169,7 +169,7 @@ impl Gauges {
     }
 
     /// A value that can be added up over processes.
-    #[cfg(any(feature = "telemetry", all(feature = "process", target_os = "linux")))]
+    #[cfg(any(feature = "_export", all(feature = "process", target_os = "linux")))]
     pub(crate) fn up_down_counter(
         &self,
         metric: Metric,

@@ -1,19 +1,19 @@
-use std::future::Future;
-use std::io;
-use std::sync::mpsc;
-use std::thread::JoinHandle;
-use std::time::Duration;
+//! The thread where all connections to collectors live.
+
+use std::{future::Future, io, sync::mpsc, thread::JoinHandle, time::Duration};
 
 use opentelemetry::Context;
-use tokio::runtime::{Builder, Handle};
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::oneshot,
+};
 
-/// A thread with a runtime of its own, where all connections to collectors live.
+/// A thread with its own runtime.
 ///
 /// Exporting on the service's runtime would end with that runtime, before the last spans are out,
 /// and waiting for it there would hang a runtime of one thread.
 #[derive(Debug)]
-pub(super) struct IoThread {
+pub(crate) struct IoThread {
     runtime: Handle,
     stop: oneshot::Sender<()>,
     ended: mpsc::Receiver<()>,
@@ -21,7 +21,7 @@ pub(super) struct IoThread {
 }
 
 impl IoThread {
-    pub(super) fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
@@ -29,10 +29,10 @@ impl IoThread {
         let thread = std::thread::Builder::new()
             .name("image-trace-io".to_owned())
             .spawn(move || {
-                // what the export itself logs must not be exported
+                // What the export itself logs must not be exported.
                 let _suppressed = Context::enter_telemetry_suppressed_scope();
                 let _ = runtime.block_on(stopped);
-                // a name lookup that hangs on the blocking pool must not hold up the end
+                // A name lookup that hangs on the blocking pool must not hold up the end.
                 runtime.shutdown_timeout(Duration::from_millis(50));
                 drop(end);
             })?;
@@ -44,13 +44,13 @@ impl IoThread {
         })
     }
 
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
     }
 
     /// Ends the thread; what its tasks have not done by then is not done.
     ///
-    /// It is left behind if it does not end within `timeout`.
+    /// A thread that does not end within `timeout` is left behind.
     pub(super) fn stop(self, timeout: Duration) {
         let _ = self.stop.send(());
         if self.ended.recv_timeout(timeout) == Err(mpsc::RecvTimeoutError::Disconnected) {

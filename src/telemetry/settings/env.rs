@@ -1,20 +1,22 @@
-//! Environment variables as plain data, and the collected mistakes in them.
+//! Environment variables as plain data, and the mistakes collected from them.
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use super::error::SettingError;
+use crate::telemetry::error::SettingError;
 
-/// The variables a [`Settings`](super::Settings) is made from; not `Debug`, some are secret.
+/// The prefix of imgproxy's own variables.
+pub(crate) const PREFIX: &str = "IMGPROXY_";
+
+/// The variables that [`Settings`](super::Settings) are made from; not `Debug`, some are secret.
 #[derive(Clone, Default)]
-pub(super) struct Variables {
+pub(crate) struct Variables {
     values: HashMap<String, String>,
     prefix: String,
     errors: Vec<SettingError>,
 }
 
 impl Variables {
-    pub(super) fn new(
+    pub(crate) fn new(
         prefix: &str,
         vars: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Self {
@@ -28,8 +30,8 @@ impl Variables {
         }
     }
 
-    pub(super) fn from_process(prefix: &str) -> Self {
-        // a value that is not UTF-8 must not be a panic; it is reported by whoever parses it
+    pub(crate) fn from_process(prefix: &str) -> Self {
+        // A value that is not UTF-8 must not cause a panic; whoever parses it reports it.
         let vars = std::env::vars_os().map(|(name, value)| {
             (
                 name.to_string_lossy().into_owned(),
@@ -39,12 +41,13 @@ impl Variables {
         Self::new(prefix, vars)
     }
 
-    /// The full name of one of the crate's own variables: `ENDPOINT` is `IMGPROXY_OPEN_TELEMETRY_ENDPOINT`.
+    /// The full name of one of the crate's own variables: `ENDPOINT` is
+    /// `IMGPROXY_OPEN_TELEMETRY_ENDPOINT`.
     pub(super) fn own(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
-    /// The value of a variable; one that is empty or blank counts as unset.
+    /// The value of a variable; an empty or blank one counts as unset.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.values
             .get(name)
@@ -122,7 +125,7 @@ impl Variables {
     }
 }
 
-// nothing in the table needs more than a year of milliseconds, and `Instant + Duration` must not overflow
+/// A number from 1 to a year of milliseconds, so that `Instant + Duration` cannot overflow.
 fn positive(value: &str) -> Option<u64> {
     value
         .parse()

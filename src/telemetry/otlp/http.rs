@@ -1,11 +1,15 @@
 //! OTLP over HTTP with protobuf.
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Uri};
+use http::{
+    HeaderMap, HeaderValue, Uri,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 
-use super::client::Client;
-use super::encode::Encoded;
-use super::transport::{Accepted, Failure, accepted};
+use super::{
+    answer::{Accepted, Failure},
+    client::Client,
+    encode::Encoded,
+};
 
 pub(super) async fn send(
     client: &mut Client,
@@ -24,5 +28,5 @@ pub(super) async fn send(
     if !answer.status.is_success() {
         return Err(answer.failure());
     }
-    Ok(accepted(&answer.body))
+    Ok(Accepted::read(&answer.body))
 }

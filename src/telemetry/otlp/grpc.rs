@@ -4,17 +4,20 @@
 
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::{BufMut, Bytes, BytesMut};
-use http::header::{CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
+    header::{CONTENT_TYPE, TE},
+};
 use percent_encoding::percent_decode;
 use prost::Message;
 
-use super::client::Client;
-use super::encode::Encoded;
-use super::transport::{Accepted, Failure, Retry, accepted};
+use super::{
+    answer::{Accepted, Failure, Retry},
+    client::Client,
+    encode::Encoded,
+};
 use crate::semconv::GrpcCode;
 
 pub(super) async fn send(
@@ -34,16 +37,16 @@ pub(super) async fn send(
         headers.insert(HeaderName::from_static("grpc-timeout"), value);
     }
     let answer = client.post(uri, headers, frame(request)).await?;
-    // a proxy in front of the collector answers in plain HTTP
+    // A proxy in front of the collector answers in plain HTTP.
     if answer.status != StatusCode::OK {
         return Err(answer.failure());
     }
-    // an answer without a message has its status in the head
+    // An answer without a message has its status in the head.
     let status = answer.trailers.as_ref().and_then(Status::from_headers);
     match status.or_else(|| Status::from_headers(&answer.headers)) {
         Some(status) if status.code == GrpcCode::Ok => {
             let message = answer.body.get(5..).unwrap_or_default();
-            Ok(accepted(message))
+            Ok(Accepted::read(message))
         }
         Some(status) => Err(status.into_failure()),
         None => Err(Failure {
@@ -53,11 +56,11 @@ pub(super) async fn send(
     }
 }
 
-/// Length-prefixed-message: a flag for compression, four bytes of length, the message.
+/// Length-Prefixed-Message: a flag for compression, four bytes of length, the message.
 fn frame(Encoded { body, gzip }: &Encoded) -> Bytes {
     let mut framed = BytesMut::with_capacity(5 + body.len());
     framed.put_u8((*gzip).into());
-    // a request has the size of a batch, far below 4 GiB
+    // A request has the size of a batch, far below 4 GiB.
     framed.put_u32(body.len().try_into().unwrap_or(u32::MAX));
     framed.extend_from_slice(body);
     framed.freeze()
@@ -66,7 +69,7 @@ fn frame(Encoded { body, gzip }: &Encoded) -> Bytes {
 struct Status {
     code: GrpcCode,
     message: String,
-    /// How long to wait, when the details say so (`google.rpc.RetryInfo`).
+    /// How long to wait, when the details (`google.rpc.RetryInfo`) say so.
     retry_after: Option<Duration>,
 }
 
@@ -87,8 +90,6 @@ impl Status {
         })
     }
 
-    /// Which codes are worth another attempt is OTLP's rule, not gRPC's:
-    /// <https://opentelemetry.io/docs/specs/otlp/#failures>
     fn into_failure(self) -> Failure {
         let name = self.code.as_str();
         let retry = match self.retry_after {
@@ -104,7 +105,7 @@ impl Status {
     }
 }
 
-/// `google.rpc.Status`, as far as it is needed.
+/// The part of `google.rpc.Status` that is read here.
 #[derive(Clone, PartialEq, Message)]
 struct RpcStatus {
     #[prost(message, repeated, tag = "3")]

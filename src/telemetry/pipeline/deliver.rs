@@ -1,40 +1,47 @@
 //! One signal's way from its queue to the collector: batch, encode, send, retry, give up.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::{
+    future::Future,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use super::item::{Item, UNSENT, count};
-use super::queue::Queue;
-use super::report::SignalReport;
-use super::transport::{Failure, Retry, Transport};
+use super::{
+    queue::{Item, Queue, UNSENT, count},
+    report::SignalReport,
+};
+use crate::telemetry::otlp::{Encoded, Failure, Retry, Transport};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-// short, so that a collector that is back is noticed before the queue is full
+/// Short, so that the return of a collector is noticed before the queue is full.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What makes the export requests of a signal.
+pub(crate) trait Encode<T>: Send + Sync + 'static {
+    /// The request for a batch.
+    fn encode(&self, batch: Vec<T>) -> impl Future<Output = Encoded> + Send;
+}
 
 /// Sends what comes into `queue`, for ever; runs on the I/O thread.
 ///
-/// A batch the collector could not take for now is retried for `export_timeout`. When that is over,
-/// everything else that has waited as long is given up with it: after a long outage the collector
-/// gets what is recent, not what is oldest.
-pub(super) async fn deliver<T: Item>(
+/// A batch that the collector could not take for now is retried for the queue's export timeout. When
+/// that is over, everything else that has waited as long is given up with it: after a long outage the
+/// collector gets what is recent, not what is oldest.
+pub(crate) async fn deliver<T: Item>(
     queue: Arc<Queue<T>>,
-    encoder: T::Encoder,
+    encoder: impl Encode<T>,
     mut transport: Transport,
-    report: Arc<SignalReport>,
 ) {
-    let window = queue.limits().export_timeout;
+    let window = queue.export_timeout();
+    let report = queue.report();
     let mut pause = FIRST_PAUSE;
     loop {
         let batch = queue.next().await;
         let taken = batch.len() as u64;
         let items = count(&batch);
-        let request = T::encode(&encoder, batch).await;
-        let in_flight = InFlight {
-            report: &report,
-            items,
-        };
+        let request = encoder.encode(batch).await;
+        let in_flight = InFlight { report, items };
         let started = Instant::now();
         loop {
             match transport.send(&request).await {
@@ -48,8 +55,7 @@ pub(super) async fn deliver<T: Item>(
                     let Some(wait) = pause_before_retry(&failure, &mut pause, left) else {
                         report.lost(items, &failure.message);
                         if failure.retry != Retry::Never {
-                            let old = queue.settle_older_than(window);
-                            report.lost(count(&old), &failure.message);
+                            queue.give_up_older_than(window, &failure.message);
                         }
                         break;
                     };
@@ -63,7 +69,7 @@ pub(super) async fn deliver<T: Item>(
     }
 }
 
-/// Counts a batch as lost when the I/O thread ends while it is being sent.
+/// Counts a batch as lost when the I/O thread ends while the batch is being sent.
 struct InFlight<'a> {
     report: &'a SignalReport,
     items: u64,
@@ -91,7 +97,7 @@ fn pause_before_retry(failure: &Failure, pause: &mut Duration, left: Duration) -
         Retry::Backoff => {
             let wait = *pause;
             *pause = (wait * 2).min(LONGEST_PAUSE);
-            // ±25 %, so that many instances do not all come back at the same moment
+            // ±25 %, so that many instances do not all come back at the same moment.
             wait.mul_f64(0.75 + random() / 2.0)
         }
     };
@@ -99,7 +105,6 @@ fn pause_before_retry(failure: &Failure, pause: &mut Duration, left: Duration) -
 }
 
 /// A number from 0 to 1 that need not be unpredictable.
-#[allow(clippy::cast_precision_loss)]
 fn random() -> f64 {
-    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
 }

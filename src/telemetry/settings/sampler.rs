@@ -1,15 +1,17 @@
-use std::fmt;
-use std::str::FromStr;
+//! Which traces are recorded.
+
+use std::{fmt, str::FromStr};
 
 use opentelemetry_sdk::trace::Sampler as SdkSampler;
 
-use super::error::SettingError;
+use crate::telemetry::error::SettingError;
 
 /// Which traces are recorded: the values of `OTEL_TRACES_SAMPLER`.
 ///
 /// [`Display`](fmt::Display) and [`FromStr`] use the specification's names; a ratio is given as
 /// `traceidratio=0.1` there, and as `OTEL_TRACES_SAMPLER_ARG` in the environment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub enum Sampler {
     /// Every trace, whatever the caller decided.
     AlwaysOn,
@@ -28,8 +30,8 @@ pub enum Sampler {
 
 pub(super) const NAMES: &str = "always_on, always_off, traceidratio, parentbased_always_on, \
      parentbased_always_off or parentbased_traceidratio";
-pub(super) const NO_XRAY: &str = "one of the samplers the process can decide alone; X-Ray's \
-     centralized sampling rules are not supported, use parentbased_traceidratio";
+pub(super) const NO_XRAY: &str = "a sampler that needs nothing from outside, such as \
+     parentbased_traceidratio; X-Ray's centralized sampling rules are not supported";
 
 impl Sampler {
     /// The sampler of that name; a ratio left out is 1, as the specification says.
@@ -97,7 +99,7 @@ impl FromStr for Sampler {
         parsed.ok_or_else(|| SettingError::Invalid {
             setting: "sampler".to_owned(),
             value: text.to_owned(),
-            expected: format!("{NAMES}, a ratio between 0 and 1 behind it like traceidratio=0.1"),
+            expected: format!("{NAMES}, with a ratio from 0 to 1 as in traceidratio=0.1"),
         })
     }
 }

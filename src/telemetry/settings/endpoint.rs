@@ -1,11 +1,13 @@
-//! From what people write as an endpoint to the one URL the exporter posts to.
+//! From what people write as an endpoint to the one URL that requests go to.
 
-use http::Uri;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{
+    Uri,
+    uri::{Authority, PathAndQuery, Scheme},
+};
 
-use super::settings::Protocol;
+use super::protocol::Protocol;
 
-/// What besides its own text decides about an endpoint.
+/// What decides about an endpoint besides its own text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) protocol: Protocol,
@@ -79,7 +81,7 @@ fn authority_with_port(text: &str, add_port: bool, grpc: bool) -> Result<Authori
     if host.is_empty() || !is_host(host) {
         return Err(expected.to_owned());
     }
-    // what follows the host must be nothing or a port: `Authority` also lets `host:` and `host:port` through
+    // Only a port may follow the host; `Authority` accepts `host:` and `host:port` too.
     match &text[host.len()..] {
         "" if add_port => {
             let port = if grpc { 4317 } else { 4318 };
@@ -128,6 +130,22 @@ fn path_of(path: &str, grpc: bool, append: Option<&str>) -> Result<PathAndQuery,
     };
     path.parse()
         .map_err(|_| "the path of the endpoint is not a valid URL path".to_owned())
+}
+
+/// An endpoint as it may be shown: without user, password and query.
+pub(super) fn without_secrets(endpoint: &str) -> String {
+    let (base, query) = match endpoint.split_once('?') {
+        Some((base, _)) => (base, "?…"),
+        None => (endpoint, ""),
+    };
+    match base.rsplit_once('@') {
+        Some((before, host)) => {
+            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
+            let separator = if scheme.is_empty() { "" } else { "://" };
+            format!("{scheme}{separator}…@{host}{query}")
+        }
+        None => format!("{base}{query}"),
+    }
 }
 
 #[cfg(test)]
@@ -201,7 +219,7 @@ mod tests {
         ("http://c:4318/v1/traces",  Grpc,  None,        false, TRACES, Err("has no path")),
         ("c:4317/v1/traces",         Grpc,  None,        false, None,   Err("has no path")),
         ("http://c:4318?key=1",      Http,  None,        false, TRACES, Err("per-signal")),
-        // what is no endpoint
+        // not an endpoint
         ("http://user:pw@c:4318",    Http,  None,        false, TRACES, Err("user name or password")),
         ("user@c:4317",              Grpc,  None,        false, TRACES, Err("user name or password")),
         ("grpc://collector:4317",    Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
