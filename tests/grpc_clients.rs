@@ -152,7 +152,7 @@ async fn a_refused_call_has_the_code_that_its_client_sees() {
     let stage = service.recorder.span("processing_image");
     stage.assert_error(
         &stage.get("error.type").unwrap(),
-        "a thumbnail is 1 to 4096 pixels wide, not 0",
+        "the width must be 1 to 4096 pixels, not 0",
     );
 }
 

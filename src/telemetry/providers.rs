@@ -24,8 +24,11 @@ use super::{
     signal::Signal,
 };
 use crate::{
-    DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer, metrics::Gauges,
-    propagation::Propagators, trace::ImageTraceLayerBuilder,
+    download::DownloadLayer,
+    in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    metrics::Gauges,
+    propagation::Propagators,
+    trace::{ImageTraceLayer, ImageTraceLayerBuilder},
 };
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
