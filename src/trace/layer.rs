@@ -17,9 +17,9 @@ use super::{
     rpc::Methods,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, scope, view_as},
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::{ActiveRequests, Gauges, HttpMetrics, RpcMetrics, StageMetrics},
-    redact::{Redaction, SourceUrls},
+    redact::SourceUrls,
     request::Recording,
     semconv::KnownMethods,
 };
@@ -92,7 +92,7 @@ pub struct ImageTraceLayerBuilder {
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
     addresses: AddressRules,
-    redaction: Redaction,
+    texts: TextRules,
     request_headers: HeaderAllowList,
     response_headers: HeaderAllowList,
     trace_response: bool,
@@ -276,14 +276,28 @@ impl ImageTraceLayerBuilder {
         mut self,
         keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
-        self.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
+        self.texts.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
         self
     }
 
     /// How much is recorded of source URLs: in stages, in error messages, and in paths and queries that
     /// contain a source (plain, percent-encoded or in URL-safe base64).
     pub fn source_urls(mut self, source_urls: SourceUrls) -> Self {
-        self.redaction.source_urls = source_urls;
+        self.texts.redaction.source_urls = source_urls;
+        self
+    }
+
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. What is
+    /// cut off is marked with an ellipsis.
+    pub fn longest_message(mut self, bytes: usize) -> Self {
+        self.texts.longest_message = bytes;
+        self
+    }
+
+    /// The most bytes that are recorded of one attribute's text, from headers, URLs or the service; 16 KiB
+    /// by default. What is cut off is marked with an ellipsis.
+    pub fn longest_attribute(mut self, bytes: usize) -> Self {
+        self.texts.longest_attribute = bytes;
         self
     }
 
@@ -361,7 +375,7 @@ impl ImageTraceLayerBuilder {
                 propagation: self.propagation.unwrap_or(Propagation::Global),
                 propagate_external: self.propagate_external,
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
-                redaction: self.redaction,
+                texts: self.texts,
                 server_timing: self.server_timing,
             },
             http_metrics: meter
