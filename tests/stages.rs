@@ -531,10 +531,8 @@ async fn a_future_that_is_over_is_pending_for_ever() {
     let mut blocking = trace.process("fit").run_blocking(work);
     (&mut blocking).await.unwrap();
     assert!(futures_util::poll!(&mut blocking).is_pending());
-    let mut panicked = trace.process("fit").run_blocking(|| {
-        let fails: Result<(), Infallible> = panic!("bad pixel");
-        fails
-    });
+    let work = || -> Result<(), Infallible> { panic!("bad pixel") };
+    let mut panicked = trace.process("fit").run_blocking(work);
     let caught = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(&mut panicked));
     caught.await.unwrap_err();
     assert!(futures_util::poll!(&mut panicked).is_pending());

@@ -133,11 +133,6 @@ impl ImageTraceLayerBuilder {
     /// Measurements go where `gauges` are read, in place of
     /// [`meter_provider`](Self::meter_provider). This saves two SDK lookups a request, because
     /// `http.server.active_requests` is counted beside the SDK, and read when metrics are collected.
-    ///
-    /// Give all layers of one provider the same `Gauges`, or none to any of them: the SDK does not
-    /// add up several sources of one metric. The layers of [`Telemetry`](crate::Telemetry) have its
-    /// [`gauges`](crate::Telemetry::gauges). The metric lasts as long as one of its layers, even when
-    /// the `Gauges` are dropped.
     pub fn gauges(mut self, gauges: &Gauges) -> Self {
         self.meter.meter = Some(gauges.meter().clone());
         self.active_requests = Some(gauges.active_requests());
