@@ -17,9 +17,9 @@ use super::{
     rpc::Methods,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, scope, view_as},
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::{ActiveRequests, Gauges, HttpMetrics, RpcMetrics, StageMetrics},
-    redact::{Redaction, SourceUrls},
+    redact::SourceUrls,
     request::Recording,
     semconv::KnownMethods,
 };
@@ -92,7 +92,7 @@ pub struct ImageTraceLayerBuilder {
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
     addresses: AddressRules,
-    redaction: Redaction,
+    texts: TextRules,
     request_headers: HeaderAllowList,
     response_headers: HeaderAllowList,
     trace_response: bool,
@@ -133,11 +133,6 @@ impl ImageTraceLayerBuilder {
     /// Measurements go where `gauges` are read, in place of
     /// [`meter_provider`](Self::meter_provider). This saves two SDK lookups a request, because
     /// `http.server.active_requests` is counted beside the SDK, and read when metrics are collected.
-    ///
-    /// Give all layers of one provider the same `Gauges`, or none to any of them: the SDK does not
-    /// add up several sources of one metric. The layers of [`Telemetry`](crate::Telemetry) have its
-    /// [`gauges`](crate::Telemetry::gauges). The metric lasts as long as one of its layers, even when
-    /// the `Gauges` are dropped.
     pub fn gauges(mut self, gauges: &Gauges) -> Self {
         self.meter.meter = Some(gauges.meter().clone());
         self.active_requests = Some(gauges.active_requests());
@@ -276,14 +271,28 @@ impl ImageTraceLayerBuilder {
         mut self,
         keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
-        self.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
+        self.texts.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
         self
     }
 
     /// How much is recorded of source URLs: in stages, in error messages, and in paths and queries that
     /// contain a source (plain, percent-encoded or in URL-safe base64).
     pub fn source_urls(mut self, source_urls: SourceUrls) -> Self {
-        self.redaction.source_urls = source_urls;
+        self.texts.redaction.source_urls = source_urls;
+        self
+    }
+
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. What is
+    /// cut off is marked with an ellipsis.
+    pub fn longest_message(mut self, bytes: usize) -> Self {
+        self.texts.longest_message = bytes;
+        self
+    }
+
+    /// The most bytes that are recorded of one attribute's text, from headers, URLs or the service; 16 KiB
+    /// by default. What is cut off is marked with an ellipsis.
+    pub fn longest_attribute(mut self, bytes: usize) -> Self {
+        self.texts.longest_attribute = bytes;
         self
     }
 
@@ -361,7 +370,7 @@ impl ImageTraceLayerBuilder {
                 propagation: self.propagation.unwrap_or(Propagation::Global),
                 propagate_external: self.propagate_external,
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
-                redaction: self.redaction,
+                texts: self.texts,
                 server_timing: self.server_timing,
             },
             http_metrics: meter

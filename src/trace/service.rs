@@ -21,7 +21,7 @@ use super::{
     finish::{Finish, Root},
 };
 use crate::{
-    instrument::{Attributes, attach, watch},
+    instrument::{SpanAttributes, Work, watch},
     propagation::{ContextLines, continued_trace_id, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
@@ -98,7 +98,7 @@ where
     let Some(mut active) = config.begin(record, trust, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
-    let _current = attach(&active);
+    let _current = active.attach();
     let future = watch(&mut active, || inner.call(request));
     ResponseFuture::new(future, Some(active))
 }
@@ -128,6 +128,7 @@ impl Config {
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);
+        let mut attributes = SpanAttributes::none();
         let (context, recording) = if !has_span {
             (parent, false)
         } else {
@@ -138,7 +139,7 @@ impl Config {
             span.span_kind = Some(SpanKind::Server);
             span.start_time = Some(clock.started_at());
             span.links = links;
-            self.start(span, parent, &incoming)
+            self.start(span, parent, &incoming, &mut attributes)
         };
 
         let Incoming { facts, call, .. } = incoming;
@@ -149,7 +150,12 @@ impl Config {
         let state = Arc::new(RequestState::new(context, recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
         request.extensions_mut().insert(RequestTrace::new(handle));
-        Some(Active::Traced(Finish::new(state, call, has_context)))
+        Some(Active::Traced(Finish::new(
+            state,
+            attributes,
+            call,
+            has_context,
+        )))
     }
 
     /// Returns a context with the root span in it, and whether that span records.
@@ -158,23 +164,29 @@ impl Config {
         mut span: SpanBuilder,
         mut parent: Context,
         incoming: &Incoming<'_, B>,
+        attributes: &mut SpanAttributes,
     ) -> (Context, bool) {
+        let add_attributes = |added: &mut Vec<_>| {
+            incoming.add_attributes(self, added);
+            self.recording.texts.cut_all(added);
+        };
         let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
-        let mut late: Option<&Attributes<'_>> = None;
-        let add_attributes = |attributes: &mut _| incoming.add_attributes(self, attributes);
-        if self.attributes_after_sampling {
-            late = Some(&add_attributes);
-        } else {
+        if !self.attributes_after_sampling {
             add_attributes(&mut known);
+            attributes.saw(&known);
         }
         span.attributes = Some(known);
-        match continued_trace_id(&parent) {
-            None => self.recording.tracer.start(span, &parent, late),
+        let (context, recording) = match continued_trace_id(&parent) {
+            None => self.recording.tracer.start(span, &parent),
             Some(id) => {
                 (parent, span.links) = without_parent(&parent);
-                with_next_trace_id(id, || self.recording.tracer.start(span, &parent, late))
+                with_next_trace_id(id, || self.recording.tracer.start(span, &parent))
             }
+        };
+        if recording && self.attributes_after_sampling {
+            add_attributes(attributes.kept());
         }
+        (context, recording)
     }
 
     /// Asks the filter and the trust rule.
