@@ -199,6 +199,8 @@ impl Telemetry {
         let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external)
+            // Both of its id generators are random in the lower 12 bytes.
+            .random_trace_ids(true)
             // None of its samplers looks at attributes.
             .attributes_after_sampling(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);

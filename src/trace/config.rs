@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     metrics::{HttpMetrics, RpcMetrics, StageMetrics},
-    propagation::{ContextLines, Propagators},
+    propagation::{ContextLines, Propagators, RANDOM, RandomRoot, with_flags},
     redact::Redaction,
 };
 
@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) tracer: Box<dyn StartSpan>,
     pub(crate) propagation: Propagation,
     pub(crate) propagate_external: bool,
+    /// Whether the trace ids that the tracer makes are random (W3C Trace Context level 2).
+    pub(super) random_trace_ids: bool,
     pub(crate) http_metrics: Option<HttpMetrics>,
     pub(crate) rpc_metrics: Option<RpcMetrics>,
     pub(crate) stage_metrics: Option<StageMetrics>,
@@ -82,13 +84,24 @@ impl fmt::Debug for Config {
 /// while its type is still known, which saves a box a span.
 pub(crate) trait StartSpan: Send + Sync {
     /// A context with the new span in it, and whether that span records. Only if it does, it gets
-    /// the `late` attributes.
+    /// the `late` attributes. A root span with a random trace id has the random flag.
+    fn start_root(
+        &self,
+        span: SpanBuilder,
+        parent: &Context,
+        late: Option<&Attributes<'_>>,
+        has_random_id: bool,
+    ) -> (Context, bool);
+
+    /// [`start_root`](Self::start_root) for a span of a trace that has begun.
     fn start(
         &self,
         span: SpanBuilder,
         parent: &Context,
         late: Option<&Attributes<'_>>,
-    ) -> (Context, bool);
+    ) -> (Context, bool) {
+        self.start_root(span, parent, late, false)
+    }
 
     /// Records a span that has a start time and is over after so long.
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration);
@@ -107,11 +120,12 @@ where
     T: Tracer + Send + Sync,
     T::Span: Send + Sync + 'static,
 {
-    fn start(
+    fn start_root(
         &self,
         span: SpanBuilder,
         parent: &Context,
         late: Option<&Attributes<'_>>,
+        has_random_id: bool,
     ) -> (Context, bool) {
         let mut span = self.build_with_context(span, parent);
         if span.is_recording() {
@@ -123,10 +137,17 @@ where
                 span.set_attributes(attributes.drain(..));
                 let _ = LATE_ATTRIBUTES.try_with(|kept| kept.set(attributes));
             }
-            (parent.with_span(span), true)
+            let context = match has_random_id {
+                true => parent.with_span(RandomRoot::new(span)),
+                false => parent.with_span(span),
+            };
+            (context, true)
         } else {
             // All that is left of it, without the box that a span is kept in.
-            let span = span.span_context().clone();
+            let span = match has_random_id {
+                true => with_flags(span.span_context(), RANDOM),
+                false => span.span_context().clone(),
+            };
             (parent.with_remote_span_context(span), false)
         }
     }

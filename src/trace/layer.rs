@@ -93,6 +93,7 @@ pub struct ImageTraceLayerBuilder {
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
+    random_trace_ids: bool,
     attributes_after_sampling: bool,
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
@@ -201,6 +202,15 @@ impl ImageTraceLayerBuilder {
     /// default, so that trace ids and baggage don't leak to origins that have no business with them.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate_external = propagate;
+        self
+    }
+
+    /// Whether the low 56 bits of the trace ids that the tracer provider makes are random. New traces
+    /// then say so to other services, by the random flag of W3C Trace Context level 2, which some
+    /// samplers need. The id generators of the SDK and of X-Ray make such ids. `false` by default,
+    /// because a layer does not know the id generator of a provider; the layers of `Telemetry` do.
+    pub fn random_trace_ids(mut self, random: bool) -> Self {
+        self.random_trace_ids = random;
         self
     }
 
@@ -382,6 +392,7 @@ impl ImageTraceLayerBuilder {
             tracer,
             propagation: self.propagation.unwrap_or(Propagation::Global),
             propagate_external: self.propagate_external,
+            random_trace_ids: self.random_trace_ids,
             http_metrics: meter
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics, self.active_requests)),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceContextExt;
 
-use crate::request::RequestState;
+use crate::{propagation::trace_flags, request::RequestState};
 
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -29,7 +29,7 @@ impl ResponseHeaders {
                     "00-{}-{}-{:02x}",
                     span.trace_id(),
                     span.span_id(),
-                    span.trace_flags().to_u8()
+                    trace_flags(&state.context).to_u8()
                 );
                 headers.extend(
                     HeaderValue::try_from(value)

@@ -21,7 +21,7 @@ use super::{
     future::Active,
 };
 use crate::{
-    propagation::{ContextLines, continued_trace_id, with_next_trace_id},
+    propagation::{ContextLines, continued_trace_id, denied_parent, is_denied, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
@@ -155,8 +155,15 @@ impl Config {
             add_attributes(&mut known);
         }
         span.attributes = Some(known);
-        match continued_trace_id(&parent) {
-            None => self.tracer.start(span, &parent, late),
+        let continued = continued_trace_id(&parent);
+        let is_new = continued.is_none() && !parent.span().span_context().is_valid();
+        let has_random_id = is_new && self.random_trace_ids;
+        if let Some(denied) = denied_parent(&parent) {
+            parent = parent.with_remote_span_context(denied);
+            return self.tracer.start_root(span, &parent, late, has_random_id);
+        }
+        match continued {
+            None => self.tracer.start_root(span, &parent, late, has_random_id),
             Some(id) => {
                 (parent, span.links) = without_parent(&parent);
                 with_next_trace_id(id, || self.tracer.start(span, &parent, late))
@@ -208,6 +215,7 @@ fn carries_anything(context: &Context) -> bool {
     context.has_active_span()
         || !context.baggage().is_empty()
         || continued_trace_id(context).is_some()
+        || is_denied(context)
 }
 
 /// For a trace that was begun without a sampling decision: the sampler would take a parent for a
