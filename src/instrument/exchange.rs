@@ -50,7 +50,7 @@ where
             return inner.poll(cx).map_ok(|response| response.map(body));
         };
 
-        let _current = attach(exchange);
+        let _current = exchange.attach();
         let mut result = ready!(watch(exchange, || inner.poll(cx)));
         match &mut result {
             Ok(response) => exchange.head(response),

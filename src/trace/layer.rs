@@ -88,6 +88,7 @@ pub struct ImageTraceLayerBuilder {
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
+    random_trace_ids: bool,
     attributes_after_sampling: bool,
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
@@ -174,6 +175,15 @@ impl ImageTraceLayerBuilder {
     /// default, so that trace ids and baggage don't leak to foreign origins.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate_external = propagate;
+        self
+    }
+
+    /// Whether the low 56 bits of the trace ids that the tracer provider makes are random; `false` by
+    /// default. New traces then carry the random flag of W3C Trace Context level 2, which some samplers
+    /// need. The id generators of the SDK and of X-Ray make such ids, but a layer does not know the
+    /// generator of its provider; layers from `Telemetry` do.
+    pub fn random_trace_ids(mut self, random: bool) -> Self {
+        self.random_trace_ids = random;
         self
     }
 
@@ -377,6 +387,7 @@ impl ImageTraceLayerBuilder {
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
+            random_trace_ids: self.random_trace_ids,
             attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,
             trust: self.trust,

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     instrument::{SpanAttributes, Work, watch},
-    propagation::{ContextLines, continued_trace_id, with_next_trace_id},
+    propagation::{ContextLines, continued_trace_id, denied_parent, is_denied, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
@@ -176,11 +176,19 @@ impl Config {
             attributes.saw(&known);
         }
         span.attributes = Some(known);
-        let (context, recording) = match continued_trace_id(&parent) {
-            None => self.recording.tracer.start(span, &parent),
-            Some(id) => {
+        let tracer = &self.recording.tracer;
+        let continued = continued_trace_id(&parent);
+        let is_new = continued.is_none() && !parent.span().span_context().is_valid();
+        let has_random_id = is_new && self.random_trace_ids;
+        let (context, recording) = match (continued, denied_parent(&parent)) {
+            (_, Some(denied)) => {
+                parent = parent.with_remote_span_context(denied);
+                tracer.start_root(span, &parent, has_random_id)
+            }
+            (None, None) => tracer.start_root(span, &parent, has_random_id),
+            (Some(id), None) => {
                 (parent, span.links) = without_parent(&parent);
-                with_next_trace_id(id, || self.recording.tracer.start(span, &parent))
+                with_next_trace_id(id, || tracer.start(span, &parent))
             }
         };
         if recording && self.attributes_after_sampling {
@@ -231,6 +239,7 @@ fn carries_anything(context: &Context) -> bool {
     context.has_active_span()
         || !context.baggage().is_empty()
         || continued_trace_id(context).is_some()
+        || is_denied(context)
 }
 
 /// The context of a trace that came without a sampling decision. The sampler would take a parent for
