@@ -14,7 +14,7 @@ mod error;
 mod options;
 #[path = "../examples/image_proxy/origin.rs"]
 mod origin;
-#[path = "../examples/image_proxy/process.rs"]
+#[path = "../examples/image_proxy/process/mod.rs"]
 mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
@@ -23,8 +23,10 @@ mod source;
 mod vips;
 
 mod answers;
+mod colors;
 mod command_line;
 mod downloads;
+mod memory;
 mod metrics;
 mod paths;
 mod pictures;
@@ -83,6 +85,7 @@ struct Limits {
     bytes: usize,
     workers: usize,
     queue: usize,
+    memory: u64,
 }
 
 impl Default for Limits {
@@ -92,6 +95,7 @@ impl Default for Limits {
             bytes: 1024 * 1024,
             workers: 2,
             queue: 10,
+            memory: 512 << 20,
         }
     }
 }
@@ -145,6 +149,7 @@ impl Service {
             workers: Workers::new(limits.workers)
                 .with_queue_limit(limits.queue)
                 .with_in_progress(&in_progress),
+            memory: limits.memory,
             in_progress,
         };
         let router = app.clone().router(trace, count);

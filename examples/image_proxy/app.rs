@@ -31,6 +31,8 @@ use super::{
 pub(crate) struct App {
     pub(crate) sources: Sources,
     pub(crate) workers: Workers,
+    /// Most bytes that a worker takes for a picture.
+    pub(crate) memory: u64,
     pub(crate) in_progress: RequestsInProgress,
 }
 
@@ -91,7 +93,7 @@ async fn resize(
     let picture = stage.run_blocking(move || {
         // The work goes on when the client leaves, and keeps its worker busy until it ends.
         let _busy = worker;
-        process(&source, &path.options).inspect(describe)
+        process(&source, &path.options, app.memory).inspect(describe)
     });
     let picture = picture.await?;
 
@@ -107,6 +109,8 @@ fn describe(picture: &Processed) {
             KeyValue::new(attribute::SOURCE_FORMAT, picture.source_format.name()),
             KeyValue::new(attribute::SOURCE_WIDTH, i64::from(picture.source_width)),
             KeyValue::new(attribute::SOURCE_HEIGHT, i64::from(picture.source_height)),
+            KeyValue::new(attribute::SOURCE_ANIMATED, picture.animated),
+            KeyValue::new(attribute::SOURCE_COLOR_PROFILE, picture.profile.name()),
             KeyValue::new(attribute::RESULT_FORMAT, picture.format.name()),
             KeyValue::new(attribute::RESULT_WIDTH, i64::from(picture.width)),
             KeyValue::new(attribute::RESULT_HEIGHT, i64::from(picture.height)),

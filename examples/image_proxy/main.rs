@@ -95,6 +95,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
         workers: Workers::new(workers)
             .with_queue_limit(16 * workers)
             .with_in_progress(&in_progress),
+        memory: arguments.memory,
         in_progress,
     };
     app.register(telemetry.gauges());

@@ -66,6 +66,18 @@ impl Format {
         }
     }
 
+    /// The longest side that a picture of this format may have, in pixels.
+    pub(crate) fn max_side(self) -> u32 {
+        match self {
+            // ITU-T T.81, table B.2: 16 bits.
+            Format::Jpeg => 65_535,
+            // PNG specification, "Integers and byte order".
+            Format::Png => i32::MAX as u32,
+            // libwebp's `WEBP_MAX_DIMENSION`: 14 bits.
+            Format::WebP => 16_383,
+        }
+    }
+
     /// `None` for a format that this service does not support.
     pub(crate) fn from_image(format: ImageFormat) -> Option<Self> {
         match format {
