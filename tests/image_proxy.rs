@@ -18,6 +18,8 @@ mod origin;
 mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
+#[path = "../examples/image_proxy/url.rs"]
+mod url;
 #[cfg(feature = "libvips")]
 #[path = "../examples/image_proxy/vips.rs"]
 mod vips;
@@ -32,6 +34,7 @@ mod paths;
 mod pictures;
 mod queueing;
 mod traces;
+mod urls;
 #[cfg(feature = "libvips")]
 mod vips_pictures;
 

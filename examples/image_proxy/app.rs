@@ -3,12 +3,13 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::State,
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use opentelemetry::{KeyValue, trace::get_active_span};
+use percent_encoding::percent_decode_str;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
@@ -25,6 +26,7 @@ use super::{
     options::ImagePath,
     process::Processed,
     source::{Source, SourceError, Sources},
+    url,
 };
 
 #[derive(Clone, Debug)]
@@ -72,13 +74,12 @@ impl App {
     }
 }
 
-async fn resize(
-    State(app): State<App>,
-    trace: RequestTrace,
-    Path(path): Path<String>,
-) -> Result<Response, Error> {
+async fn resize(State(app): State<App>, trace: RequestTrace, uri: Uri) -> Result<Response, Error> {
     // Axum only knows `/resize/{*path}`. This name says what the path holds.
     trace.set_route("/resize/{options}/{source}");
+    // Axum's `Path` refuses bytes that are not UTF-8, which names of files may have.
+    let path = uri.path().strip_prefix("/resize/").unwrap_or_default();
+    let path = url::from_bytes(&Vec::from_iter(percent_decode_str(path)));
     let path =
         ImagePath::parse(&path).inspect_err(|error| trace.error(ErrorKind::PathParsing, error))?;
     let source = app

@@ -24,6 +24,7 @@ mod options;
 mod origin;
 mod process;
 mod source;
+mod url;
 #[cfg(feature = "libvips")]
 mod vips;
 

@@ -23,6 +23,8 @@ use base64::{
 };
 use image::ImageFormat;
 
+use super::url;
+
 /// Longest side of a result, in pixels.
 pub(crate) const MAX_SIDE: u32 = 4096;
 
@@ -178,7 +180,7 @@ impl ImagePath {
 fn decode_base64(text: &str) -> Result<String, PathError> {
     let bytes = URL_SAFE.decode(text.replace('/', ""));
     let bytes = bytes.map_err(|_| PathError::Base64)?;
-    String::from_utf8(bytes).map_err(|_| PathError::Base64)
+    Ok(url::from_bytes(&bytes))
 }
 
 impl Options {

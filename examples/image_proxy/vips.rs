@@ -42,12 +42,8 @@ pub(crate) fn process(
     let format = options.format.unwrap_or(source_format);
     check_format(format, &plan)?;
     let animated = picture.get_n_pages() > 1;
-    let profile = match picture.get_typeof(ICC_PROFILE) {
-        0 => Profile::None,
-        _ => Profile::Converted,
-    };
-    let bytes = carry_out(&picture, &plan)
-        .and_then(|result| result.write_to_buffer(&suffix(format, options.quality)));
+    let (result, profile) = to_srgb(carry_out(&picture, &plan).map_err(vips_error)?);
+    let bytes = result.write_to_buffer(&suffix(format, options.quality));
     let (source_width, source_height) = size(&picture);
     Ok(Processed {
         bytes: bytes.map_err(vips_error)?,
@@ -75,18 +71,22 @@ fn carry_out(picture: &VipsImage, plan: &Plan) -> Result<VipsImage> {
         plan.cut_height as i32,
     )?;
     if (plan.width, plan.height) == (plan.cut_width, plan.cut_height) {
-        return to_srgb(cut);
+        return Ok(cut);
     }
     let exactly = VOption::new()
         .set("height", plan.height as i32)
         .set("size", Size::Force as i32);
-    to_srgb(cut.thumbnail_image_with_opts(plan.width as i32, exactly)?)
+    cut.thumbnail_image_with_opts(plan.width as i32, exactly)
 }
 
-fn to_srgb(picture: VipsImage) -> Result<VipsImage> {
-    match picture.get_typeof(ICC_PROFILE) {
-        0 => Ok(picture),
-        _ => picture.icc_transform_with_opts("srgb", VOption::new().set("embedded", true)),
+fn to_srgb(picture: VipsImage) -> (VipsImage, Profile) {
+    if picture.get_typeof(ICC_PROFILE).unwrap_or(0) == 0 {
+        return (picture, Profile::None);
+    }
+    let embedded = VOption::new().set("embedded", true);
+    match picture.icc_transform_with_opts("srgb", embedded) {
+        Ok(converted) => (converted, Profile::Converted),
+        Err(_) => (picture, Profile::Ignored),
     }
 }
 

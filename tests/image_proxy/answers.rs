@@ -57,7 +57,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
             "only absolute http:// URLs are sources\n",
         ),
         (
-            "/resize/w:10/plain/http%3A%2F%2Forigin%2Fa%20b.png".to_owned(),
+            "/resize/w:10/plain/http%3A%2F%2Fori%20gin%2Fb.png".to_owned(),
             400,
             "only absolute http:// URLs are sources\n",
         ),
