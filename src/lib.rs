@@ -82,6 +82,7 @@ pub mod trace;
 #[cfg(feature = "telemetry")]
 pub use self::telemetry::{
     Protocol, Settings, Telemetry, TelemetryBuilder, TelemetryError, TraceIdGenerator,
+    shutdown_signal,
 };
 pub use self::{
     download::DownloadLayer,

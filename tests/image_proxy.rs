@@ -33,6 +33,8 @@ mod metrics;
 mod paths;
 mod pictures;
 mod queueing;
+#[cfg(unix)]
+mod signals;
 mod traces;
 mod urls;
 #[cfg(feature = "libvips")]

@@ -42,8 +42,9 @@ pub(crate) fn process(
     let format = options.format.unwrap_or(source_format);
     check_format(format, &plan)?;
     let animated = picture.get_n_pages() > 1;
-    let (result, profile) = to_srgb(carry_out(&picture, &plan).map_err(vips_error)?);
-    let bytes = result.write_to_buffer(&suffix(format, options.quality));
+    let (picture, profile) = to_srgb(picture);
+    let bytes = carry_out(&picture, &plan)
+        .and_then(|result| result.write_to_buffer(&suffix(format, options.quality)));
     let (source_width, source_height) = size(&picture);
     Ok(Processed {
         bytes: bytes.map_err(vips_error)?,

@@ -73,6 +73,7 @@ mod sampler;
 mod self_metrics;
 mod settings;
 mod shutdown;
+mod shutdown_signal;
 mod span_processor;
 mod start;
 #[cfg(feature = "_otlp")]
@@ -99,6 +100,7 @@ pub use log_lines::WithTraceIds;
 pub use report::{SignalStats, TelemetryEvent};
 pub use sampler::Sampler;
 pub use settings::{Batching, Exporter, OtlpExporter, Protocol, Settings, SpanLimits};
+pub use shutdown_signal::shutdown_signal;
 
 use crate::metrics::Gauges;
 use crate::propagation::Propagators;
