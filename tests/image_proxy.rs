@@ -11,11 +11,11 @@ mod demo;
 #[path = "../examples/image_proxy/error.rs"]
 mod error;
 #[path = "../examples/image_proxy/options.rs"]
-mod options;
+pub(crate) mod options;
 #[path = "../examples/image_proxy/origin.rs"]
 mod origin;
 #[path = "../examples/image_proxy/process/mod.rs"]
-mod process;
+pub(crate) mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
 #[path = "../examples/image_proxy/url.rs"]
@@ -59,7 +59,7 @@ use opentelemetry_sdk::{
 use tokio::{net::TcpListener, sync::mpsc};
 use tower_image_trace::{
     DownloadLayer, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
-    Telemetry, metrics::Workers,
+    Telemetry, pool::Workers,
 };
 
 use app::App;

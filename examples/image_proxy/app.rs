@@ -13,7 +13,8 @@ use percent_encoding::percent_decode_str;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
-    metrics::{Buffer, Gauges, Workers},
+    metrics::Gauges,
+    pool::{Buffer, Workers},
 };
 
 #[cfg(not(feature = "libvips"))]
@@ -44,7 +45,7 @@ impl App {
             .route("/resize/{*path}", get(resize))
             .fallback((
                 StatusCode::NOT_FOUND,
-                "here are /resize/{options}/{source} and /health\n",
+                "not found: try /resize/{options}/{source} or /health\n",
             ))
             .layer(trace)
             .layer(count)
@@ -64,6 +65,7 @@ impl App {
     }
 
     async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
+        // The stage ends with this future, so the future reads the whole body.
         let stage = trace.download(&source.to_string());
         let download = async {
             let bytes = self.sources.download(source).await?;

@@ -4,7 +4,7 @@ use axum::{
     http::{StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
-use tower_image_trace::metrics::TooManyRequests;
+use tower_image_trace::pool::TooManyRequests;
 
 use super::{options::PathError, process::ProcessError, source::SourceError};
 

@@ -13,7 +13,7 @@
 //!
 //! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
 //! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
-//! steps, and [`error`] turns their errors into answers.
+//! steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
 
 mod app;
 mod arguments;
@@ -38,7 +38,7 @@ use std::{
 
 use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
 use tower_image_trace::{
-    metrics::Workers,
+    pool::Workers,
     shutdown_signal,
     telemetry::{Telemetry, TelemetryError, TelemetryEvent},
 };

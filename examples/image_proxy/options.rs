@@ -121,13 +121,13 @@ pub(crate) enum PathError {
     UnknownOption(String),
     #[error("`{0}` has too many arguments")]
     TooManyArguments(String),
-    #[error("`{0}` is no resizing type: fit, fill and force are accepted")]
+    #[error("`{0}` is not a resizing type: fit, fill and force are accepted")]
     Mode(String),
-    #[error("`{0}` is no side length: 0 to {MAX_SIDE} pixels are accepted")]
+    #[error("`{0}` is not a side length: 0 to {MAX_SIDE} pixels are accepted")]
     Side(String),
-    #[error("`{0}` is no quality: 1 to 100 is accepted")]
+    #[error("`{0}` is not a quality: 1 to 100 is accepted")]
     Quality(String),
-    #[error("`{0}` is no format of a result: jpg, png and webp are accepted")]
+    #[error("`{0}` is not a format of a result: jpg, png and webp are accepted")]
     Format(String),
     #[error(
         "the path names no source: it ends with `plain/` and a percent-encoded URL, or with a URL in URL-safe base64"

@@ -17,7 +17,7 @@ use tower::{Layer, ServiceExt};
 use tower_image_trace::{
     DownloadLayer,
     download::{Attempts, Download, DownloadBody},
-    metrics::{Buffer, BufferPool},
+    pool::{Buffer, BufferPool},
 };
 
 use super::url;
@@ -75,7 +75,7 @@ pub(crate) enum SourceError {
     TooManyRedirects,
     #[error("the source's origin cannot be reached")]
     Unreachable(#[source] legacy::Error),
-    #[error("the source's origin broke off")]
+    #[error("the source's origin broke off the download")]
     BrokenOff(#[source] hyper::Error),
     #[error("the source did not arrive within {} s", .0.as_secs_f64())]
     Timeout(Duration),

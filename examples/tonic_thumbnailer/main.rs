@@ -5,11 +5,20 @@
 //! ```
 //!
 //! It prints a waterfall for each call, or exports to the collector that the environment names.
-//! [`service`] does the work, and [`api`] is `thumbnailer.proto` in Rust. Calls of tonic's health
-//! service are measured but get no spans.
+//! [`service`] answers the calls, [`api`] is `thumbnailer.proto` in Rust, and the work on pictures is
+//! image_proxy's ([`mod@process`]). Calls of tonic's health service are measured but get no spans.
 
 mod api;
+#[path = "../image_proxy/options.rs"]
+#[allow(dead_code, reason = "calls have no paths with options")]
+mod options;
+#[path = "../image_proxy/process/mod.rs"]
+#[allow(dead_code, reason = "image_proxy records more of a picture")]
+mod process;
 mod service;
+#[path = "../image_proxy/url.rs"]
+#[allow(dead_code, reason = "sources come with their calls")]
+mod url;
 
 use std::{error::Error, net::Ipv4Addr, time::Duration};
 
@@ -18,7 +27,9 @@ use tonic::transport::{
     Server,
     server::{TcpConnectInfo, TcpIncoming},
 };
-use tower_image_trace::{ImageTraceLayer, Telemetry, TelemetryError, shutdown_signal, trace::Skip};
+use tower_image_trace::{
+    ImageTraceLayer, Telemetry, TelemetryError, shutdown_signal, trace::Record,
+};
 
 use api::ThumbnailerServer;
 
@@ -86,8 +97,8 @@ fn trace_layer(telemetry: &Telemetry) -> ImageTraceLayer {
     telemetry
         .trace_layer_builder()
         .filter(|parts| match parts.uri.path() {
-            "/grpc.health.v1.Health/Check" => Skip::Span,
-            _ => Skip::Nothing,
+            "/grpc.health.v1.Health/Check" => Record::Metrics,
+            _ => Record::All,
         })
         .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
         .build()

@@ -1,5 +1,6 @@
-use std::io;
-use std::time::Duration;
+//! What can go wrong at the start and at the end of telemetry.
+
+use std::{error::Error, io, time::Duration};
 
 /// Why telemetry did not start, or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -11,16 +12,15 @@ pub enum TelemetryError {
     /// The thread that exports telemetry could not be started.
     #[error("the telemetry I/O thread could not be started: {0}")]
     IoThread(#[source] io::Error),
-    /// `opentelemetry-otlp` refused the settings.
-    #[cfg(feature = "_otlp")]
+    /// The exporter of a signal could not be built.
     #[error("the OTLP exporter could not be built: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(#[source] Box<dyn Error + Send + Sync>),
     /// `shutdown` or `force_flush` reached its timeout first.
     #[error("{pending} spans, metrics or log records were still unsent after {timeout:?}")]
     TimedOut {
         /// The time that was allowed.
         timeout: Duration,
-        /// How many items had not been delivered or given up when it was over.
+        /// How many items were neither delivered nor given up when it was over.
         pending: u64,
     },
     /// Everything was handled in time, but the collector did not take all of it.
@@ -40,7 +40,7 @@ pub enum SettingError {
     /// The value is not one of those accepted.
     #[error("{setting}={value:?} is not accepted: expected {expected}")]
     Invalid {
-        /// The variable, or the builder's method.
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
         /// The value as given.
         value: String,
@@ -50,7 +50,7 @@ pub enum SettingError {
     /// The value of a setting that is not shown cannot be used.
     #[error("{setting}: {problem}")]
     Unusable {
-        /// The variable, or the builder's method.
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
         /// What is wrong, and what is accepted.
         problem: String,
@@ -58,13 +58,22 @@ pub enum SettingError {
     /// The crate was compiled without what the setting asks for.
     #[error("{setting}={value:?} needs the cargo feature {feature:?} of tower-image-trace")]
     Feature {
-        /// The variable, or the builder's method.
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
         /// The value as given.
         value: String,
         /// The missing cargo feature.
         feature: &'static str,
     },
+}
+
+impl SettingError {
+    pub(crate) fn unusable(setting: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unusable {
+            setting: setting.into(),
+            problem: problem.into(),
+        }
+    }
 }
 
 fn join(errors: &[SettingError]) -> String {

@@ -207,7 +207,7 @@ async fn a_source_of_just_the_limit_is_accepted() {
     let answer = service(serve(router).await).await.resize("w:9", "/").await;
     assert_eq!(
         answer.text(),
-        "the source is no JPEG, PNG or WebP picture\n"
+        "the source is not a JPEG, PNG or WebP picture\n"
     );
 }
 
@@ -264,7 +264,11 @@ async fn an_origin_that_fails_is_a_bad_gateway() {
             502,
             "the source's origin answered 304 Not Modified\n",
         ),
-        ("/broken", 502, "the source's origin broke off\n"),
+        (
+            "/broken",
+            502,
+            "the source's origin broke off the download\n",
+        ),
     ] {
         let answer = service.resize("w:9", path).await;
         assert_eq!(answer.status, status, "{path}");

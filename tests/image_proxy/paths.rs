@@ -83,7 +83,7 @@ fn a_source_may_have_any_bytes() {
 
 #[test]
 fn what_is_wrong_is_said_in_a_sentence() {
-    let side = "is no side length: 0 to 4096 pixels are accepted";
+    let side = "is not a side length: 0 to 4096 pixels are accepted";
     for (text, sentence) in [
         (
             "zoom:2",
@@ -91,19 +91,22 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ),
         (
             "rs:stretch:1:1",
-            "`stretch` is no resizing type: fit, fill and force are accepted".to_owned(),
+            "`stretch` is not a resizing type: fit, fill and force are accepted".to_owned(),
         ),
         ("w:4097", format!("`4097` {side}")),
         ("h:-1", format!("`-1` {side}")),
         ("rs:fit:many", format!("`many` {side}")),
-        ("q:0", "`0` is no quality: 1 to 100 is accepted".to_owned()),
+        (
+            "q:0",
+            "`0` is not a quality: 1 to 100 is accepted".to_owned(),
+        ),
         (
             "q:101",
-            "`101` is no quality: 1 to 100 is accepted".to_owned(),
+            "`101` is not a quality: 1 to 100 is accepted".to_owned(),
         ),
         (
             "f:gif",
-            "`gif` is no format of a result: jpg, png and webp are accepted".to_owned(),
+            "`gif` is not a format of a result: jpg, png and webp are accepted".to_owned(),
         ),
         ("w:1:2", "`w:1:2` has too many arguments".to_owned()),
     ] {

@@ -238,7 +238,7 @@ fn what_is_no_picture_is_refused() {
         let error = processed(source, "w:10").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the source is no JPEG, PNG or WebP picture"
+            "the source is not a JPEG, PNG or WebP picture"
         );
     }
     for source in [&CHELSEA[..1000], &CHELSEA[..20], &ROCKET[..100]] {

@@ -21,7 +21,7 @@ const MAX_SOURCE_PIXELS: u64 = 50_000_000;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProcessError {
-    #[error("the source is no JPEG, PNG or WebP picture")]
+    #[error("the source is not a JPEG, PNG or WebP picture")]
     NotAPicture,
     #[error(
         "the source is {width} × {height} pixels, and at most {} million are accepted",
