@@ -3,11 +3,14 @@
 
 use std::time::Duration;
 
+use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry_sdk::metrics::Temporality;
 use tower_image_trace::{
     Protocol, Settings, Telemetry, TelemetryError, TraceIdGenerator,
-    telemetry::{Exporter, OtlpExporter, Sampler},
+    telemetry::{Exporter, OtlpExporter, Pem, Sampler},
 };
+
+use crate::support::otlp::{OtlpServer, PATIENCE};
 
 type Vars<'a> = &'a [(&'a str, &'a str)];
 
@@ -371,4 +374,86 @@ fn secrets_are_never_shown() {
         .header("authorization".parse().unwrap(), secret.parse().unwrap())
         .client_certificate(secret, secret);
     assert!(!format!("{builder:?}").contains(secret));
+}
+
+fn otlp_in_code(endpoint: &str, protocol: Protocol) -> Exporter {
+    Exporter::Otlp(OtlpExporter::new(endpoint.parse().unwrap(), protocol))
+}
+
+#[test]
+fn settings_in_code_equal_those_from_variables() {
+    let mut in_code = Settings::default();
+    assert_eq!(in_code, settings(&[]));
+    in_code.traces = otlp_in_code("http://collector:4317/", Protocol::Grpc);
+    in_code.service_name = "imgproxy".to_owned();
+    assert_eq!(in_code, settings(&[ENDPOINT]));
+    in_code.sampler = Sampler::AlwaysOff;
+    assert_ne!(in_code, settings(&[ENDPOINT]));
+}
+
+#[test]
+fn settings_in_code_are_started() {
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let server = OtlpServer::start();
+        let path = match protocol {
+            Protocol::Grpc => "/",
+            _ => "/v1/traces",
+        };
+        let mut settings = Settings::default();
+        let endpoint = format!("http://{}{path}", server.endpoint());
+        settings.traces = otlp_in_code(&endpoint, protocol);
+        settings.service_name = "thumbs".to_owned();
+        let telemetry = Telemetry::from_settings(settings.clone()).unwrap();
+        assert_eq!(telemetry.settings(), &settings);
+        drop(telemetry.tracer_provider().tracer("test").start("span"));
+        telemetry.shutdown_blocking(PATIENCE).unwrap();
+        assert_eq!(server.spans()[0].resource["service.name"], "thumbs");
+    }
+    let telemetry = Telemetry::from_settings(Settings::default()).unwrap();
+    assert!(!telemetry.is_enabled());
+}
+
+#[test]
+fn wrong_settings_in_code_are_named_together_and_show_no_secret() {
+    let secret = "s3cr3t";
+    let mut otlp = OtlpExporter::new("https://collector".parse().unwrap(), Protocol::Grpc);
+    otlp.server_certificate = Some(Pem::new(secret));
+    otlp.timeout = Duration::ZERO;
+    let mut settings = Settings::default();
+    settings.traces = Exporter::Otlp(otlp.clone());
+    otlp.client_key = Some(Pem::new(secret));
+    otlp.endpoint = "http://collector/".parse().unwrap();
+    settings.metrics = Exporter::Otlp(otlp);
+    settings.span_batching.max_export_batch_size = 0;
+    settings.log_batching.max_queue_size = 0;
+    settings.sampler = Sampler::TraceIdRatio(f64::NAN);
+    settings.metric_export_interval = Duration::ZERO;
+    assert!(!format!("{settings:?}").contains(secret));
+    let error = Telemetry::from_settings(settings).unwrap_err().to_string();
+    for part in [
+        "server_certificate: it is not PEM",
+        "traces.timeout",
+        "metrics.endpoint=\"http://collector/\"",
+        "client_key: a client key needs its certificate",
+        "span_batching.max_export_batch_size",
+        "log_batching.max_queue_size",
+        "sampler=\"NaN\"",
+        "metric_export_interval",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains(secret), "{error}");
+
+    for (endpoint, protocol) in [
+        ("collector:4317", Protocol::Grpc),
+        ("/v1/traces", Protocol::Http),
+        ("ftp://collector/", Protocol::Http),
+        ("http://collector/v1/traces", Protocol::Grpc),
+        ("http://collector/v1/traces", Protocol::Https),
+    ] {
+        let mut settings = Settings::default();
+        settings.traces = otlp_in_code(endpoint, protocol);
+        let error = Telemetry::from_settings(settings).unwrap_err().to_string();
+        assert!(error.contains("traces.endpoint="), "{endpoint}: {error}");
+    }
 }

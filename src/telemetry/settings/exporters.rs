@@ -115,22 +115,8 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporte
         return None;
     }
     let protocol = protocol(vars, code, signal)?;
-    let insecure_variable = vars.own("GRPC_INSECURE");
-    let [own, general] = standard(signal, "INSECURE");
-    let insecure = code
-        .insecure
-        .or(vars.parse_bool(&[insecure_variable.as_str(), &own, &general]));
-    let pem = [
-        (&code.server_certificate, "SERVER_CERT", "CERTIFICATE"),
-        (
-            &code.client_certificate,
-            "CLIENT_CERT",
-            "CLIENT_CERTIFICATE",
-        ),
-        (&code.client_key, "CLIENT_KEY", "CLIENT_KEY"),
-    ];
-    let [server_certificate, client_certificate, client_key] =
-        pem.map(|(code, own, standard)| self::pem(vars, code, signal, own, standard));
+    let insecure = insecure(vars, code, signal);
+    let [server_certificate, client_certificate, client_key] = credentials(vars, code, signal);
     let rules = Rules {
         protocol,
         insecure,
@@ -159,6 +145,27 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal) -> Option<OtlpExporte
         vars.accept(Credentials::read(&exporter, &ring::default_provider()))?;
     }
     Some(exporter)
+}
+
+fn insecure(vars: &mut Variables, code: &Code, signal: Signal) -> Option<bool> {
+    let crate_variable = vars.own("GRPC_INSECURE");
+    let [own, general] = standard(signal, "INSECURE");
+    let parsed = vars.parse_bool(&[crate_variable.as_str(), &own, &general]);
+    code.insecure.or(parsed)
+}
+
+/// Server certificate, client certificate and client key.
+fn credentials(vars: &mut Variables, code: &Code, signal: Signal) -> [Option<Pem>; 3] {
+    [
+        (&code.server_certificate, "SERVER_CERT", "CERTIFICATE"),
+        (
+            &code.client_certificate,
+            "CLIENT_CERT",
+            "CLIENT_CERTIFICATE",
+        ),
+        (&code.client_key, "CLIENT_KEY", "CLIENT_KEY"),
+    ]
+    .map(|(code, own, standard)| pem(vars, code, signal, own, standard))
 }
 
 /// Certificates and keys are text in the crate's own variables, and files in the standard ones.
