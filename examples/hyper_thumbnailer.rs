@@ -1,4 +1,4 @@
-//! An image service on hyper alone, over HTTP/1.1 and HTTP/2, that shows where the time of each
+//! An image service on hyper alone, over HTTP/1.1 and HTTP/2. It shows where the time of each
 //! request goes.
 //!
 //! ```text
@@ -7,33 +7,31 @@
 //! curl --http2-prior-knowledge -o sky.jpg http://127.0.0.1:8080/thumbnail/300/hubble_deep_field.jpg
 //! ```
 //!
-//! There is no router: the handler names its route. Responses have a `Server-Timing` header, which
-//! the developer tools of browsers show, and the page at `/` as text.
+//! There is no router, so the handler names its route. Each response has a `Server-Timing` header:
+//! the developer tools of browsers show it, and the page at `/` prints it as text.
 
-use std::convert::Infallible;
-use std::error::Error;
-use std::io::Cursor;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::{convert::Infallible, error::Error, io::Cursor, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
 use image::{ImageError, ImageFormat};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::{net::TcpListener, sync::Semaphore};
 use tower::{ServiceBuilder, service_fn};
-use tower_image_trace::trace::PeerAddr;
-use tower_image_trace::{ImageTraceLayer, RequestTrace, RequestsInProgressLayer, Telemetry};
+use tower_image_trace::{
+    ImageTraceLayer, RequestTrace, RequestsInProgressLayer, Telemetry, trace::PeerAddr,
+};
 
 /// Longest side of a thumbnail, in pixels.
 const MAX_SIDE: u32 = 2048;
 
-/// How many pictures are worked on at once.
+/// Most pictures that are processed at the same time.
 const WORKERS: usize = 2;
 
 const PAGE: &str = include_str!("hyper_thumbnailer.html");
@@ -104,7 +102,7 @@ async fn serve(
             })
             .service(service.clone());
         tokio::spawn(async move {
-            // An error is a client that left, which the trace says already.
+            // An error means that the client left. Its trace says so already.
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
                 .await;
@@ -135,17 +133,23 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     };
     trace.set_route("/thumbnail/{width}/{picture}");
     if request.method() != Method::GET {
-        return Ok(sentence(StatusCode::METHOD_NOT_ALLOWED, "only GET"));
+        return Ok(sentence(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET is supported",
+        ));
     }
     let Some(width) = width
         .parse()
         .ok()
         .filter(|width| (1..=MAX_SIDE).contains(width))
     else {
-        return Ok(sentence(StatusCode::BAD_REQUEST, "a width is 1 to 2048"));
+        return Ok(sentence(
+            StatusCode::BAD_REQUEST,
+            "the width must be 1 to 2048 pixels",
+        ));
     };
     let Some((_, picture)) = PICTURES.iter().find(|(known, _)| *known == name) else {
-        return Ok(sentence(StatusCode::NOT_FOUND, "no such picture"));
+        return Ok(sentence(StatusCode::NOT_FOUND, "there is no such picture"));
     };
     let worker = trace.queue().run(WORKER.acquire()).await;
     let stage = trace.process(format!("w:{width}"));

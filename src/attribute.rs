@@ -1,10 +1,10 @@
 //! The names of the crate's own span attributes.
 //!
-//! Everything that OpenTelemetry's semantic conventions name is recorded under their names
-//! (`http.*`, `url.*`, `server.*`, `error.type` …); what only image services have lives here, under `image.`.
+//! Attributes that OpenTelemetry's semantic conventions define keep their names (`http.*`, `url.*`,
+//! `server.*`, `error.type` …). Those of image services are listed here, under `image.`.
 
-/// Root span: the phase in which the request was cancelled: the name of the innermost running
-/// stage (`queue`, `downloading_image` …), `handler` or `response_body`. String.
+/// Root span: the phase in which the request was cancelled. The name of the innermost running stage
+/// (`queue`, `downloading_image` …), or `handler`, or `response_body`. String.
 pub const REQUEST_CANCELLED: &str = "image.request.cancelled";
 /// Stage span: `true` when the stage was dropped before it was done, or its request was cancelled
 /// while it ran. Client span of a download: `true` when it was dropped before its response was

@@ -41,8 +41,8 @@
 //! ```
 //!
 //! Where to look: [`trace`] is the layer and the root span, [`request`] the handle and its stages,
-//! [`in_progress`] the counts, [`download`] the layer for what the service fetches, [`metrics`] the pools
-//! and gauges, [`propagation`] the wire formats, `telemetry` the way from settings to
+//! [`in_progress`] the counts, [`download`] the layer for what the service fetches, [`metrics`] the
+//! gauges, [`pool`] workers and buffers, [`propagation`] the wire formats, `telemetry` the way from settings to
 //! running providers, `console` the waterfall, [`attribute`] the names of the crate's own attributes.
 //!
 //! # Features
@@ -70,11 +70,14 @@ pub mod attribute;
 pub mod console;
 pub mod download;
 pub mod in_progress;
+mod instrument;
 mod intern;
 pub mod metrics;
+pub mod pool;
 pub mod propagation;
 mod redact;
 pub mod request;
+mod semconv;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 pub mod trace;

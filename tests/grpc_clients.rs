@@ -20,7 +20,7 @@ use tonic::{
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_prost::ProstCodec;
-use tower_image_trace::{RequestsInProgress, RequestsInProgressLayer, trace::Skip};
+use tower_image_trace::{RequestsInProgress, RequestsInProgressLayer, trace::Record};
 
 use self::api::{
     Picture, RESIZE, RESIZE_MANY, ResizeManyRequest, ResizeRequest, ThumbnailerServer,
@@ -45,8 +45,8 @@ impl Service {
         let trace = recorder
             .builder()
             .filter(|parts| match parts.uri.path() {
-                "/grpc.health.v1.Health/Check" => Skip::Span,
-                _ => Skip::Nothing,
+                "/grpc.health.v1.Health/Check" => Record::Metrics,
+                _ => Record::All,
             })
             .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
             .build();

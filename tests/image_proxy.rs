@@ -33,29 +33,32 @@ mod traces;
 #[cfg(feature = "libvips")]
 mod vips_pictures;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
-use axum::Router;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::{
+    Router,
+    http::{HeaderMap, Method, Request, StatusCode},
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tower_image_trace::metrics::Workers;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use opentelemetry_sdk::{
+    propagation::TraceContextPropagator,
+    trace::{InMemorySpanExporter, SdkTracerProvider},
+};
+use tokio::{net::TcpListener, sync::mpsc};
 use tower_image_trace::{
     DownloadLayer, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
-    Telemetry,
+    Telemetry, pool::Workers,
 };
 
 use app::App;
 use source::{SourceLimits, Sources};
 
-/// Longer than any test takes: what does not end is cut off by its client or by the test's own doing.
+/// Longer than any test takes.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// The service on a port of its own, in front of one origin.
@@ -74,7 +77,7 @@ struct Answer {
     body: Bytes,
 }
 
-/// How much of everything a test's service has.
+/// The limits of a test's service.
 struct Limits {
     time: Duration,
     bytes: usize,
@@ -94,7 +97,7 @@ impl Default for Limits {
 }
 
 impl Service {
-    /// In front of the sample pictures.
+    /// Starts a service in front of the sample pictures.
     async fn start() -> Self {
         Self::with(origin::start().await.unwrap(), Limits::default()).await
     }
@@ -115,7 +118,7 @@ impl Service {
         service
     }
 
-    /// With everything that it can tell, sent by `telemetry`.
+    /// Starts a service whose traces and metrics `telemetry` exports.
     async fn observed(telemetry: &Telemetry, limits: Limits) -> Self {
         let origin = origin::start().await.unwrap();
         let layers = (telemetry.trace_layer(), telemetry.download_layer());
@@ -154,14 +157,14 @@ impl Service {
         }
     }
 
-    /// `/resize/` with these options, of this source at the origin.
+    /// Requests a source of the origin with these options.
     async fn resize(&self, options: &str, source: &str) -> Answer {
         let origin = self.origin;
         self.get(&format!("/resize/{options}/plain/http://{origin}{source}"))
             .await
     }
 
-    /// How many workers can be had without waiting.
+    /// The number of workers that are free.
     async fn idle_workers(&self) -> usize {
         let mut taken = Vec::new();
         let trace = RequestTrace::default();
@@ -184,7 +187,7 @@ impl Service {
             .uri(format!("http://{}{path}", self.address))
             .body(Empty::<Bytes>::new())
             .unwrap();
-        // A client each: its connection ends with it, also when a request is dropped.
+        // Each request has its own client, so dropping the request closes its connection.
         let client = Client::builder(TokioExecutor::new()).build_http();
         let (head, body) = client.request(request).await.unwrap().into_parts();
         Answer {
@@ -205,7 +208,7 @@ impl Answer {
     }
 }
 
-/// Tells when it is dropped.
+/// Sends a message when it is dropped.
 struct OnDrop(mpsc::UnboundedSender<()>);
 
 impl Drop for OnDrop {

@@ -71,9 +71,9 @@ fn with_child(cx: &Context, sampled: bool) -> Context {
 fn names_are_those_of_otel_propagators() {
     let all = "tracecontext,baggage,b3,b3multi,jaeger,xray,ottrace";
     let propagators: Propagators = all.parse().unwrap();
-    assert!(propagators.iter().eq(Propagator::ALL));
+    assert!(propagators.iter().eq(Propagator::ALL.iter().copied()));
     assert_eq!(propagators.to_string(), all);
-    for propagator in Propagator::ALL {
+    for &propagator in Propagator::ALL {
         assert_eq!(propagator.to_string().parse(), Ok(propagator));
     }
 }
@@ -104,7 +104,7 @@ fn an_unknown_name_is_an_error_that_lists_the_valid_ones() {
     assert_eq!(error, PropagatorError::Unknown("zipkin".to_owned()));
     let message = error.to_string();
     assert!(message.contains("\"zipkin\""), "{message}");
-    for propagator in Propagator::ALL {
+    for &propagator in Propagator::ALL {
         assert!(message.contains(propagator.name()), "{message}");
     }
     assert!(message.contains("none"), "{message}");

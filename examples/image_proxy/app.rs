@@ -1,29 +1,32 @@
 //! The service: `GET /resize/{options}/{source}`, traced, and `GET /health`.
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use opentelemetry::KeyValue;
-use opentelemetry::trace::get_active_span;
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, State},
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use opentelemetry::{KeyValue, trace::get_active_span};
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
-    metrics::{Buffer, Gauges, Workers},
+    metrics::Gauges,
+    pool::{Buffer, Workers},
 };
 
-use super::body::PictureBody;
-use super::error::Error;
-use super::options::ImagePath;
-use super::process::Processed;
 #[cfg(not(feature = "libvips"))]
 use super::process::process;
-use super::source::{Source, SourceError, Sources};
 #[cfg(feature = "libvips")]
 use super::vips::process;
+use super::{
+    body::PictureBody,
+    error::Error,
+    options::ImagePath,
+    process::Processed,
+    source::{Source, SourceError, Sources},
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct App {
@@ -42,12 +45,12 @@ impl App {
             ))
             .layer(trace)
             .layer(count)
-            // After the layers: a health check every few seconds is neither traced nor counted.
+            // Added after the layers, so frequent health checks are neither traced nor counted.
             .route("/health", get("ok\n"))
             .with_state(self)
     }
 
-    /// Shows how busy the workers are, and how large the buffers.
+    /// Registers gauges of the busy workers and of the buffer sizes.
     pub(crate) fn register(&self, gauges: &Gauges) {
         gauges.workers(&self.workers);
         gauges.buffers(self.sources.buffers());
@@ -73,7 +76,7 @@ async fn resize(
     trace: RequestTrace,
     Path(path): Path<String>,
 ) -> Result<Response, Error> {
-    // Axum knows the one wildcard, the reader wants to see what is in it.
+    // Axum only knows `/resize/{*path}`. This name says what the path holds.
     trace.set_route("/resize/{options}/{source}");
     let path =
         ImagePath::parse(&path).inspect_err(|error| trace.error(ErrorKind::PathParsing, error))?;
@@ -87,7 +90,7 @@ async fn resize(
 
     let stage = trace.process(path.options_text);
     let picture = stage.run_blocking(move || {
-        // Work that has begun goes on when the client leaves, and its worker is busy until it ends.
+        // The work goes on when the client leaves, and keeps its worker busy until it ends.
         let _busy = worker;
         process(&source, &path.options).inspect(describe)
     });
@@ -98,7 +101,7 @@ async fn resize(
     Ok((content_type, Body::new(body)).into_response())
 }
 
-/// Says on the current stage what went in and what came out.
+/// Records on the current stage what went in and what came out.
 fn describe(picture: &Processed) {
     get_active_span(|stage| {
         stage.set_attributes([

@@ -5,9 +5,9 @@ use super::source::Origin;
 pub(crate) const USAGE: &str = "\
 Usage: image_proxy [--port N] [--allow-origin URL]... [--demo]
 
-  --port N            port on 127.0.0.1 (default 8080; 0: any free one)
-  --allow-origin URL  one more origin of pictures, as in http://127.0.0.1:9000
-  --demo              send requests to itself, show their traces and exit
+  --port N            port on 127.0.0.1 (default 8080; 0 takes a free one)
+  --allow-origin URL  another origin of pictures, such as http://127.0.0.1:9000
+  --demo              send sample requests, show their traces and exit
   --help              this text
 
 Traces go to the terminal, or to the collector that OTEL_EXPORTER_OTLP_ENDPOINT
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Fails with one sentence.
+    /// The error is one sentence for the user.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut arguments = arguments.into_iter();
         let mut port = None;
@@ -53,7 +53,7 @@ impl Arguments {
                 _ => return Err(format!("unknown argument `{argument}`")),
             }
         }
-        // The demo talks to itself: any port does, and a second one may run beside it.
+        // The demo is its own client, so any port does, and two demos can run at the same time.
         parsed.port = port.unwrap_or(if parsed.demo { 0 } else { 8080 });
         Ok(parsed)
     }

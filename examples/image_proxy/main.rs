@@ -1,8 +1,8 @@
-//! An image service on axum that shows where the time of each request goes.
+//! An image service on axum. It shows where the time of each request goes.
 //!
 //! ```text
 //! cargo run --release --example image_proxy              # prints curl lines to try
-//! cargo run --release --example image_proxy -- --demo    # sends them itself
+//! cargo run --release --example image_proxy -- --demo    # sends sample requests itself
 //! ```
 //!
 //! `GET /resize/{options}/{source}` takes imgproxy's options and sources, see [`options`]:
@@ -11,9 +11,9 @@
 //! /resize/rs:fit:300:200/q:80/f:jpg/plain/http%3A%2F%2F127.0.0.1%3A4001%2Fchelsea.png
 //! ```
 //!
-//! A request waits for a worker, downloads its source from an allowed origin ([`source`]),
-//! is processed off the async threads ([`mod@process`]) and streams the result ([`body`]); [`app`] puts these
-//! together and [`error`] says what the client is told when one of them fails.
+//! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
+//! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
+//! steps, and [`error`] turns their errors into answers.
 
 mod app;
 mod arguments;
@@ -27,25 +27,28 @@ mod source;
 #[cfg(feature = "libvips")]
 mod vips;
 
-use std::error::Error;
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    error::Error,
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
 
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tower_image_trace::metrics::Workers;
-use tower_image_trace::telemetry::{Telemetry, TelemetryError, TelemetryEvent};
+use tokio::{net::TcpListener, sync::oneshot};
+use tower_image_trace::{
+    pool::Workers,
+    telemetry::{Telemetry, TelemetryError, TelemetryEvent},
+};
 
 use app::App;
 use arguments::{Arguments, USAGE};
 use demo::Demo;
 use source::{SourceLimits, Sources};
 
-/// How long requests may go on after the service was asked to stop.
+/// How long running requests may take after the service was asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long the last spans may take to the collector then.
+/// How long sending the last spans may take after that.
 const FLUSH: Duration = Duration::from_secs(5);
 
 #[tokio::main]
@@ -99,7 +102,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = axum::serve(listener, app.clone().router(telemetry.trace_layer(), count))
         .with_graceful_shutdown(async {
-            // An error means that `stop` was dropped, which is how it is used.
+            // Dropping `stop` makes this an error, which is the signal to stop.
             let _ = stopped.await;
         });
     let server = tokio::spawn(server.into_future());
@@ -123,7 +126,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     outcome
 }
 
-/// To the collector that the environment names; without one, to the terminal.
+/// Exports to the collector that the environment names, or to the terminal if it names none.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
     let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
     let telemetry = Telemetry::builder().on_event(say).build()?;
@@ -137,7 +140,9 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     listener.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => {
-            format!("port {port} is taken; --port N chooses another, --port 0 any free one")
+            format!(
+                "port {port} is in use: choose another with --port N, or a free one with --port 0"
+            )
         }
         _ => format!("cannot listen on 127.0.0.1:{port}: {error}"),
     })

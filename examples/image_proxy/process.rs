@@ -1,19 +1,19 @@
-//! From the source's bytes to the result's: decode, resize, encode. Blocks; the handler runs it off the async threads.
+//! Decodes, resizes and encodes a picture. This blocks, so the handler runs it off the async threads.
 
 use std::io::Cursor;
 
-use image::codecs::jpeg::JpegEncoder;
-use image::codecs::png::PngEncoder;
-use image::codecs::webp::WebPEncoder;
-use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgb, RgbImage, Rgba};
+use image::{
+    DynamicImage, ImageDecoder, ImageError, ImageReader, Limits, Rgb, RgbImage, Rgba,
+    codecs::{jpeg::JpegEncoder, png::PngEncoder, webp::WebPEncoder},
+    imageops::FilterType,
+};
 
 use super::options::{Format, MAX_SIDE, Mode, Options};
 
-/// Most pixels of a source. A few compressed bytes can claim any size, so it is asked before pixels are allocated.
-/// Each takes up to 24 bytes: eight decoded, sixteen while it is resized.
+/// Most pixels of a source. A small file can claim any size, so this is checked before pixels are allocated.
+/// A pixel takes up to 24 bytes: 8 decoded, and 16 while it is resized.
 const MAX_SOURCE_PIXELS: u64 = 50_000_000;
-/// Most memory for decoding, in bytes: eight a pixel.
+/// Most memory for decoding, in bytes: 8 for each pixel.
 const MAX_DECODE_BYTES: u64 = 8 * MAX_SOURCE_PIXELS;
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub(crate) enum ProcessError {
     Vips(String),
 }
 
-/// A finished picture and what it was made of.
+/// The result, and the format and size of its source.
 #[derive(Debug)]
 pub(crate) struct Processed {
     pub(crate) bytes: Vec<u8>,
@@ -48,7 +48,7 @@ pub(crate) struct Processed {
     pub(crate) source_height: u32,
 }
 
-#[cfg_attr(feature = "libvips", allow(dead_code, reason = "libvips does it all"))]
+#[cfg_attr(feature = "libvips", allow(dead_code, reason = "libvips replaces it"))]
 pub(crate) fn process(source: &[u8], options: &Options) -> Result<Processed, ProcessError> {
     let (picture, source_format) = decode(source)?;
     let (source_width, source_height) = (picture.width(), picture.height());
@@ -65,7 +65,7 @@ pub(crate) fn process(source: &[u8], options: &Options) -> Result<Processed, Pro
     })
 }
 
-/// The picture the right way up, as its Exif orientation says.
+/// Decodes the picture and turns it upright, as its Exif orientation says.
 fn decode(source: &[u8]) -> Result<(DynamicImage, Format), ProcessError> {
     let format = source_format(source)?;
     let mut limits = Limits::default();
@@ -102,7 +102,7 @@ pub(crate) fn check_pixels(width: u32, height: u32) -> Result<(), ProcessError> 
     Ok(())
 }
 
-/// What is cut out of the source, and the size that this becomes, in pixels.
+/// The area that is cut out of the source, and the size that it is scaled to, in pixels.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) x: u32,
@@ -121,7 +121,7 @@ impl Plan {
             return Err(ProcessError::ResultTooLarge { width, height });
         }
         let (cut_width, cut_height) = match options.mode {
-            // Cut before scaling: what is cut off costs nothing, and an extreme aspect ratio no memory.
+            // Cutting before scaling saves the time and memory that the cut parts would take.
             Mode::Fill if !same => {
                 let scale = scale(source, (width, height), f64::max);
                 (
@@ -154,8 +154,8 @@ fn resize(picture: DynamicImage, options: &Options) -> Result<DynamicImage, Proc
     } else {
         picture.crop_imm(plan.x, plan.y, plan.cut_width, plan.cut_height)
     };
-    // Its intermediate picture has the source's width and the result's height, which may be more than either has:
-    // a picture that becomes higher becomes narrower first.
+    // `resize_exact` makes an intermediate picture with the source's width and the result's height. That can be larger
+    // than both pictures, so the width is changed first when the height grows.
     let picture = if height > picture.height() {
         picture.resize_exact(width, picture.height(), FilterType::Lanczos3)
     } else {
@@ -208,7 +208,7 @@ fn encode(picture: DynamicImage, format: Format, quality: u8) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// JPEG has no alpha channel: what is transparent shows white.
+/// Blends transparent pixels with white, because JPEG has no alpha channel.
 fn on_white(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();

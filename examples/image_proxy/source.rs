@@ -1,27 +1,30 @@
-//! Where pictures come from: allowed origins only, redirects included, with a time and a size limit.
+//! Downloads sources: only from allowed origins, also after redirects, and within limits of time and size.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
-use hyper::header::LOCATION;
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::TokioExecutor;
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::{Body, Incoming},
+    header::LOCATION,
+};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use tower::{Layer, ServiceExt};
-use tower_image_trace::DownloadLayer;
-use tower_image_trace::download::{Attempts, Download, DownloadBody};
-use tower_image_trace::metrics::{Buffer, BufferPool};
+use tower_image_trace::{
+    DownloadLayer,
+    download::{Attempts, Download, DownloadBody},
+    pool::{Buffer, BufferPool},
+};
 
 const MAX_REDIRECTS: usize = 3;
-/// How many buffers are kept for the next downloads.
+/// Most buffers that are kept for later downloads.
 const BUFFERS: usize = 16;
 
-/// Scheme (always `http`), host and port: what may be asked for pictures.
+/// Scheme (always `http`), host and port of a server with pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     host: String,
@@ -78,7 +81,7 @@ pub(crate) enum SourceError {
     TooLarge(usize),
 }
 
-/// A source that may be downloaded.
+/// The URL of a source whose origin is allowed.
 #[derive(Debug)]
 pub(crate) struct Source(Uri);
 
@@ -88,11 +91,11 @@ impl fmt::Display for Source {
     }
 }
 
-/// What a download may reach, last and weigh.
+/// The origins, the time and the size that a download is limited to.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceLimits {
     pub(crate) allowed: Vec<Origin>,
-    /// From the first connection to the last byte, redirects included.
+    /// For the whole download: from the first connection to the last byte, including redirects.
     pub(crate) time: Duration,
     pub(crate) bytes: usize,
 }
@@ -119,7 +122,7 @@ impl Sources {
         &self.buffers
     }
 
-    /// The source behind a URL, if its origin is allowed.
+    /// Checks that the URL's origin is allowed.
     pub(crate) fn locate(&self, url: &str) -> Result<Source, SourceError> {
         let (uri, origin) = parse(url)?;
         if !self.limits.allowed.contains(&origin) {
@@ -190,7 +193,7 @@ fn parse(url: &str) -> Result<(Uri, Origin), SourceError> {
         .ok_or(SourceError::Url)
 }
 
-/// The URL a `Location` means (RFC 3986 §5.2; the server at its end takes care of `..`).
+/// Resolves a `Location` (RFC 3986 §5.2). The next server resolves `..`.
 fn resolve(base: &Uri, location: &str) -> String {
     let location = location.split('#').next().unwrap_or_default();
     let authority = base.authority().map_or("", |authority| authority.as_str());

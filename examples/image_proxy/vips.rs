@@ -2,17 +2,21 @@
 
 use std::sync::LazyLock;
 
-use rs_vips::enums::Size;
-use rs_vips::voption::{Setter, VOption};
-use rs_vips::{Result, Vips, VipsImage};
+use rs_vips::{
+    Result, Vips, VipsImage,
+    enums::Size,
+    voption::{Setter, VOption},
+};
 
-use super::options::{Format, Options};
-use super::process::{Plan, ProcessError, Processed, check_pixels, source_format};
+use super::{
+    options::{Format, Options},
+    process::{Plan, ProcessError, Processed, check_pixels, source_format},
+};
 
 static STARTED: LazyLock<std::result::Result<(), String>> =
     LazyLock::new(|| Vips::init("image_proxy").map_err(|error| error.to_string()));
 
-/// Before libvips is asked for anything else.
+/// Must be called before any other function of libvips.
 pub(crate) fn start() -> std::result::Result<(), ProcessError> {
     STARTED.clone().map_err(ProcessError::Vips)
 }
@@ -47,7 +51,7 @@ fn open(source: &[u8]) -> std::result::Result<VipsImage, ProcessError> {
     VipsImage::new_from_buffer(source, "").map_err(vips_error)
 }
 
-/// Nothing is decoded before the result is written.
+/// libvips is lazy: it decodes when the result is written.
 fn carry_out(picture: &VipsImage, plan: &Plan) -> Result<VipsImage> {
     let cut = picture.extract_area(
         plan.x as i32,
@@ -68,10 +72,10 @@ fn size(picture: &VipsImage) -> (u32, u32) {
     (picture.get_width() as u32, picture.get_height() as u32)
 }
 
-/// The format and its options, as libvips reads them at the end of a file name.
+/// The format and its options, in the syntax of a libvips file name.
 fn suffix(format: Format, quality: u8) -> String {
     match format {
-        // No alpha channel: what is transparent shows white.
+        // JPEG has no alpha channel, so transparent pixels are blended with white.
         Format::Jpeg => format!(".jpg[Q={quality},background=255]"),
         Format::Png => ".png".to_owned(),
         Format::WebP => ".webp[lossless]".to_owned(),

@@ -1,25 +1,24 @@
-//! A gRPC image service on tonic that shows where the time of each call goes.
+//! A gRPC image service on tonic. It shows where the time of each call goes.
 //!
 //! ```text
 //! cargo run --example tonic_thumbnailer [-- --port 50051]
 //! ```
 //!
 //! It prints a waterfall for each call, or exports to the collector that the environment names.
-//! [`service`] is the work, [`api`] what `thumbnailer.proto` is in Rust. Beside it answers tonic's
-//! health service, which is measured and has no spans.
+//! [`service`] does the work, and [`api`] is `thumbnailer.proto` in Rust. Calls of tonic's health
+//! service are measured but get no spans.
 
 mod api;
 mod service;
 
-use std::error::Error;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::{error::Error, net::Ipv4Addr, time::Duration};
 
 use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
-use tower_image_trace::trace::Skip;
-use tower_image_trace::{ImageTraceLayer, Telemetry};
+use tonic::transport::{
+    Server,
+    server::{TcpConnectInfo, TcpIncoming},
+};
+use tower_image_trace::{ImageTraceLayer, Telemetry, trace::Record};
 
 use api::ThumbnailerServer;
 
@@ -47,7 +46,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .add_service(health_service)
         .add_service(ThumbnailerServer)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
-            // Without a signal handler there is only one way to stop: at once.
+            // An error means that there is no signal handler. The service then stops at once.
             let _ = tokio::signal::ctrl_c().await;
         })
         .await?;
@@ -59,8 +58,8 @@ fn trace_layer(telemetry: &Telemetry) -> ImageTraceLayer {
     telemetry
         .trace_layer_builder()
         .filter(|parts| match parts.uri.path() {
-            "/grpc.health.v1.Health/Check" => Skip::Span,
-            _ => Skip::Nothing,
+            "/grpc.health.v1.Health/Check" => Record::Metrics,
+            _ => Record::All,
         })
         .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
         .build()

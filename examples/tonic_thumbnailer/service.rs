@@ -1,10 +1,9 @@
-//! What the calls do. The trace is in the extensions of a request.
+//! The work behind the calls. The `RequestTrace` is in the extensions of each request.
 
 use std::io::Cursor;
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream;
+use futures_util::{Stream, stream};
 use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
 use opentelemetry::KeyValue;
 use tonic::{Request, Response, Status};
@@ -14,14 +13,14 @@ use super::api::{Picture, ResizeManyRequest, ResizeRequest};
 
 /// Longest side of a thumbnail, in pixels.
 const MAX_SIDE: u32 = 4096;
-/// Most memory for decoding, in bytes: a few compressed ones can claim any size.
+/// Most memory for decoding, in bytes. A small file can claim any size.
 const MAX_DECODE_BYTES: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResizeError {
-    #[error("the source is no JPEG, PNG or WebP picture")]
+    #[error("the source is not a JPEG, PNG or WebP picture")]
     Source(#[source] ImageError),
-    #[error("a thumbnail is 1 to {MAX_SIDE} pixels wide, not {0}")]
+    #[error("the width must be 1 to {MAX_SIDE} pixels, not {0}")]
     Width(u32),
     #[error("the thumbnail could not be encoded")]
     Encode(#[source] ImageError),
@@ -42,7 +41,7 @@ pub(crate) async fn resize(request: Request<ResizeRequest>) -> Result<Response<P
     Ok(Response::new(process(&trace, source, width).await?))
 }
 
-/// The next thumbnail is made when the client has room for it; one that leaves ends the work.
+/// Makes each thumbnail when the client is ready for it, and stops when the client leaves.
 pub(crate) async fn resize_many(
     request: Request<ResizeManyRequest>,
 ) -> Result<Response<impl Stream<Item = Result<Picture, Status>> + Send>, Status> {

@@ -1,12 +1,12 @@
 use std::fmt;
 
-use http::{Method, Uri};
-use opentelemetry::StringValue;
+use http::Uri;
 
 use super::{Origin, server::MeasuredServers};
 use crate::{
+    instrument::{ErrorView, Propagation, StartSpan},
     metrics::ClientMetrics,
-    trace::{ErrorView, Propagation, StartSpan},
+    semconv::KnownMethods,
 };
 
 /// What a layer does with each request; shared by all its services and their requests.
@@ -16,7 +16,7 @@ pub(super) struct Config {
     pub(super) propagate: Propagate,
     pub(super) metrics: Option<ClientMetrics>,
     pub(super) measured_servers: MeasuredServers,
-    pub(super) known_methods: Vec<(Method, StringValue)>,
+    pub(super) known_methods: KnownMethods,
     pub(super) error_views: Vec<ErrorView>,
 }
 

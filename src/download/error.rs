@@ -1,15 +1,15 @@
-//! What an error of a client means, found in the error and its sources.
+//! Classifies an error of a client by the error and its sources.
 
 use std::{any::Any, error::Error, fmt, io, iter};
 
 use crate::{
+    instrument::ErrorView,
     request::{ErrorReport, io_error_type},
-    trace::ErrorView,
 };
 
 type DynError = dyn Error + 'static;
 
-/// What keeps a source from being fetched. Of several, the last one says most.
+/// Why a source could not be fetched, the most specific class last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Class {
     Connect,
@@ -49,7 +49,7 @@ pub(super) fn report<E: fmt::Display + 'static>(
     report
 }
 
-/// The error as the [`Error`] that it is, if that is known, and the name of its type.
+/// The error as an [`Error`], if its type is known, and the name of that type.
 fn as_error<'a>(
     any: &'a dyn Any,
     views: &[ErrorView],
@@ -73,7 +73,7 @@ fn as_error<'a>(
     Some((&**boxed, None))
 }
 
-/// The low-cardinality `error.type`, if something better is known than the type's name.
+/// The low-cardinality `error.type`, when there is a better one than the type's name.
 fn error_type(error: &DynError, in_body: bool) -> Option<&'static str> {
     let connecting = chain(error).any(is_connect);
     let class = chain(error)
@@ -90,7 +90,7 @@ fn error_type(error: &DynError, in_body: bool) -> Option<&'static str> {
     }
 }
 
-/// The error and its sources. That of an I/O error is what is in it, which `source()` leaves out.
+/// The error and its sources. The source of an I/O error is the error in it, which `source()` skips.
 fn chain(error: &DynError) -> impl Iterator<Item = &DynError> {
     iter::successors(Some(error), |&error| {
         let io = error.downcast_ref::<io::Error>();
@@ -116,8 +116,8 @@ fn classify(cause: &DynError, connecting: bool) -> Option<Class> {
     if is_timeout(cause) {
         return Some(Class::Timeout);
     }
-    // No type says these: hyper-util's connect error is private, the resolver's an `io::Error` of
-    // no kind, and tower's, tokio's and native-tls's would need a dependency on them.
+    // These have no public type here: hyper-util's connect error is private, the resolver's is an
+    // `io::Error` without a kind, and tower's, tokio's and native-tls's would need a dependency.
     match cause.to_string().as_str() {
         "request timed out" | "deadline has elapsed" | "operation timed out" => {
             Some(Class::Timeout)

@@ -7,26 +7,28 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{Method, Request, Response, StatusCode};
+use bytes::Buf;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use opentelemetry::{
-    Context, ContextGuard, KeyValue, StringValue,
+    Context, KeyValue, StringValue,
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
 };
 
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
+    instrument::{Exchange, Work},
     redact::{self, Redaction},
     request::ErrorReport,
-    trace::{OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version},
+    semconv::{OTHER, content_length, int, is_bodiless, protocol_version},
 };
 
 /// Owns the span and the measurement of one attempt.
 ///
-/// It travels from the service's `call` through the response future into the response body and
-/// ends the span exactly once: when one of them says how the attempt went, or else when it is
-/// dropped, which means that whoever wanted the source lost interest: it was cancelled.
+/// It travels from the service's `call` through the response future into the response body and ends
+/// the span exactly once: when one of them reports the outcome, or when it is dropped, which means that
+/// the attempt was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
     config: Arc<Config>,
@@ -47,7 +49,7 @@ pub(super) struct Finish {
 struct Head {
     status: StatusCode,
     protocol_version: &'static str,
-    /// How many bytes the consumer of the body will ask for at the most, where that is known.
+    /// The bytes that the consumer of the body asks for at most, when that is known.
     announced: Option<u64>,
 }
 
@@ -59,9 +61,9 @@ enum Outcome {
 }
 
 impl Finish {
-    /// Opens the span, and writes its context into the request where that was asked for.
+    /// Opens the span, and writes its context into the request when its origin is to get it.
     pub(super) fn start<B>(config: &Arc<Config>, request: &mut Request<B>) -> Self {
-        let method = method_name(&config.known_methods, request.method());
+        let method = config.known_methods.name(request.method());
         let server = Server::of(request);
         let parent = request.extensions().get::<Context>().cloned();
         let parent = parent.unwrap_or_else(Context::current);
@@ -69,7 +71,7 @@ impl Finish {
         let started = Instant::now();
         let started_at = SystemTime::now();
         let name = match method.as_str() {
-            OTHER_METHOD => "HTTP".to_owned(),
+            OTHER => "HTTP".to_owned(),
             known => known.to_owned(),
         };
         let mut span = SpanBuilder::from_name(name)
@@ -97,39 +99,6 @@ impl Finish {
         }
     }
 
-    pub(super) fn context(&self) -> &Context {
-        &self.context
-    }
-
-    pub(super) fn attach(&self) -> ContextGuard {
-        self.context.clone().attach()
-    }
-
-    /// The response is there, its body is still to come.
-    pub(super) fn head<B: Body>(&mut self, response: &Response<B>) {
-        let status = response.status();
-        let bodiless = is_bodiless(self.head_request, self.connect_request, status);
-        let announced = if bodiless {
-            Some(0)
-        } else {
-            response
-                .body()
-                .size_hint()
-                .exact()
-                .or_else(|| content_length(response.headers()))
-        };
-        self.head = Some(Head {
-            status,
-            protocol_version: protocol_version(response.version()),
-            announced,
-        });
-        #[cfg(feature = "hyper-client")]
-        self.peer(response);
-        if bodiless || response.body().is_end_stream() {
-            self.completed();
-        }
-    }
-
     /// The address behind the server's name, which hyper-util's connector knows.
     #[cfg(feature = "hyper-client")]
     fn peer<B>(&self, response: &Response<B>) {
@@ -145,26 +114,6 @@ impl Finish {
         }
     }
 
-    pub(super) fn data(&mut self, bytes: usize) {
-        self.response_body_size += bytes as u64;
-    }
-
-    pub(super) fn completed(&mut self) {
-        self.finish(Outcome::Completed);
-    }
-
-    pub(super) fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
-        self.failed_with(error::report(
-            error,
-            &self.config.error_views,
-            self.head.is_some(),
-        ));
-    }
-
-    pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        self.failed_with(ErrorReport::panic(payload));
-    }
-
     fn failed_with(&mut self, mut report: ErrorReport) {
         report.redact(&Redaction::default());
         self.finish(Outcome::Failed(report));
@@ -178,7 +127,7 @@ impl Finish {
         let elapsed = self.started.elapsed();
         let error_type = match (&outcome, self.head) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            // For a client these are errors, those with 4xx too (semconv http-spans: Status).
+            // For a client 4xx are errors too (semconv http-spans: Status).
             (Outcome::Completed, Some(Head { status, .. }))
                 if status.is_client_error() || status.is_server_error() =>
             {
@@ -213,7 +162,7 @@ impl Finish {
                 Outcome::Completed => {}
             }
             if error_type.is_some() {
-                // Semconv http-spans, Status: no description when the status code says it already.
+                // Semconv http-spans, Status: no description when the status code explains the error.
                 span.set_status(Status::error(match &outcome {
                     Outcome::Failed(report) => report.message.to_string(),
                     _ => String::new(),
@@ -232,15 +181,68 @@ impl Finish {
         }
     }
 
-    /// Whether nothing is missing when the response is dropped now.
+    /// Whether a response that is dropped now is complete.
     fn is_complete(&self) -> bool {
         self.head.is_some_and(|head| {
             let read = head
                 .announced
                 .is_some_and(|announced| self.response_body_size >= announced);
-            // Who only wants the picture has no use for the text of a redirect or an error.
+            // A client that wants the picture need not read the body of a redirect or an error.
             read || !head.status.is_success()
         })
+    }
+}
+
+impl Work for Finish {
+    fn context(&self) -> Option<&Context> {
+        Some(&self.context)
+    }
+
+    fn panicked(&mut self, payload: &(dyn Any + Send)) {
+        self.failed_with(ErrorReport::panic(payload));
+    }
+
+    fn dropped(&mut self) {}
+}
+
+impl Exchange for Finish {
+    fn head<B: Body>(&mut self, response: &mut Response<B>) {
+        let status = response.status();
+        let bodiless = is_bodiless(self.head_request, self.connect_request, status);
+        let announced = if bodiless {
+            Some(0)
+        } else {
+            response
+                .body()
+                .size_hint()
+                .exact()
+                .or_else(|| content_length(response.headers()))
+        };
+        self.head = Some(Head {
+            status,
+            protocol_version: protocol_version(response.version()),
+            announced,
+        });
+        #[cfg(feature = "hyper-client")]
+        self.peer(response);
+        if bodiless || response.body().is_end_stream() {
+            self.completed();
+        }
+    }
+
+    fn data(&mut self, data: &impl Buf) {
+        self.response_body_size += data.remaining() as u64;
+    }
+
+    fn trailers(&mut self, _: &HeaderMap) {}
+
+    fn completed(&mut self) {
+        self.finish(Outcome::Completed);
+    }
+
+    fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
+        let in_body = self.head.is_some();
+        self.failed_with(error::report(error, &self.config.error_views, in_body));
     }
 }
 
@@ -254,7 +256,7 @@ impl Drop for Finish {
     }
 }
 
-/// The attributes that samplers may want to see, with room for those that the end adds.
+/// The attributes that samplers may look at, with room for those that the end adds.
 fn attributes<B>(
     request: &Request<B>,
     method: &StringValue,
@@ -262,7 +264,7 @@ fn attributes<B>(
 ) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(14);
     attributes.push(KeyValue::new("http.request.method", method.clone()));
-    if method.as_str() == OTHER_METHOD {
+    if method.as_str() == OTHER {
         attributes.push(KeyValue::new(
             "http.request.method_original",
             request.method().as_str().to_owned(),

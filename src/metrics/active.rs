@@ -8,18 +8,18 @@ use std::{
 
 use opentelemetry::{KeyValue, StringValue};
 
-use super::Name;
+use super::metric::Metric;
 use crate::intern::same;
 
-/// What tells apart the series of `http.server.active_requests`.
+/// The attributes of `http.server.active_requests`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActiveSeries<'a> {
     pub(crate) method: &'a StringValue,
     pub(crate) scheme: &'static str,
 }
 
-/// The requests that all layers with the same gauges are working on: a list that only grows, by the
-/// methods that the layers know.
+/// The active requests of all layers with the same gauges: a list that only grows, with one count for
+/// each known method and scheme.
 #[derive(Debug, Default)]
 pub(crate) struct ActiveRequests {
     first: OnceLock<Box<Count>>,
@@ -49,7 +49,7 @@ impl Count {
 }
 
 impl ActiveRequests {
-    pub(super) const METRIC: Name = Name {
+    pub(super) const METRIC: Metric = Metric {
         name: "http.server.active_requests",
         unit: "{request}",
         description: "Number of active HTTP server requests.",
@@ -74,7 +74,7 @@ impl ActiveRequests {
         }
     }
 
-    /// How many there are now, by series.
+    /// The number of active requests of each series.
     pub(super) fn counts(&self) -> impl Iterator<Item = (i64, ActiveSeries<'_>)> {
         successors(self.first.get(), |count| count.next.get()).map(|count| {
             let series = ActiveSeries {

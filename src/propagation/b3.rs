@@ -3,12 +3,16 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::hex;
-use super::sampling::Sampling;
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    hex,
+    sampling::Sampling,
+};
 
 static SINGLE: HeaderName = HeaderName::from_static("b3");
 static TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -23,24 +27,24 @@ static MULTI_FIELDS: LazyLock<[String; 4]> =
 
 /// [B3](https://github.com/openzipkin/b3-propagation), in one header or in several.
 ///
-/// Both kinds read both encodings: a valid `b3` header wins, an invalid one gives way to the
-/// `x-b3-*` headers. Each kind writes its own encoding only.
+/// Both kinds read both encodings: the `b3` header if it is valid, otherwise the `x-b3-*` headers.
+/// Each kind writes its own encoding only.
 ///
-/// Debug (`d`, or `x-b3-flags: 1`) means sampled, and goes on to the next hop as debug. A parent
-/// without a sampling state is not sampled here and, passed on as it is, goes without one again.
-/// A sampling state without ids is no parent; alone, `d` marks the trace that starts here.
+/// Debug (`d`, or `x-b3-flags: 1`) means sampled, and the next hop gets it as debug. A parent
+/// without a sampling state is not sampled here, and is passed on without a state. A sampling
+/// state without ids is no parent; a lone `d` marks the trace that starts here.
 #[derive(Clone, Copy, Debug)]
 pub struct B3Propagator {
     multi: bool,
 }
 
 impl B3Propagator {
-    /// Writes the `b3` header.
+    /// Creates a propagator that writes the `b3` header.
     pub const fn single() -> Self {
         Self { multi: false }
     }
 
-    /// Writes the `x-b3-*` headers.
+    /// Creates a propagator that writes the `x-b3-*` headers.
     pub const fn multi() -> Self {
         Self { multi: true }
     }
@@ -108,7 +112,7 @@ impl Format for B3Propagator {
     }
 }
 
-super::text_map_propagator!(B3Propagator);
+text_map_propagator!(B3Propagator);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -140,7 +144,7 @@ fn parse_single(header: &[u8]) -> Option<B3> {
         None => State::Defer,
         Some(state) => parse_single_state(state)?,
     };
-    // Of no use to a receiver that has spans of its own, but it must be one.
+    // The parent span id is not used, but must be valid.
     if let Some(parent_span_id) = fields.next() {
         hex::parse_span_id(parent_span_id)?;
     }
@@ -159,7 +163,7 @@ fn parse_single_state(state: &[u8]) -> Option<State> {
     }
 }
 
-/// The `x-b3-*` headers. `None` when there are none of use.
+/// The `x-b3-*` headers. `None` when they have neither a trace id nor debug, or a bad state.
 fn parse_multi<C: Carrier + ?Sized>(carrier: &C) -> Option<B3> {
     let trace_id = carrier.first(&TRACE_ID);
     let debug = carrier.first(&FLAGS) == Some(b"1");
@@ -186,7 +190,7 @@ fn parse_multi<C: Carrier + ?Sized>(carrier: &C) -> Option<B3> {
     Some(B3 { parent, state })
 }
 
-/// `true` and `false` come from older tracers.
+/// `1`, `0`, or the `true` and `false` of older tracers.
 pub(super) fn parse_bool(value: &[u8]) -> Option<bool> {
     if value == b"1" || value.eq_ignore_ascii_case(b"true") {
         Some(true)

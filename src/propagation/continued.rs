@@ -1,3 +1,5 @@
+//! The trace id that the next root span takes.
+
 use std::cell::Cell;
 
 use opentelemetry::trace::TraceId;
@@ -6,13 +8,13 @@ thread_local! {
     static NEXT_TRACE_ID: Cell<TraceId> = const { Cell::new(TraceId::INVALID) };
 }
 
-/// Starts the root span made inside `start` in the trace `id`, if the tracer provider's id
-/// generator asks [`take_next_trace_id`].
+/// Runs `start`, in which the next root span gets the trace id `id`, if the id generator of the
+/// tracer provider calls [`take_next_trace_id`].
 ///
-/// An AWS load balancer names the trace without being a span in it (`X-Amzn-Trace-Id: Root=…`), so
-/// there is no parent to make the span a child of, and the span builder takes no trace id.
+/// An AWS load balancer names a trace without being a span in it (`X-Amzn-Trace-Id: Root=…`). There
+/// is no parent for the root span, and a span builder takes no trace id.
 pub fn with_next_trace_id<R>(id: TraceId, start: impl FnOnce() -> R) -> R {
-    // A guard, because the id must not leak into the next trace of this thread when `start` panics.
+    // A guard: the id must not leak into the next trace of this thread if `start` panics.
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -24,8 +26,8 @@ pub fn with_next_trace_id<R>(id: TraceId, start: impl FnOnce() -> R) -> R {
     start()
 }
 
-/// The id that [`with_next_trace_id`] wants for the trace that begins now; for id generators. It is
-/// given once, so that a second root span in the same closure is a trace of its own.
+/// The trace id given to [`with_next_trace_id`], for id generators. It is returned once, so that a
+/// second root span in the same closure begins a trace of its own.
 pub fn take_next_trace_id() -> Option<TraceId> {
     match NEXT_TRACE_ID.replace(TraceId::INVALID) {
         TraceId::INVALID => None,

@@ -1,30 +1,32 @@
-//! What B3 and Jaeger say about sampling beyond `TraceFlags`, on its way through a service.
+//! The sampling states of B3 and Jaeger that `TraceFlags` cannot hold.
 
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceId},
+};
 
-/// Stored in a context at extraction, and looked for at injection.
+/// Stored in the context by extraction and read by injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sampling {
-    /// Accept or deny: `TraceFlags` says it all.
+    /// Accept or deny, which `TraceFlags` holds.
     Decided,
-    /// Nobody decided yet. Holds for this parent only: the next span in the trace is a decision.
+    /// No decision yet. Holds for this parent only, because the next span in the trace decides.
     Deferred(SpanId),
-    /// Accept at every hop. Holds for the whole trace, or, when the header named none, for the
-    /// trace that this context starts.
+    /// Accept at every hop. Holds for the whole trace, or for the trace that starts in this context
+    /// if the header named none.
     Debug(TraceId),
 }
 
 impl Sampling {
-    /// Stores the state. An earlier one is replaced even by [`Decided`](Self::Decided), so that it
-    /// does not outlive its header.
+    /// Stores the state. [`Decided`](Self::Decided) replaces an earlier state too, which must not
+    /// outlive its header.
     pub(super) fn store(self, cx: &mut Context) {
         if self != Self::Decided || cx.get::<Self>().is_some() {
             *cx = cx.with_value(self);
         }
     }
 
-    /// The state that belongs to the span in `cx`.
+    /// The state of the span in `cx`.
     pub(super) fn of(cx: &Context) -> Self {
         let span = cx.span();
         let belongs = |span: &SpanContext, state: &Self| match *state {

@@ -3,19 +3,23 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::hex;
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    hex,
+};
 
 static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["x-amzn-trace-id".to_owned()]);
 
 /// AWS X-Ray's [tracing header], `Root`, `Parent` and `Sampled` in any order among other fields.
 ///
-/// Only a header with both `Root` and `Parent` is a parent. With `Root` alone, or with the decision
-/// left open (`Sampled=?`, or no `Sampled`), [`continued_trace_id`] has the trace id for the span
+/// Only a header with both `Root` and `Parent` is a parent. With `Root` alone, or with an open
+/// decision (`Sampled=?`, or no `Sampled`), [`continued_trace_id`] returns the trace id for the span
 /// that starts here.
 ///
 /// [tracing header]: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
@@ -25,7 +29,7 @@ pub struct XRayPropagator {
 }
 
 impl XRayPropagator {
-    /// The one there is.
+    /// Creates the propagator.
     pub const fn new() -> Self {
         Self { _private: () }
     }
@@ -36,7 +40,7 @@ impl Format for XRayPropagator {
         let Some(header) = carrier.first(&X_AMZN_TRACE_ID).and_then(parse) else {
             return;
         };
-        // There is a parent that comes first: nothing to store, and so nothing to allocate.
+        // The parent that is there comes first. Storing nothing saves allocations.
         if header.parent.is_none() && cx.span().span_context().is_valid() {
             return;
         }
@@ -84,22 +88,22 @@ impl Format for XRayPropagator {
     }
 }
 
-super::text_map_propagator!(XRayPropagator);
+text_map_propagator!(XRayPropagator);
 
-/// A trace that was begun upstream and for which nobody has decided on sampling.
+/// A trace from upstream without a parent or without a sampling decision.
 #[derive(Clone, Copy, Debug)]
 struct Undecided {
     trace_id: TraceId,
     parent: Option<SpanId>,
 }
 
-/// The id of the trace that a new root span in `cx` continues, when an X-Ray header named a trace
-/// but no parent, or a parent but no sampling decision.
+/// The id of the trace that a new root span in `cx` continues, if an X-Ray header named a trace
+/// without a parent, or a parent without a sampling decision.
 ///
-/// The receiver then starts a root span with this trace id and lets its sampler decide, so that
-/// the trace of an AWS load balancer goes on. In the second case `cx` also has the remote parent,
-/// whose unset sampled flag is not a "no": link to it, if at all. `None` when a valid parent from
-/// another format or a span of this process is in `cx`.
+/// The receiver starts a root span with this trace id and lets its sampler decide, which continues
+/// the trace of an AWS load balancer. A parent without a decision is in `cx`, but its unset sampled
+/// flag does not mean "not sampled": link to it at most. `None` if `cx` has a valid parent from
+/// another format, or a span of this process.
 ///
 /// ```
 /// use opentelemetry::Context;
@@ -129,15 +133,15 @@ pub fn continued_trace_id(cx: &Context) -> Option<TraceId> {
 struct Header {
     root: TraceId,
     parent: Option<SpanId>,
-    /// `None` when it is left to the receiver.
+    /// `None` when the receiver decides.
     sampled: Option<bool>,
 }
 
-/// Fields in any order, the last of each kind counts. A part without `=` or an invalid id makes
-/// the header invalid; fields of other names are skipped.
+/// Fields in any order; of fields with the same name the last counts. A part without `=` or an
+/// invalid id makes the header invalid. Fields with other names are skipped.
 fn parse(header: &[u8]) -> Option<Header> {
     let (mut root, mut parent, mut sampled) = (None, None, None);
-    // White space is not part of a field value, and a `;` at its end begins no field.
+    // White space around the value is not part of it, and a `;` at its end begins no field.
     let mut header = header;
     while let [rest @ .., b' ' | b'\t'] = header {
         header = rest;

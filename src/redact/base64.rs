@@ -2,7 +2,7 @@
 
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Of what is no letter.
+/// The value of every byte that is not a letter.
 const NONE: u8 = u8::MAX;
 
 /// The value of each letter, in both alphabets.
@@ -23,7 +23,7 @@ fn value(letter: u8) -> Option<u32> {
     (value != NONE).then_some(u32::from(value))
 }
 
-/// The decoded bytes; `None` when there is a letter that no alphabet has.
+/// The decoded bytes; `None` when a byte is in neither alphabet.
 pub(crate) fn decode(encoded: impl IntoIterator<Item = u8>) -> Option<Vec<u8>> {
     let mut decoded = Vec::new();
     let (mut bits, mut count) = (0, 0);
@@ -46,7 +46,7 @@ pub(super) fn has(letter: char) -> bool {
     letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '+')
 }
 
-/// Whether what is encoded may begin with an ASCII letter.
+/// Whether the decoded text may begin with an ASCII letter.
 fn begins_with_letter(encoded: &[u8]) -> bool {
     matches!(
         encoded.first(),
@@ -54,14 +54,14 @@ fn begins_with_letter(encoded: &[u8]) -> bool {
     )
 }
 
-/// Whether what is encoded begins like a URL: `scheme:/`. Most text fails at its first letters.
+/// Whether the decoded text begins like a URL: `scheme:/`. Most texts fail at their first letters.
 #[inline]
 pub(super) fn begins_with_scheme(encoded: &[u8]) -> bool {
     begins_with_letter(encoded) && goes_on_with_scheme(encoded)
 }
 
 fn goes_on_with_scheme(encoded: &[u8]) -> bool {
-    // As long as `abcdefghi:/` is.
+    // Enough for `abcdefghi:/`.
     const LONGEST: usize = 16;
     let letters = encoded.iter().copied().filter(|letter| *letter != b'/');
     let (mut bits, mut count) = (0_u32, 0);
@@ -87,7 +87,7 @@ fn goes_on_with_scheme(encoded: &[u8]) -> bool {
     false
 }
 
-/// URL-safe, without padding.
+/// Encodes in the URL-safe alphabet, without padding.
 pub(super) fn encode(bytes: &[u8]) -> String {
     let mut encoded = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

@@ -1,7 +1,7 @@
-//! URLs without what must not be seen: credentials and signatures, wherever a URL is written.
+//! Removes credentials and signatures from URLs before they are recorded.
 //!
-//! Image services have URLs in their URLs: the source stands in the path or the query, plain,
-//! percent-encoded or in URL-safe base64, and again in the messages of errors.
+//! An image service has URLs in its URLs: the path or the query contains the URL of the source,
+//! plain, percent-encoded or in URL-safe base64. Error messages contain it again.
 
 mod base64;
 mod percent;
@@ -21,14 +21,15 @@ const SENSITIVE_KEYS: [&str; 5] = [
 
 const REDACTED: &str = "REDACTED";
 
-/// URLs in URLs in URLs: what is nested deeper is redacted unseen, so that a hostile URL costs no
+/// The limit on URLs nested in URLs. Deeper ones are redacted unread, so that a hostile URL costs no
 /// more than a few times its length.
 const MOST_NESTED: u8 = 4;
 
-/// What is recorded of the URLs of sources, in stages, paths, queries and error messages.
+/// How much of the URLs of sources is recorded, in stages, paths, queries and error messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SourceUrls {
-    /// The URL with its query as it is. Credentials are redacted all the same, as semconv demands.
+    /// The URL with its whole query. Credentials are redacted all the same, as semconv requires.
     Full,
     /// Without credentials, the values of sensitive query keys, and fragments.
     #[default]
@@ -37,33 +38,33 @@ pub enum SourceUrls {
     OriginOnly,
 }
 
-/// What a layer does with URLs before they are recorded.
+/// What a layer redacts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Redaction {
-    /// In place of those of semconv.
+    /// Replaces the keys of semconv.
     pub(crate) sensitive_keys: Option<Vec<String>>,
     pub(crate) source_urls: SourceUrls,
 }
 
 impl Redaction {
-    /// A query string with the values of sensitive keys replaced, and sources in other values
-    /// redacted.
+    /// A query string in which the values of sensitive keys are replaced and the sources in other
+    /// values are redacted.
     pub(crate) fn query<'a>(&self, query: &'a str) -> Cow<'a, str> {
         self.query_at(query, 0)
     }
 
-    /// A URL path in which sources are redacted; also for any other text that is one word.
+    /// A URL path, or another text of one word, in which sources are redacted.
     pub(crate) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
         self.word(path, 0)
     }
 
-    /// The words of a message, the URLs among them redacted.
+    /// A message in which URLs are redacted.
     pub(crate) fn message<'a>(&self, message: &'a str) -> Cow<'a, str> {
         let ends_word = |letter: char| letter.is_whitespace() || matches!(letter, '"' | '<' | '>');
         rewritten(message, ends_word, |word| self.word(word, 0))
     }
 
-    /// The URL of a source as it may be recorded, if at all.
+    /// The URL of a source; `None` if only origins are recorded.
     pub(crate) fn source_url<'a>(&self, url: &'a str) -> Option<Cow<'a, str>> {
         (self.source_urls != SourceUrls::OriginOnly).then(|| self.source(url, 0))
     }
@@ -120,7 +121,7 @@ impl Redaction {
         )
     }
 
-    /// Whether nothing in a pair can be sensitive: so are most, which need not be taken apart.
+    /// Whether a pair has nothing sensitive, as most have.
     fn is_plain_pair(&self, pair: &str) -> bool {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         is_plain(key) && is_plain(value) && !self.is_sensitive(key)
@@ -134,7 +135,7 @@ impl Redaction {
         }
     }
 
-    /// A run of letters in which a URL may stand, in one of the forms.
+    /// A text without white space that may contain a URL, in any of the forms.
     fn word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
         if depth > MOST_NESTED {
             return Cow::Borrowed(REDACTED);
@@ -174,14 +175,13 @@ impl Redaction {
         let Some(start) = base64_start(word) else {
             return Cow::Borrowed(word);
         };
-        // Sources that are longer than a file name may be are split by slashes; then comes the
-        // extension.
+        // A source that is longer than a file name may be is split by slashes. The extension follows.
         let end = word[start..]
             .find(|letter| !base64::has(letter) && letter != '/')
             .map_or(word.len(), |length| start + length);
         let encoded = word[start..end].bytes().filter(|byte| *byte != b'/');
         let decoded = base64::decode(encoded).unwrap_or_default();
-        // What is not text any more was no base64: other segments of the path.
+        // From the first byte that is not text on, these were other segments of the path.
         let text = decoded
             .utf8_chunks()
             .next()
@@ -197,7 +197,7 @@ impl Redaction {
     }
 }
 
-/// A URL without credentials and the signatures that semconv knows, and without its fragment.
+/// A URL without credentials, without the signatures of semconv, and without its fragment.
 pub(crate) fn url(url: &str) -> Cow<'_, str> {
     Redaction::default().url(url, 0)
 }
@@ -237,7 +237,7 @@ fn authority(url: &str) -> Option<(usize, usize)> {
     Some((start, end))
 }
 
-/// Whether a word has no URL in it for sure. Most have none, which one look at each letter tells.
+/// Whether a word surely has no URL. Most have none, which one pass over the letters shows.
 fn is_plain(word: &str) -> bool {
     let mut rest = word.as_bytes();
     loop {
@@ -253,7 +253,7 @@ fn is_plain(word: &str) -> bool {
     }
 }
 
-/// Where a URL in base64 begins. imgproxy has `/` before a source, `:` before that of a watermark.
+/// Where a URL in base64 begins. In imgproxy a `/` precedes a source, a `:` that of a watermark.
 fn base64_start(word: &str) -> Option<usize> {
     let bytes = word.as_bytes();
     let ends = bytes
@@ -264,7 +264,7 @@ fn base64_start(word: &str) -> Option<usize> {
     starts.find(|start| base64::begins_with_scheme(&bytes[*start..]))
 }
 
-/// Where an absolute URL begins: `scheme://`, or `http:/` of which a slash was merged.
+/// Where an absolute URL begins: `scheme://`, or `http:/` if a proxy has merged the slashes.
 fn plain_url(text: &str) -> Option<usize> {
     text.match_indices(':').find_map(|(colon, _)| {
         let before = text[colon..].starts_with(":/").then(|| &text[..colon])?;
@@ -281,7 +281,7 @@ fn plain_url(text: &str) -> Option<usize> {
     })
 }
 
-/// The text with its parts rewritten, borrowed if none changed.
+/// The text with its parts rewritten; borrowed if none changed.
 fn rewritten<'a>(
     text: &'a str,
     separates: impl Fn(char) -> bool,

@@ -1,6 +1,8 @@
+//! Percent-encoding (RFC 3986 §2.1).
+
 use std::borrow::Cow;
 
-/// The text with its `%XX` decoded, borrowed if there are none.
+/// The text with every `%XX` decoded; borrowed if there is none.
 pub(super) fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
@@ -33,7 +35,7 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
-/// The text as it may stand in a path or a query.
+/// The text, encoded for a path or a query.
 pub(super) fn encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len() + 16);
     for byte in text.bytes() {

@@ -4,8 +4,8 @@ use opentelemetry::{KeyValue, StringValue};
 
 use crate::{attribute::ERROR_TYPE, redact::Redaction};
 
-/// What went wrong, as the `type` of `errors_total` says it: the phases of an image request,
-/// under the names that imgproxy gives them.
+/// What went wrong: the `type` of `errors_total`, with imgproxy's names for the phases of an image
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -50,12 +50,12 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Anything that can be recorded as an error: every [`Error`], and what merely holds one, as
-/// `Box<dyn Error + Send + Sync>` and `anyhow::Error` do (they don't implement `Error` themselves).
+/// Everything that can be recorded as an error: each [`Error`], and types that hold one without being
+/// one, such as `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
 ///
-/// `Form` tells the two apart and is always inferred.
-pub trait AsError<Form> {
-    /// The error, and the name of its type where it is known.
+/// `Form` tells the two apart and is always inferred. The trait is sealed.
+pub trait AsError<Form>: sealed::Sealed<Form> {
+    /// The error, and the name of its type when that is known.
     fn as_error(&self) -> (&(dyn Error + 'static), Option<&'static str>);
 }
 
@@ -66,6 +66,19 @@ pub enum IsError {}
 /// The [`AsError`] form of a type that holds an [`Error`].
 #[derive(Debug)]
 pub enum HoldsError {}
+
+mod sealed {
+    use std::error::Error;
+
+    use super::{HoldsError, IsError};
+
+    pub trait Sealed<Form> {}
+
+    impl<E: Error + 'static> Sealed<IsError> for E {}
+    impl<E: AsRef<dyn Error + Send + Sync>> Sealed<HoldsError> for E {}
+    impl Sealed<IsError> for dyn Error + 'static {}
+    impl Sealed<IsError> for dyn Error + Send + Sync + 'static {}
+}
 
 impl<E: Error + 'static> AsError<IsError> for E {
     fn as_error(&self) -> (&(dyn Error + 'static), Option<&'static str>) {
@@ -106,7 +119,7 @@ impl ErrorReport {
         Self::of(error, type_name)
     }
 
-    /// The report on an error of a service or body, of which only the text is certain.
+    /// The report on an error of a service or body, which need not be an [`Error`].
     pub(crate) fn of_any<E: fmt::Display + 'static>(error: &E) -> Self {
         let type_name = std::any::type_name::<E>();
         let any: &dyn Any = error;
@@ -138,7 +151,7 @@ impl ErrorReport {
         }
     }
 
-    /// For a panic of which the payload is out of reach.
+    /// The report on a panic whose payload is out of reach.
     pub(crate) fn unwinding() -> Self {
         Self::panic(&"panic")
     }
@@ -147,7 +160,7 @@ impl ErrorReport {
         let error_type = match (error.downcast_ref::<io::Error>(), type_name) {
             (Some(io), _) => io_error_type(io.kind()).into(),
             (None, Some(name)) => StringValue::from(name),
-            // Semconv error.type: the fallback when the type is not known.
+            // Semconv registry, error.type: the fallback for unknown types.
             (None, None) => "_OTHER".into(),
         };
         Self {
@@ -156,7 +169,7 @@ impl ErrorReport {
         }
     }
 
-    /// Messages of HTTP clients have the URL in them.
+    /// Redacts the URLs that messages of HTTP clients contain.
     pub(crate) fn redact(&mut self, redaction: &Redaction) {
         if let Cow::Owned(redacted) = redaction.message(self.message.as_str()) {
             self.message = redacted.into();

@@ -2,46 +2,62 @@ use std::{
     any::Any,
     future::Future,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Context as TaskContext, Poll},
 };
 
 use opentelemetry::Context;
 use pin_project_lite::pin_project;
 
 use super::{AsError, ErrorReport, Stage};
+use crate::instrument::{Guarded, Work};
 
 /// A stage that counts as cancelled unless it is finished.
 #[derive(Debug)]
-struct Unfinished(Option<Stage>);
+struct Unfinished {
+    stage: Option<Stage>,
+    context: Option<Context>,
+}
 
 impl Unfinished {
     fn new(stage: Stage) -> Self {
-        Self(Some(stage))
+        Self {
+            context: stage.running_context(),
+            stage: Some(stage),
+        }
     }
 
     fn finish<T, E, Form>(&mut self, result: &Result<T, E>)
     where
         E: AsError<Form>,
     {
-        if let Some(stage) = self.0.take()
+        if let Some(stage) = self.stage.take()
             && let Err(error) = result
         {
             stage.record_error(error);
         }
     }
+}
+
+impl Work for Unfinished {
+    fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
 
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        if let Some(stage) = self.0.take() {
+        if let Some(stage) = self.stage.take() {
             stage.fail(|| ErrorReport::panic(payload));
         }
     }
+
+    /// The stage is cancelled when this is dropped, after the future: what that drops still belongs
+    /// to the stage.
+    fn dropped(&mut self) {}
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(stage) = self.0.take() {
+        if let Some(stage) = self.stage.take() {
             stage.cancel();
         }
     }
@@ -53,24 +69,14 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct Attached<F> {
         #[pin]
-        future: Option<F>,
-        context: Option<Context>,
-    }
-
-    impl<F> PinnedDrop for Attached<F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let _current = this.context.clone().map(Context::attach);
-            this.future.set(None);
-        }
+        future: Guarded<F, Context>,
     }
 }
 
 impl<F> Attached<F> {
-    pub(crate) fn new(context: Option<Context>, future: F) -> Self {
+    pub(super) fn new(context: Option<Context>, future: F) -> Self {
         Self {
-            future: Some(future),
-            context,
+            future: Guarded::new(future, context),
         }
     }
 }
@@ -79,15 +85,7 @@ impl<F: Future> Future for Attached<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        let _current = this.context.clone().map(Context::attach);
-        // Polling a finished future is a mistake of the caller's; it never becomes ready again.
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        let output = ready!(future.poll(cx));
-        this.future.set(None);
-        Poll::Ready(output)
+        self.project().future.poll_then(cx, |_, _| {})
     }
 }
 
@@ -96,10 +94,8 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<F, Form> {
-        // Before the stage: what the future drops still belongs to the stage.
         #[pin]
-        future: Attached<F>,
-        stage: Unfinished,
+        future: Guarded<F, Unfinished>,
         form: PhantomData<fn() -> Form>,
     }
 }
@@ -107,8 +103,7 @@ pin_project! {
 impl<F: Future, Form> Run<F, Form> {
     pub(super) fn new(stage: Stage, future: F) -> Self {
         Self {
-            future: stage.attach(future),
-            stage: Unfinished::new(stage),
+            future: Guarded::new(future, Some(Unfinished::new(stage))),
             form: PhantomData,
         }
     }
@@ -122,18 +117,8 @@ where
     type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match catch_unwind(AssertUnwindSafe(|| this.future.poll(cx))) {
-            Ok(poll) => {
-                let result = ready!(poll);
-                this.stage.finish(&result);
-                Poll::Ready(result)
-            }
-            Err(payload) => {
-                this.stage.panicked(&*payload);
-                resume_unwind(payload)
-            }
-        }
+        let future = self.project().future;
+        future.poll_then(cx, |stage, result| stage.finish(result))
     }
 }
 
@@ -142,9 +127,15 @@ pub use self::blocking::RunBlocking;
 
 #[cfg(feature = "tokio")]
 mod blocking {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+        task::ready,
+    };
+
     use tokio::{runtime::Handle, task::JoinHandle};
 
     use super::*;
+    use crate::instrument::{attach, watch};
 
     type Outcome<T, E> = std::thread::Result<Result<T, E>>;
 
@@ -168,16 +159,15 @@ mod blocking {
             F: FnOnce() -> Result<T, E> + Send + 'static,
             E: AsError<Form>,
         {
-            let context = stage.context();
             let mut stage = Unfinished::new(stage);
             let work = move || {
-                let _current = context.attach();
-                let outcome = catch_unwind(AssertUnwindSafe(work));
-                match &outcome {
-                    Ok(result) => stage.finish(result),
-                    Err(payload) => stage.panicked(&**payload),
-                }
-                outcome
+                let _current = attach(&stage);
+                // The panic goes on where the result is awaited.
+                catch_unwind(AssertUnwindSafe(|| {
+                    let result = watch(&mut stage, work);
+                    stage.finish(&result);
+                    result
+                }))
             };
             Self(match Handle::try_current() {
                 Ok(runtime) => Work::Spawned(runtime.spawn_blocking(work)),
@@ -195,8 +185,8 @@ mod blocking {
                     Ok(outcome) => outcome,
                     Err(error) => match error.try_into_panic() {
                         Ok(payload) => Err(payload),
-                        // The runtime is shutting down and did not take the work; whoever awaits
-                        // it there is about to be dropped too.
+                        // The runtime is shutting down and did not take the work; the awaiting task
+                        // is about to be dropped too.
                         Err(_) => return Poll::Pending,
                     },
                 },

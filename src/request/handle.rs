@@ -15,8 +15,7 @@ use crate::{
 /// The handle of one request: records its stages and errors, names its route.
 ///
 /// Cheap to clone, and works from any task or thread, during the request and after it. The default
-/// value is a handle that records nothing, which is also what a request has without
-/// [`ImageTraceLayer`](crate::ImageTraceLayer).
+/// value records nothing; a request without [`ImageTraceLayer`](crate::ImageTraceLayer) has that one.
 ///
 /// With feature `axum` it is an extractor that never fails:
 ///
@@ -40,10 +39,10 @@ impl RequestTrace {
         Self { state: Some(state) }
     }
 
-    /// The handle in a request's extensions, or one that records nothing when there is none.
+    /// The handle in a request's extensions, or one that records nothing.
     ///
-    /// With feature `axum` this also takes the route from axum's `MatchedPath`, which a layer
-    /// around a whole `Router` can't see yet.
+    /// With feature `axum` this also takes the route from axum's `MatchedPath`, which a layer around a
+    /// whole `Router` cannot see.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Self {
         let trace = extensions.get::<Self>().cloned().unwrap_or_default();
@@ -97,7 +96,7 @@ impl RequestTrace {
         self.start("streaming_image", ErrorKind::Streaming, |_| Vec::new())
     }
 
-    /// A stage of the service's own. The name is a metric attribute too: keep their number small.
+    /// A stage of the service's own. The name is also a metric attribute: keep the number of names small.
     #[must_use = "a stage ends when it is dropped"]
     pub fn stage(&self, name: &'static str) -> Stage {
         self.start(name, ErrorKind::Other(name), |_| Vec::new())
@@ -122,7 +121,7 @@ impl RequestTrace {
 
     /// Sets an attribute of the root span; a later value of the same key replaces it.
     pub fn set_attribute(&self, attribute: KeyValue) {
-        if let Some(state) = self.state.as_ref().filter(|state| state.recording) {
+        if let Some(state) = self.state.as_ref().filter(|state| state.is_recording) {
             state.live().set_attribute(attribute);
         }
     }
@@ -160,18 +159,19 @@ impl RequestTrace {
 }
 
 impl RequestState {
-    /// Gives the redacted report if there is a span to see it.
+    /// Counts an error and adds it to the root span. Returns the redacted report when spans record.
     pub(super) fn record_error(
         &self,
         kind: ErrorKind,
         report: impl FnOnce() -> ErrorReport,
     ) -> Option<ErrorReport> {
-        if let Some(metrics) = &self.config.stage_metrics {
-            metrics.error(kind);
+        let recording = self.layer.recording();
+        if let Some(metrics) = &recording.stage_metrics {
+            metrics.error(kind.as_str());
         }
-        self.recording.then(|| {
+        self.is_recording.then(|| {
             let mut report = report();
-            report.redact(&self.config.redaction);
+            report.redact(&recording.redaction);
             let span = self.context.span();
             span.add_event("exception", report.event_attributes());
             report

@@ -1,4 +1,4 @@
-//! The handle with which a service records what happens inside a request.
+//! The handle with which a service records the stages of a request.
 //!
 //! [`ImageTraceLayer`](crate::ImageTraceLayer) puts a [`RequestTrace`] into the extensions of each request.
 //! From it come the [`Stage`]s: child spans that also feed `request_span_duration_seconds`.
@@ -19,12 +19,13 @@
 //! #     .block_on(thumbnail(RequestTrace::default())).unwrap();
 //! ```
 //!
-//! Nothing here can make a request fail: without the layer, or with tracing off, the handle and
-//! its stages do nothing but run what they are given.
+//! Nothing here can make a request fail. Without the layer, or with tracing off, the handle and its
+//! stages only run what they are given.
 
 mod error;
 mod future;
 mod handle;
+mod recording;
 mod stage;
 mod state;
 
@@ -38,5 +39,6 @@ pub use self::{
 };
 pub(crate) use self::{
     error::{ErrorReport, io_error_type},
+    recording::{Layer, Recording},
     state::{Clock, Interruption, RequestState, Route},
 };

@@ -10,7 +10,9 @@ use opentelemetry::{
     trace::{Event, SpanBuilder, Status, TraceContextExt},
 };
 
-use super::{AsError, Attached, ErrorKind, ErrorReport, Interruption, RequestState, Run};
+use super::{
+    AsError, Attached, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
+};
 use crate::{attribute, redact::Redaction};
 
 /// One stage of a request: a child span that ends when this guard is dropped.
@@ -39,7 +41,7 @@ struct Running {
 #[derive(Debug, Default)]
 struct Record {
     span: StageSpan,
-    /// The first error: a span keeps one status, and later errors mostly follow from the first.
+    /// The first error: a span has one status, and later errors mostly follow from the first.
     error: Option<Box<ErrorReport>>,
 }
 
@@ -51,9 +53,9 @@ impl Stage {
         attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
     ) -> Self {
         let started = Instant::now();
-        let span = if request.recording {
+        let span = if request.is_recording {
             StageSpan::Noted(Notes {
-                attributes: attributes(&request.config.redaction),
+                attributes: attributes(&request.layer.recording().redaction),
                 events: Vec::new(),
             })
         } else {
@@ -89,9 +91,9 @@ impl Stage {
     /// ([`propagate_external`](crate::trace::ImageTraceLayerBuilder::propagate_external)).
     pub fn inject(&self, headers: &mut HeaderMap) {
         if let Some(running) = &self.running {
-            let config = &running.request.config;
-            if config.propagate_external {
-                config.propagation.inject(&running.context(), headers);
+            let recording = running.recording();
+            if recording.propagate_external {
+                recording.propagation.inject(&running.context(), headers);
             }
         }
     }
@@ -99,10 +101,7 @@ impl Stage {
     /// The context of the stage's span; the current context when there is no trace.
     #[must_use]
     pub fn context(&self) -> Context {
-        match &self.running {
-            Some(running) => running.context(),
-            None => Context::current(),
-        }
+        self.running_context().unwrap_or_else(Context::current)
     }
 
     /// Runs a fallible future as this stage: the stage ends when the future is ready, an `Err` is
@@ -116,8 +115,8 @@ impl Stage {
     }
 
     /// Runs a fallible closure as this stage on tokio's blocking pool: the stage ends with the
-    /// closure, even if nobody waits for it any more, and an `Err` is recorded. The stage's
-    /// context is current in the closure. A panic goes on in whoever awaits the result.
+    /// closure, even when the returned future was dropped, and an `Err` is recorded. The stage's
+    /// context is current in the closure. A panic continues where the result is awaited.
     ///
     /// Work that is still waiting for a thread when the returned future is dropped is not done.
     /// Outside a tokio runtime the closure runs at once, on the calling thread.
@@ -131,23 +130,25 @@ impl Stage {
         super::RunBlocking::new(self, work)
     }
 
-    /// Makes the stage's context current while `future` is polled and dropped. The stage goes on
-    /// after it: for several futures in one stage, or to set attributes afterwards.
+    /// Makes the stage's context current while `future` is polled and dropped. The stage goes on after
+    /// it, for more futures or for attributes that are known afterwards.
     pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
-        Attached::new(self.running.as_ref().map(Running::context), future)
+        Attached::new(self.running_context(), future)
     }
 
     /// Runs a closure with the stage's context current. The stage goes on after it.
     pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _current = self
-            .running
-            .as_ref()
-            .map(|running| running.context().attach());
+        let _current = self.running_context().map(Context::attach);
         work()
     }
 
     /// Ends the stage, as dropping it does.
     pub fn end(self) {}
+
+    /// The context of the stage's span, if there is a trace.
+    pub(super) fn running_context(&self) -> Option<Context> {
+        self.running.as_ref().map(Running::context)
+    }
 
     pub(super) fn fail(&self, report: impl FnOnce() -> ErrorReport) {
         let Some(running) = &self.running else { return };
@@ -174,12 +175,12 @@ impl Stage {
         let interruption = {
             let mut live = running.request.live();
             live.stage_ended(running.name);
-            if running.request.config.added_headers.server_timing {
+            if running.recording().server_timing {
                 live.stages_done.push((running.name, elapsed));
             }
             interruption.or(live.interruption)
         };
-        if let Some(metrics) = &running.request.config.stage_metrics {
+        if let Some(metrics) = &running.recording().stage_metrics {
             metrics.stage(running.name, elapsed);
         }
         let record = running.record.get_mut();
@@ -206,6 +207,10 @@ impl Running {
         self.record().span.context(self)
     }
 
+    fn recording(&self) -> &Recording {
+        self.request.layer.recording()
+    }
+
     fn started_at(&self) -> SystemTime {
         self.request.clock.at(self.started)
     }
@@ -219,8 +224,8 @@ impl Running {
     }
 }
 
-/// The span of a stage. Most stages end before anybody asked for their context, and a span that
-/// is never in a context needs no box and no lock: it is begun and ended in one go at its end.
+/// The span of a stage. The context of most stages is never asked for, and a span outside a context
+/// needs no box and no lock: it begins and ends in one go at the stage's end.
 #[derive(Debug, Default)]
 enum StageSpan {
     #[default]
@@ -229,7 +234,7 @@ enum StageSpan {
     Begun(Context),
 }
 
-/// What a span will have that is not begun yet.
+/// What a span that has not begun will hold.
 #[derive(Debug, Default)]
 struct Notes {
     attributes: Vec<KeyValue>,
@@ -241,7 +246,7 @@ impl StageSpan {
         let request = &stage.request;
         if let Self::Noted(notes) = self {
             let span = stage.builder(std::mem::take(notes));
-            let tracer = &request.config.tracer;
+            let tracer = &stage.recording().tracer;
             *self = Self::Begun(tracer.start(span, &request.context, None).0);
         }
         match self {
@@ -276,7 +281,7 @@ impl StageSpan {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
                 let span = stage.builder(notes);
-                let tracer = &request.config.tracer;
+                let tracer = &stage.recording().tracer;
                 tracer.record(span, &request.context, status, elapsed);
             }
             Self::Begun(context) => {
@@ -290,7 +295,6 @@ impl StageSpan {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Without a running stage there is nothing to ask the thread for.
         if self.running.is_some() {
             let unwinding = std::thread::panicking().then_some(Interruption::Panicked);
             self.close(unwinding);

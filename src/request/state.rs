@@ -1,14 +1,12 @@
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use opentelemetry::{Context, KeyValue, StringValue};
 
-use crate::{
-    intern,
-    trace::{Config, Facts},
-};
+use super::Layer;
+use crate::intern;
 
 /// Why a request ended before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,22 +16,24 @@ pub(crate) enum Interruption {
 }
 
 /// What the root span's owner, the handles and the stages of one request share.
+///
+/// The owner knows what the layer keeps of the request as `L`. Handles and stages live below the
+/// layers and see no more of it than a [`Layer`].
 #[derive(Debug)]
-pub(crate) struct RequestState {
-    pub(crate) config: Arc<Config>,
+pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     /// The context of the root span.
     pub(crate) context: Context,
-    /// Whether the root span records; stages of one that doesn't are measured, but have no spans.
-    pub(crate) recording: bool,
-    pub(crate) facts: Facts,
+    /// Whether the root span records. If not, stages are measured and have no spans.
+    pub(crate) is_recording: bool,
     pub(crate) clock: Clock,
     /// The route that was matched before the request came to the layer.
     pub(crate) matched: Option<Route>,
-    /// Only there once somebody changed it: many a request needs no lock.
+    /// Made by the first change: many requests never need the lock.
     live: OnceLock<Mutex<Live>>,
+    pub(crate) layer: L,
 }
 
-/// The one clock of a request's spans: a step of the system's time moves none against the others.
+/// The one clock of a request's spans: a clock step cannot shift one span against another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
@@ -44,30 +44,30 @@ pub(crate) struct Clock {
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) route: Option<Route>,
-    /// Kept here until the end, because a span does not replace a value that it has.
+    /// Kept until the end, because a span would keep both values of a key that is set twice.
     pub(crate) attributes: Vec<KeyValue>,
     /// The names of the running stages, the innermost last.
     stages: Vec<&'static str>,
-    /// The names and durations of the stages that are done, if responses tell them.
+    /// The names and durations of the ended stages, when responses tell them.
     pub(crate) stages_done: Vec<(&'static str, Duration)>,
     pub(crate) interruption: Option<Interruption>,
     /// Where the request was when it was interrupted.
     phase: Option<&'static str>,
-    /// Whether a stage was ever begun: the request has reached a handler.
+    /// Whether a stage has ever begun: the request has reached a handler.
     pub(crate) worked: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) path: StringValue,
-    /// Whether the service named it. A route that was only matched gives way to this one.
+    /// Whether the service named it. A named route wins over a matched one.
     pub(crate) named: bool,
-    /// Whether the root span was given its name when this was known.
+    /// Whether the root span's name contains it.
     pub(crate) is_in_name: bool,
 }
 
 impl Clock {
-    /// Only spans have dates.
+    /// Reads the system's time only for spans: measurements have no dates.
     pub(crate) fn start(has_spans: bool) -> Self {
         Self {
             started: Instant::now(),
@@ -102,28 +102,28 @@ impl Route {
     }
 }
 
-impl RequestState {
+impl<L> RequestState<L> {
     #[inline]
     pub(crate) fn new(
-        config: Arc<Config>,
         context: Context,
-        recording: bool,
-        facts: Facts,
+        is_recording: bool,
         clock: Clock,
         matched: Option<Route>,
+        layer: L,
     ) -> Self {
         Self {
-            config,
             context,
-            recording,
-            facts,
+            is_recording,
             clock,
             matched,
             live: OnceLock::new(),
+            layer,
         }
     }
+}
 
-    /// What may be changed, for one who changes it.
+impl<L: ?Sized> RequestState<L> {
+    /// Locks what can change, made by the first call.
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         let live = self.live.get_or_init(|| {
             Mutex::new(Live {
@@ -135,7 +135,7 @@ impl RequestState {
         live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was changed, if anything ever was.
+    /// Locks what has changed, if anything ever has.
     pub(crate) fn changed(&self) -> Option<MutexGuard<'_, Live>> {
         self.live.get().map(|_| self.live())
     }
@@ -153,8 +153,8 @@ impl Live {
         }
     }
 
-    /// Only the first interruption counts. Gives the phase in which it came: the innermost stage,
-    /// if one is running.
+    /// Notes the first interruption and returns the phase in which it came: the innermost running
+    /// stage, or `outside_stages`.
     pub(crate) fn interrupt(
         &mut self,
         interruption: Interruption,

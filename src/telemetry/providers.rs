@@ -93,7 +93,7 @@ impl Telemetry {
         let layer = ImageTraceLayer::builder();
         let layer = match self.makes_spans() {
             true => layer.tracer_provider(self.tracer_provider()),
-            false => layer.without_traces(),
+            false => layer.traces(false),
         };
         let layer = layer
             .propagators(self.propagators())
@@ -102,7 +102,7 @@ impl Telemetry {
             .attributes_after_sampling(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
-            Exporter::None => layer.without_metrics(),
+            Exporter::None => layer.metrics(false),
             _ => layer.gauges(self.gauges()),
         }
     }
@@ -132,7 +132,7 @@ impl Telemetry {
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
         match self.settings.metrics {
-            Exporter::None => layer.without_metrics().build(),
+            Exporter::None => layer.metrics(false).build(),
             _ => layer.meter_provider(self.meter_provider()).build(),
         }
     }

@@ -12,50 +12,68 @@ use opentelemetry::{
 };
 
 use super::{
-    attributes::{content_length, int, is_bodiless},
     config::Config,
-    rpc::{Call, Code, Named},
+    facts::Facts,
+    response_headers::{add_server_timing, add_trace_response},
+    rpc::{Call, Named},
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
     intern,
     metrics::{Measurement, RequestSeries},
-    request::{ErrorReport, Interruption, RequestState, Route},
+    request::{ErrorReport, Interruption, Layer, Recording, RequestState, Route},
+    semconv::{GrpcCode, content_length, int, is_bodiless},
 };
 
 /// Owns the root span and the measurements of one request.
 ///
-/// It travels from the service's `call` through the response future into the response body and
-/// ends the span exactly once: when one of them says how the request went, or else when it is
-/// dropped, which means that whoever drove the request lost interest: it was cancelled.
+/// It travels from the service's `call` through the response future into the response body and ends
+/// the span exactly once: when one of them reports the outcome, or when it is dropped, which means that
+/// the request was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
-    state: Arc<RequestState>,
+    state: Arc<RequestState<Root>>,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
     response_body_size: u64,
-    /// How many bytes the consumer of the body will ask for at the most; `u64::MAX` if that is not
-    /// known.
+    /// The bytes that the consumer of the body asks for at most; `u64::MAX` when that is unknown.
     announced: u64,
-    /// The response's, once it is there.
+    /// `None` until the response is there.
     status: Option<StatusCode>,
-    /// Whether the request's context makes a difference to what is called in it.
+    /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
     finished: bool,
+}
+
+/// What the layer keeps of a request, beside what its handles know.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) config: Arc<Config>,
+    pub(super) facts: Facts,
+}
+
+impl Layer for Root {
+    fn recording(&self) -> &Recording {
+        &self.config.recording
+    }
 }
 
 #[derive(Debug)]
 enum Outcome {
     Completed,
     Failed(ErrorReport),
-    /// In this phase.
+    /// In the phase of that name.
     Cancelled(&'static str),
 }
 
 impl Finish {
-    pub(super) fn new(state: Arc<RequestState>, call: Option<Call>, has_context: bool) -> Self {
-        if let Some(metrics) = &state.config.http_metrics {
-            metrics.started(state.facts.active_series());
+    pub(super) fn new(
+        state: Arc<RequestState<Root>>,
+        call: Option<Call>,
+        has_context: bool,
+    ) -> Self {
+        if let Some(metrics) = &state.layer.config.http_metrics {
+            metrics.started(state.layer.facts.active_series());
         }
         Self {
             state,
@@ -68,33 +86,42 @@ impl Finish {
         }
     }
 
-    /// What is to be current while the request is worked on.
+    /// The context that is current while the request is worked on.
     pub(super) fn context(&self) -> Option<&Context> {
         self.has_context.then_some(&self.state.context)
     }
 
     fn config(&self) -> &Config {
-        &self.state.config
+        &self.state.layer.config
     }
 
-    /// The response is there, its body is still to come.
+    /// The head of the response is there; its body follows.
     pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
         if let Some(recorded) = &self.config().response_headers
-            && self.state.recording
+            && self.state.is_recording
         {
             let is_rpc = self.call.is_some();
-            let redaction = &self.config().redaction;
+            let redaction = &self.config().recording.redaction;
             let attributes = recorded.attributes(response.headers(), is_rpc, redaction);
             self.state.context.span().set_attributes(attributes);
         }
-        let added = self.config().added_headers;
-        added.add(&self.state, response.headers_mut());
+        let config = self.config();
+        if config.trace_response {
+            add_trace_response(response.headers_mut(), &self.state);
+        }
+        if config.recording.server_timing {
+            add_server_timing(response.headers_mut(), &self.state);
+        }
         let status = response.status();
         if let Some(call) = &mut self.call {
             call.head(response);
         }
         let awaits_trailers = self.call.as_ref().is_some_and(|call| call.code().is_none());
-        let bodiless = is_bodiless(self.state.facts.head, self.state.facts.connect, status);
+        let bodiless = is_bodiless(
+            self.state.layer.facts.head,
+            self.state.layer.facts.connect,
+            status,
+        );
         self.announced = if bodiless {
             0
         } else if awaits_trailers {
@@ -147,25 +174,25 @@ impl Finish {
     }
 
     fn failed_with(&mut self, mut report: ErrorReport) {
-        report.redact(&self.config().redaction);
+        report.redact(&self.config().recording.redaction);
         self.finish(Outcome::Failed(report));
     }
 
-    /// Called before an unfinished future or body is dropped: what it holds is told that its
-    /// request is over, and the phase is the one that it was in.
-    pub(super) fn abandoned(&mut self) {
+    /// The future or body is dropped next. The stages that it holds are told first that their request is
+    /// over, so that the phase is the one it was in.
+    pub(super) fn dropped(&mut self) {
         if !self.is_complete() {
             self.interrupt(Interruption::Cancelled);
         }
     }
 
-    /// Whether a body that is dropped now was read to its end.
+    /// Whether the body has been read to its end.
     fn is_complete(&self) -> bool {
-        // A consumer need not poll again when the announced length is out (hyper does not).
+        // The consumer may not poll again when the announced length is out (hyper does not).
         self.finished || self.response_body_size >= self.announced
     }
 
-    /// Gives the phase in which the request was interrupted first.
+    /// Returns the phase in which the request was interrupted first.
     fn interrupt(&self, interruption: Interruption) -> &'static str {
         let outside_stages = if self.status.is_some() {
             "response_body"
@@ -193,7 +220,7 @@ impl Finish {
             Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
             None => self.end_request(&outcome, elapsed, route, &mut ending),
         }
-        if self.state.recording {
+        if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
         }
     }
@@ -206,7 +233,7 @@ impl Finish {
         route: Option<Route>,
         ending: &mut Ending,
     ) {
-        let facts = &self.state.facts;
+        let facts = &self.state.layer.facts;
         let status = self.status;
         let error_type = match (outcome, status) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
@@ -254,21 +281,23 @@ impl Finish {
         ending: &mut Ending,
     ) {
         let code = match outcome {
-            Outcome::Completed => Some(call.code().unwrap_or(Code::UNKNOWN)),
-            Outcome::Cancelled(_) => Some(call.code().unwrap_or(Code::CANCELLED)),
-            // The connection breaks off; the service has sent no status.
+            Outcome::Completed => Some(call.code().unwrap_or(GrpcCode::Unknown)),
+            Outcome::Cancelled(_) => Some(call.code().unwrap_or(GrpcCode::Cancelled)),
+            // The connection breaks off, and no status was sent.
             Outcome::Failed(_) => call.code(),
         };
         let error_type = match (outcome, code) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(code)) if code.is_error() => Some(code.as_str().into()),
+            (Outcome::Completed, Some(code)) if code.is_server_error() => {
+                Some(code.as_str().into())
+            }
             _ => None,
         };
         let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
         let named = call.end(&self.config().rpc_methods, worked);
         let status = self.status;
         if let Some(metrics) = &self.config().http_metrics {
-            metrics.ended(self.state.facts.active_series(), elapsed, status);
+            metrics.ended(self.state.layer.facts.active_series(), elapsed, status);
         }
         if let Some(metrics) = &self.config().rpc_metrics {
             let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
@@ -285,7 +314,7 @@ impl Finish {
 
         ending.attributes.extend(code);
         ending.attributes.extend(status.map(status_code));
-        let redaction = &self.config().redaction;
+        let redaction = &self.config().recording.redaction;
         match &named {
             Named::AtStart(_) => {}
             Named::Learned(method) => {
@@ -328,7 +357,7 @@ impl Finish {
             ending
                 .attributes
                 .push(KeyValue::new(ERROR_TYPE, error_type));
-            // Semconv http-spans, Status: no description when the status code says it already.
+            // Semconv http-spans, Status: no description when the status code explains the error.
             span.set_status(Status::error(match outcome {
                 Outcome::Failed(report) => report.message.to_string(),
                 _ => String::new(),
@@ -348,12 +377,12 @@ impl Finish {
     }
 }
 
-/// What the span learns at its end, in the terms of the request's protocol.
+/// What is added to the span at its end, in the terms of the request's protocol.
 #[derive(Default)]
 struct Ending {
     attributes: ArrayVec<KeyValue, 8>,
     error_type: Option<StringValue>,
-    /// The span's name, if more is known than at the start.
+    /// The new name, when more is known than at the start.
     span_name: Option<Cow<'static, str>>,
 }
 

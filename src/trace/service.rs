@@ -14,19 +14,20 @@ use opentelemetry::{
 use tower_service::Service;
 
 use super::{
-    ResponseBody, ResponseFuture, Skip, Trust,
+    Record, ResponseBody, ResponseFuture, Trust,
+    active::Active,
     attributes::{CommonHeaders, Incoming},
-    config::{Attributes, Config, TrustRule},
-    finish::Finish,
-    future::Active,
+    config::{Config, TrustRule},
+    finish::{Finish, Root},
 };
 use crate::{
+    instrument::{Attributes, attach, watch},
     propagation::{ContextLines, continued_trace_id, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
-/// Room for those of a request and of its end, in a block of memory (glibc: up to 1 KiB) that
-/// threads keep for themselves.
+/// Room for the attributes of a request and of its end. At this size allocators serve the list from a
+/// cache of the thread (glibc: up to 1 KiB).
 const ROOT_ATTRIBUTES: usize = 18;
 
 /// The service of [`ImageTraceLayer`](super::ImageTraceLayer).
@@ -40,6 +41,21 @@ pub struct ImageTrace<S> {
 impl<S> ImageTrace<S> {
     pub(super) fn new(inner: S, config: Option<Arc<Config>>) -> Self {
         Self { inner, config }
+    }
+
+    /// The service that answers.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that answers, to change it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service that answers, without this one around it.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -73,41 +89,41 @@ fn serve<S, B>(
 where
     S: Service<Request<B>>,
 {
-    let (mut skip, mut trust) = (Skip::Nothing, Trust::Parent);
+    let (mut record, mut trust) = (Record::All, Trust::Parent);
     if config.filter.is_some() || config.trust.is_some() {
         let (parts, body) = request.into_parts();
-        (skip, trust) = config.decide(&parts);
+        (record, trust) = config.decide(&parts);
         request = Request::from_parts(parts, body);
     }
-    let Some(mut active) = config.begin(skip, trust, &mut request) else {
+    let Some(mut active) = config.begin(record, trust, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
-    let _current = active.attach();
-    let future = active.watch(|| inner.call(request));
+    let _current = attach(&active);
+    let future = watch(&mut active, || inner.call(request));
     ResponseFuture::new(future, Some(active))
 }
 
 impl Config {
-    /// Opens the root span and puts the handle into the request; there is nothing to be active for
-    /// a request that is skipped and that no caller sent a context with.
+    /// Opens the root span and puts the handle into the request. Returns `None` for a request that is
+    /// not recorded and came without a context.
     fn begin<B>(
         self: &Arc<Self>,
-        skip: Skip,
+        record: Record,
         trust: Trust,
         request: &mut Request<B>,
     ) -> Option<Active> {
-        if skip == Skip::All
-            && !self.propagation.may_find(request.headers())
+        if record == Record::Nothing
+            && !self.recording.propagation.may_find(request.headers())
             && !Context::map_current(carries_anything)
         {
             return None;
         }
         let headers = CommonHeaders::of(request.headers());
         let (parent, links) = self.parent(trust, request.headers(), &headers.context);
-        if skip == Skip::All {
+        if record == Record::Nothing {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
-        let has_span = self.traces && skip != Skip::Span;
+        let has_span = self.traces && record == Record::All;
         let incoming = Incoming::of(self, request, headers);
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
@@ -126,20 +142,17 @@ impl Config {
         };
 
         let Incoming { facts, call, .. } = incoming;
-        let state = Arc::new(RequestState::new(
-            Arc::clone(self),
-            context,
-            recording,
+        let root = Root {
+            config: Arc::clone(self),
             facts,
-            clock,
-            route,
-        ));
-        let trace = RequestTrace::new(Arc::clone(&state));
-        request.extensions_mut().insert(trace);
+        };
+        let state = Arc::new(RequestState::new(context, recording, clock, route, root));
+        let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
+        request.extensions_mut().insert(RequestTrace::new(handle));
         Some(Active::Traced(Finish::new(state, call, has_context)))
     }
 
-    /// A context with the root span in it, and whether that records.
+    /// Returns a context with the root span in it, and whether that span records.
     fn start<B>(
         &self,
         mut span: SpanBuilder,
@@ -156,20 +169,18 @@ impl Config {
         }
         span.attributes = Some(known);
         match continued_trace_id(&parent) {
-            None => self.tracer.start(span, &parent, late),
+            None => self.recording.tracer.start(span, &parent, late),
             Some(id) => {
                 (parent, span.links) = without_parent(&parent);
-                with_next_trace_id(id, || self.tracer.start(span, &parent, late))
+                with_next_trace_id(id, || self.recording.tracer.start(span, &parent, late))
             }
         }
     }
 
-    /// Asks the filter and the trust rule, where there are any.
-    fn decide(&self, parts: &Parts) -> (Skip, Trust) {
-        let skip = self
-            .filter
-            .as_ref()
-            .map_or(Skip::Nothing, |filter| filter(parts));
+    /// Asks the filter and the trust rule.
+    fn decide(&self, parts: &Parts) -> (Record, Trust) {
+        let filter = self.filter.as_ref();
+        let record = filter.map_or(Record::All, |filter| filter(parts));
         let trust = match &self.trust {
             None => Trust::Parent,
             Some(TrustRule::Closure(trust)) => trust(parts),
@@ -180,7 +191,7 @@ impl Config {
                 }
             }
         };
-        (skip, trust)
+        (record, trust)
     }
 
     /// The context that the root span begins in, and the links it begins with.
@@ -191,10 +202,10 @@ impl Config {
         lines: &ContextLines<'_>,
     ) -> (Context, Option<Vec<Link>>) {
         match trust {
-            Trust::Parent => (self.propagation.extract(headers, lines), None),
+            Trust::Parent => (self.recording.propagation.extract(headers, lines), None),
             Trust::Ignore => (Context::current(), None),
             Trust::Link => {
-                let callers = self.propagation.extract(headers, lines);
+                let callers = self.recording.propagation.extract(headers, lines);
                 let caller = callers.span().span_context().clone();
                 let links = caller.is_remote().then(|| vec![Link::with_context(caller)]);
                 (Context::current(), links)
@@ -203,15 +214,15 @@ impl Config {
     }
 }
 
-/// Whether a context would make a difference to what is called in it.
+/// Whether a context carries anything for the code that runs in it.
 fn carries_anything(context: &Context) -> bool {
     context.has_active_span()
         || !context.baggage().is_empty()
         || continued_trace_id(context).is_some()
 }
 
-/// For a trace that was begun without a sampling decision: the sampler would take a parent for a
-/// decision, so the caller's span is only linked to. The baggage stays.
+/// The context of a trace that came without a sampling decision. The sampler would take a parent for
+/// the decision, so the caller's span becomes a link. The baggage stays.
 fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
     let caller = undecided.span().span_context().clone();
     if !caller.is_valid() {

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 
 use axum::http::{Method, StatusCode};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use image::GenericImageView;
 use tower_image_trace::Telemetry;
 
-use super::demo::Demo;
-use super::{Limits, Service, origin};
+use super::{Limits, Service, demo::Demo, origin};
 
 #[tokio::test]
 async fn a_picture_comes_with_its_type_and_length() {
@@ -33,7 +31,7 @@ async fn a_picture_comes_with_its_type_and_length() {
     }
 }
 
-/// More bytes than one chunk has.
+/// The picture is larger than one chunk.
 #[tokio::test]
 async fn a_large_picture_arrives_whole() {
     let service = Service::start().await;
@@ -69,7 +67,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
             "pictures from http://169.254.169.254:80 are not allowed\n",
         ),
         (
-            // What looks like an allowed host is a user name.
+            // The part that looks like an allowed host is a user name.
             format!("/resize/w:10/plain/http://{origin}@127.0.0.1:1/cat.png"),
             403,
             "pictures from http://127.0.0.1:1 are not allowed\n",
@@ -144,7 +142,7 @@ async fn the_demo_gets_the_answers_it_expects() {
 #[tokio::test]
 async fn the_demo_fails_on_another_answer() {
     let service = Service::start().await;
-    // An origin that the service does not know.
+    // The service does not allow this origin.
     let sentence = demo(&service, service.address).await.unwrap_err();
     assert!(
         sentence.starts_with("expected 200 OK, got 403 Forbidden: "),

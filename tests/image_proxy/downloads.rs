@@ -1,22 +1,21 @@
-//! A download reaches allowed origins only, and ends at its limits.
+//! Downloads reach allowed origins only, and stop at their limits.
 
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::StatusCode;
-use axum::response::Redirect;
-use axum::routing::get;
+use axum::{Router, body::Body, http::StatusCode, response::Redirect, routing::get};
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::{net::TcpListener, sync::mpsc};
 
 use super::{Limits, OnDrop, Service, origin, serve};
 
@@ -30,14 +29,14 @@ async fn service(origin: SocketAddr) -> Service {
     Service::with(origin, limits).await
 }
 
-/// An origin of one answer, whatever is asked.
+/// An origin that redirects every request.
 async fn origin_that_redirects(location: impl Into<String>) -> SocketAddr {
     let location = location.into();
     serve(Router::new().fallback(async move || Redirect::temporary(&location))).await
 }
 
-/// Zeros without end.
-struct Endless(#[expect(dead_code, reason = "its drop is the news")] OnDrop);
+/// Zeros that never end.
+struct Endless(#[expect(dead_code, reason = "it is only dropped")] OnDrop);
 
 impl http_body::Body for Endless {
     type Data = Bytes;
@@ -51,7 +50,7 @@ impl http_body::Body for Endless {
     }
 }
 
-/// A few bytes, then no more: for ever, or until it breaks off.
+/// A few bytes, and then either nothing for ever, or an error.
 #[derive(Clone, Copy)]
 struct Stalling {
     polls: usize,
@@ -78,7 +77,7 @@ impl http_body::Body for Stalling {
         self.polls += 1;
         match self.polls {
             1 => Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"\x89PNG"))))),
-            // The server sends what it has before it comes back.
+            // The server sends the first frame before it polls again.
             2 if self.breaks_off => {
                 context.waker().wake_by_ref();
                 Poll::Pending
@@ -179,7 +178,7 @@ async fn an_oversized_source_is_cut_off() {
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{path}");
         assert_eq!(answer.text(), too_large, "{path}");
     }
-    // The origin is not left sending.
+    // The origin's body is dropped too.
     over.recv().await.unwrap();
 }
 
@@ -196,7 +195,7 @@ async fn a_source_of_just_the_limit_is_accepted() {
 #[tokio::test]
 async fn a_slow_source_times_out() {
     let stalling = serve(Router::new().route("/slow.png", get(|| Stalling::answer(false)))).await;
-    // One that does not even begin to answer, and one that stops in the middle.
+    // The first origin sends no head, and the second stops in the middle of the body.
     for origin in [origin::start().await.unwrap(), stalling] {
         let limits = Limits {
             time: Duration::from_millis(50),

@@ -1,7 +1,9 @@
-//! A path says its options and its source, or one sentence says what is wrong with it.
+//! A path is parsed into options and a source, or an error says in one sentence what is wrong.
 
-use base64::Engine;
-use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD},
+};
 
 use super::options::{Format, ImagePath, Mode, Options};
 
@@ -107,7 +109,7 @@ fn what_is_wrong_is_said_in_a_sentence() {
         ("w:300/plain/", no_source),
         ("w:300/plain", no_base64),
         ("w:300/not+base64", no_base64),
-        // A byte that is not UTF-8.
+        // This decodes to a byte that is not UTF-8.
         ("w:300/_w", no_base64),
     ] {
         let error = ImagePath::parse(path).unwrap_err();

@@ -1,13 +1,14 @@
-//! Real pictures come out in the size and format asked for; bombs and garbage are refused.
+//! Results have the requested size and format, and broken or oversized sources are refused.
 
-use image::codecs::jpeg::JpegEncoder;
 use image::{
     DynamicImage, ExtendedColorType, GenericImageView, ImageEncoder, ImageFormat, Rgb, RgbImage,
-    Rgba, RgbaImage,
+    Rgba, RgbaImage, codecs::jpeg::JpegEncoder,
 };
 
-use super::options::{Format, ImagePath};
-use super::process::{ProcessError, Processed, process};
+use super::{
+    options::{Format, ImagePath},
+    process::{ProcessError, Processed, process},
+};
 
 const CHELSEA: &[u8] = include_bytes!("../../examples/image_proxy/images/chelsea.png");
 const ROCKET: &[u8] = include_bytes!("../../examples/image_proxy/images/rocket.jpg");
@@ -17,7 +18,7 @@ fn processed(source: &[u8], options: &str) -> Result<Processed, ProcessError> {
     process(source, &path.options)
 }
 
-/// The result as its reader sees it.
+/// The decoded result.
 fn picture(source: &[u8], options: &str) -> DynamicImage {
     let result = processed(source, options).unwrap();
     let picture = image::load_from_memory(&result.bytes).unwrap();
@@ -58,7 +59,7 @@ fn a_result_has_the_size_asked_for() {
     }
 }
 
-/// Three stripes beside each other, red, green and blue: fill keeps the middle, force and fit keep all.
+/// The source has a red, a green and a blue stripe. Fill keeps the middle one, force and fit keep all.
 #[test]
 fn fill_cuts_and_force_squeezes() {
     let stripes = RgbImage::from_fn(90, 30, |x, _| {
@@ -148,7 +149,7 @@ fn sixteen_bits_a_channel_are_read() {
 
 #[test]
 fn a_photograph_is_turned_upright() {
-    // Exif, big endian, one entry: orientation 6, to be turned right by a quarter.
+    // Exif, big endian, with one entry: orientation 6, a quarter turn to the right.
     let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     let mut source = Vec::new();
     let mut encoder = JpegEncoder::new(&mut source);
@@ -160,11 +161,11 @@ fn a_photograph_is_turned_upright() {
     assert_eq!(picture(&source, "rs:fit:10:20").dimensions(), (10, 20));
 }
 
-/// A picture of one pixel that claims to be huge.
+/// A picture of one pixel whose header claims a huge size.
 fn bomb(format: ImageFormat) -> Vec<u8> {
     let mut bytes = encoded(&RgbImage::new(1, 1).into(), format);
     match format {
-        // IHDR is always first: 50000 × 50000, and its checksum.
+        // IHDR is always first. It gets the size 50000 × 50000 and a matching checksum.
         ImageFormat::Png => {
             bytes[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
             bytes[29..33].copy_from_slice(&PNG_CHECKSUM.to_be_bytes());
@@ -176,7 +177,7 @@ fn bomb(format: ImageFormat) -> Vec<u8> {
                 .unwrap();
             bytes[frame + 5..frame + 9].copy_from_slice(&[0xc3, 0x50, 0xc3, 0x50]);
         }
-        // VP8L: 14 bits each for the sides less one, after 20 bytes of container and a signature.
+        // VP8L has 14 bits for each side minus one, after 20 bytes of container and a signature byte.
         _ => {
             let sides =
                 u32::from_le_bytes(bytes[21..25].try_into().unwrap()) | 0x3ffe << 14 | 0x3ffe;
@@ -213,7 +214,7 @@ fn a_small_source_of_an_extreme_aspect_ratio_stays_small() {
         "the result would be 4096 × 20480000 pixels, and a side has at most 4096"
     );
     assert_eq!(picture(&needle, "rs:fill:40:40").dimensions(), (40, 40));
-    // Resized in one step, this one takes 65 GB on the way.
+    // Resized in one step, this would take 65 GB.
     let thread = encoded(&RgbImage::new(1_000_000, 1).into(), ImageFormat::Png);
     assert_eq!(
         picture(&thread, "rs:force:64:4096").dimensions(),

@@ -1,19 +1,21 @@
-//! libvips makes the same pictures as the `image` crate, and its memory is seen.
+//! libvips makes the same pictures as the `image` crate, and its memory is measured.
 
 use image::RgbaImage;
 use rs_vips::VipsImage;
 use tower_image_trace::metrics::Gauges;
 
-use super::options::ImagePath;
-use super::process::{ProcessError, process};
-use super::vips;
+use super::{
+    options::ImagePath,
+    process::{ProcessError, process},
+    vips,
+};
 use crate::support::Recorder;
 
 const CHELSEA: &[u8] = include_bytes!("../../examples/image_proxy/images/chelsea.png");
 const ROCKET: &[u8] = include_bytes!("../../examples/image_proxy/images/rocket.jpg");
 const HUBBLE: &[u8] = include_bytes!("../../examples/image_proxy/images/hubble_deep_field.jpg");
 
-/// The mean difference of two channels, of 255.
+/// The mean difference of the channel values, which are 0 to 255.
 fn difference(one: &RgbaImage, other: &RgbaImage) -> f64 {
     assert_eq!(one.dimensions(), other.dimensions());
     let pairs = one.iter().zip(other.iter());
@@ -62,7 +64,7 @@ fn memory_is_seen_during_work() {
     vips::start().unwrap();
     let picture = VipsImage::new_from_buffer(CHELSEA, "").unwrap();
     let pixels = picture.copy_memory().unwrap();
-    // Of 451 × 300 pixels of three bytes.
+    // 451 × 300 pixels with three bytes each.
     let memory = recorder.only_series("vips_memory_bytes").sum;
     assert!(memory >= 405_900.0, "{memory}");
     assert!(recorder.only_series("vips_allocs").sum >= 1.0);

@@ -18,7 +18,7 @@ use super::{
     client::Client,
     encode::Encoded,
 };
-use crate::trace::GRPC_CODES;
+use crate::semconv::GrpcCode;
 
 pub(super) async fn send(
     client: &mut Client,
@@ -44,7 +44,7 @@ pub(super) async fn send(
     // An answer without a message has its status in the head.
     let status = answer.trailers.as_ref().and_then(Status::from_headers);
     match status.or_else(|| Status::from_headers(&answer.headers)) {
-        Some(status) if status.code == 0 => {
+        Some(status) if status.code == GrpcCode::Ok => {
             let message = answer.body.get(5..).unwrap_or_default();
             Ok(Accepted::read(message))
         }
@@ -67,7 +67,7 @@ fn frame(Encoded { body, gzip }: &Encoded) -> Bytes {
 }
 
 struct Status {
-    code: u32,
+    code: GrpcCode,
     message: String,
     /// How long to wait, when the details (`google.rpc.RetryInfo`) say so.
     retry_after: Option<Duration>,
@@ -75,7 +75,7 @@ struct Status {
 
 impl Status {
     fn from_headers(headers: &HeaderMap) -> Option<Self> {
-        let code = headers.get("grpc-status")?.to_str().ok()?.parse().ok()?;
+        let code = GrpcCode::parse(headers.get("grpc-status")?.as_bytes());
         let message = headers
             .get("grpc-message")
             .map_or(&b""[..], |value| value.as_bytes());
@@ -91,30 +91,17 @@ impl Status {
     }
 
     fn into_failure(self) -> Failure {
-        let name = GRPC_CODES
-            .get(self.code as usize)
-            .copied()
-            .unwrap_or("unknown status");
+        let name = self.code.as_str();
+        let retry = match self.retry_after {
+            pause if !self.code.is_retried(pause.is_some()) => Retry::Never,
+            Some(pause) => Retry::After(pause),
+            None => Retry::Backoff,
+        };
         let message = match self.message.as_str() {
             "" => name.to_owned(),
             message => format!("{name}: {message}"),
         };
-        Failure {
-            message,
-            retry: retry(name, self.retry_after),
-        }
-    }
-}
-
-/// Which codes are worth another attempt is OTLP's rule, not gRPC's:
-/// <https://opentelemetry.io/docs/specs/otlp/#failures>
-fn retry(code: &str, pause: Option<Duration>) -> Retry {
-    match code {
-        "CANCELLED" | "DEADLINE_EXCEEDED" | "ABORTED" | "OUT_OF_RANGE" | "UNAVAILABLE"
-        | "DATA_LOSS" => pause.map_or(Retry::Backoff, Retry::After),
-        // Without a pause it means a quota that will not come back soon.
-        "RESOURCE_EXHAUSTED" => pause.map_or(Retry::Never, Retry::After),
-        _ => Retry::Never,
+        Failure { message, retry }
     }
 }
 

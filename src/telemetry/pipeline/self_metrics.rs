@@ -9,7 +9,7 @@ use opentelemetry::KeyValue;
 
 use super::{queue::AnyQueue, report::SignalReport, shutdown::Pipeline};
 use crate::{
-    metrics::{Gauges, Name},
+    metrics::{Gauges, Metric},
     telemetry::{
         settings::{Exporter, Protocol, Settings},
         signal::Signal,
@@ -91,7 +91,7 @@ fn register_exporter(
         Protocol::Grpc => "grpc",
         Protocol::Http | Protocol::Https => "http",
     };
-    let name = || Name {
+    let name = || Metric {
         name: names.exported,
         unit: names.unit,
         description: "The number of items for which the export has finished, successful or failed.",
@@ -111,7 +111,7 @@ fn register_processor(
     unit: &'static str,
     names: &ProcessorNames,
 ) {
-    let name = || Name {
+    let name = || Metric {
         name: names.processed,
         unit,
         description: "The number of items for which the processing has finished, successful or failed.",
@@ -127,7 +127,7 @@ fn register_processor(
     gauges.counter(name(), dropped, move || Some(counts.stats().dropped));
     let size = Arc::clone(queue);
     gauges.up_down_counter(
-        Name {
+        Metric {
             name: names.queue_size,
             unit,
             description: "The number of items in the queue.",
@@ -137,7 +137,7 @@ fn register_processor(
     );
     let capacity = queue.limits().max_queue_size;
     gauges.up_down_counter(
-        Name {
+        Metric {
             name: names.queue_capacity,
             unit,
             description: "The number of items the queue can hold.",

@@ -1,4 +1,4 @@
-//! What proxies say about the request that they pass on: `Forwarded` (RFC 7239), or else
+//! The headers in which proxies describe the request that they pass on: `Forwarded` (RFC 7239), or else
 //! `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,8 +26,8 @@ pub(super) enum Client {
 }
 
 impl<'a> Forwarded<'a> {
-    /// For a request whose peer is trusted. The right-most hop that is not trusted is the client:
-    /// what stands left of it, the client itself may have written.
+    /// Reads the headers of a request whose peer is trusted. The client is the right-most hop that is
+    /// not trusted: it may have written everything left of it.
     pub(super) fn read(headers: &'a HeaderMap, trusted: &Networks) -> Self {
         if headers.contains_key(header::FORWARDED) {
             Self::standard(headers, trusted)
@@ -57,7 +57,7 @@ impl<'a> Forwarded<'a> {
     fn de_facto(headers: &'a HeaderMap, trusted: &Networks) -> Self {
         let hops = list(headers, "x-forwarded-for");
         let mut client_hop = None;
-        // How many proxies stand between the outermost trusted one and this server.
+        // The number of proxies between the outermost trusted one and this server.
         let mut proxies = 0;
         for (index, hop) in hops.iter().rev().enumerate() {
             let client = client(hop);
@@ -107,7 +107,7 @@ fn client(node: &str) -> Client {
 }
 
 fn lines<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    // A line that is no text may hide a hop; it counts as one that can't be read.
+    // A line that is not text may hide a hop, so it counts as an unreadable one.
     let lines = headers.get_all(name).into_iter();
     lines.map(|line| line.to_str().unwrap_or("\u{0}"))
 }
@@ -120,7 +120,7 @@ fn list<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// One `forwarded-element` (RFC 7239 §4): what one proxy says.
+/// One `forwarded-element` (RFC 7239 §4), written by one proxy.
 #[derive(Debug, Default)]
 struct Element<'a> {
     node: Option<&'a str>,
@@ -128,8 +128,8 @@ struct Element<'a> {
     host: Option<&'a str>,
 }
 
-/// Reads the elements of a header line. What is malformed becomes an element that says nothing; if
-/// there are quotes in it, so does the rest of the line: nobody can say what they belong to.
+/// Reads the elements of a header line. A malformed element becomes an empty one. If it contains
+/// quotes, so does the rest of the line, because it is unclear where the quotes end.
 fn parse_elements<'a>(mut line: &'a str, elements: &mut Vec<Element<'a>>) {
     loop {
         line = line.trim_start_matches([' ', '\t', ',']);
@@ -266,7 +266,7 @@ mod tests {
             ),
             ("x-forwarded-for", "6.6.6.6, unknown", "hidden"),
             ("x-forwarded-for", "6.6.6.6, <script>", "hidden"),
-            // No text: nobody can say whose address it hides.
+            // Not text: it may hide any address.
             ("x-forwarded-for", "6.6.6.6, 192.0.2.43, é", "hidden"),
             ("forwarded", "for=é", "hidden"),
             ("x-forwarded-for", "", "-"),

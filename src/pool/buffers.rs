@@ -5,7 +5,7 @@ use std::{
 
 use opentelemetry::{KeyValue, metrics::Histogram};
 
-use super::{Gauges, gauges::Name, http::SIZE_BUCKETS};
+use crate::metrics::{Gauges, Metric, SIZE_BUCKETS};
 
 /// Sizes are told apart by powers of two, from 64 bytes to 32 MiB.
 const SMALLEST: usize = 64;
@@ -15,17 +15,15 @@ const LARGEST: usize = SMALLEST << (CLASSES - 1);
 /// imgproxy's default for `IMGPROXY_BUFFER_POOL_CALIBRATION_THRESHOLD`.
 const CALIBRATE_EVERY: u64 = 1_024;
 
-/// Buffers that are used again, in the sizes that turn out to be needed, as imgproxy 3 has them.
-/// Clones share them.
+/// Reusable buffers, calibrated to the sizes in use as imgproxy 3 does it. Clones share them.
 ///
-/// After every 1,024 buffers that came back, the pool looks at how much was in them. Half of them
-/// had at most the new *default size*, which a new buffer has from the start; 95 % had at most the
-/// new *maximum size*, and what has grown beyond that is let go instead of being kept. So the
-/// memory that the pool keeps is bounded: by its number of buffers times the maximum size, which
-/// is never more than 32 MiB.
+/// After every 1,024 returned buffers the pool looks at how much was in them. The median becomes the
+/// *default size*, with which a new buffer starts; the 95th percentile becomes the *maximum size*, and
+/// larger buffers are freed instead of kept. So the memory that the pool keeps is bounded by its number
+/// of buffers times the maximum size, which is never more than 32 MiB.
 ///
 /// ```
-/// use tower_image_trace::metrics::BufferPool;
+/// use tower_image_trace::pool::BufferPool;
 ///
 /// let pool = BufferPool::new("download", 8);
 /// let mut buffer = pool.get(11);
@@ -50,7 +48,7 @@ struct Pool {
 #[derive(Debug)]
 struct State {
     free: Vec<Vec<u8>>,
-    /// How many buffers of each class came back since the last calibration.
+    /// The returned buffers of each class since the last calibration.
     returned: [u64; CLASSES],
     default_size: usize,
     max_size: usize,
@@ -65,8 +63,8 @@ pub struct Buffer {
 }
 
 impl BufferPool {
-    /// A pool that keeps at most so many unused buffers. The name tells its metrics from those of
-    /// other pools, as their attribute `type`.
+    /// A pool that keeps at most `most` unused buffers. The name becomes the attribute `type` of its
+    /// metrics.
     #[must_use]
     pub fn new(name: &'static str, most: usize) -> Self {
         Self::calibrated_every(name, most, CALIBRATE_EVERY)
@@ -92,8 +90,8 @@ impl BufferPool {
         }
     }
 
-    /// An empty buffer with room for `size` bytes, or for as many as is usual when `size` is 0:
-    /// unknown. A size that a stranger announces is to be limited before.
+    /// An empty buffer with room for `size` bytes, or for the usual number when `size` is 0 (unknown).
+    /// Limit a size that a client announces before passing it here.
     #[must_use]
     pub fn get(&self, size: usize) -> Buffer {
         let mut state = self.pool.state();
@@ -120,7 +118,7 @@ impl BufferPool {
         }
     }
 
-    /// The room that a new buffer has at least, in bytes; 0 before the first calibration.
+    /// The least room of a new buffer, in bytes; 0 before the first calibration.
     #[must_use]
     pub fn default_size(&self) -> usize {
         self.pool.state().default_size
@@ -156,7 +154,7 @@ impl Pool {
         };
         let sizes = state.sizes.clone().filter(|_| used > 0);
         drop(state);
-        // Nobody waits for the lock while memory is given back.
+        // Freed after the lock is released, so that no caller waits for it.
         drop(excess);
         if let Some(sizes) = sizes {
             sizes.record(size as u64, &[KeyValue::new("type", self.name)]);
@@ -173,7 +171,7 @@ impl State {
         self.free.retain(|buffer| buffer.capacity() <= max_size);
     }
 
-    /// The smallest class size that was enough for so many percent of the buffers.
+    /// The smallest class size that was enough for `percent` of the buffers.
     fn percentile(&self, percent: u64) -> usize {
         let all: u64 = self.returned.iter().sum();
         let mut enough = 0;
@@ -236,7 +234,7 @@ impl Gauges {
         let attributes = vec![KeyValue::new("type", pool.pool.name)];
         let default_size = pool.clone();
         self.int_gauge(
-            Name {
+            Metric {
                 name: "buffer_default_size_bytes",
                 unit: "By",
                 description: "The calibrated default size of buffers.",
@@ -246,7 +244,7 @@ impl Gauges {
         );
         let max_size = pool.clone();
         self.int_gauge(
-            Name {
+            Metric {
                 name: "buffer_max_size_bytes",
                 unit: "By",
                 description: "The calibrated maximum size of buffers.",

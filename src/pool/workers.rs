@@ -2,16 +2,16 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Gauges;
 use crate::{
     in_progress::{ImageGuard, RequestsInProgress},
+    metrics::{Gauges, Metric},
     request::RequestTrace,
 };
 
 /// A fixed number of workers, and a queue in front of them. Clones share them.
 ///
 /// ```
-/// use tower_image_trace::{RequestTrace, metrics::{TooManyRequests, Workers}};
+/// use tower_image_trace::{RequestTrace, pool::{TooManyRequests, Workers}};
 ///
 /// async fn resize(workers: &Workers, trace: &RequestTrace) -> Result<(), TooManyRequests> {
 ///     let worker = workers.acquire(trace).await?; // stage `queue`
@@ -31,7 +31,7 @@ use crate::{
 pub struct Workers {
     count: usize,
     workers: Arc<Semaphore>,
-    /// A place for each request that has a worker or waits for one; `None` when all may wait.
+    /// A place for each request that has a worker or waits for one; `None`: the queue has no limit.
     places: Option<Arc<Semaphore>>,
     in_progress: RequestsInProgress,
 }
@@ -46,14 +46,15 @@ pub struct Worker {
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// All workers are busy, and as many requests wait for one as may.
+/// All workers are busy and the queue is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("all workers are busy and the queue is full")]
 #[non_exhaustive]
 pub struct TooManyRequests;
 
 impl Workers {
-    /// `count` workers, for whom any number of requests may wait. Without a worker all of them do.
+    /// `count` workers, for which any number of requests may wait. With 0 workers, every request waits
+    /// forever.
     #[must_use]
     pub fn new(count: usize) -> Self {
         let count = count.min(Semaphore::MAX_PERMITS);
@@ -65,7 +66,7 @@ impl Workers {
         }
     }
 
-    /// Lets at most so many requests wait; further ones fail at once.
+    /// At most `limit` requests wait; further ones fail at once.
     #[must_use]
     pub fn with_queue_limit(mut self, limit: usize) -> Self {
         let places = self.count.saturating_add(limit);
@@ -94,7 +95,7 @@ impl Workers {
     }
 
     /// Waits for a worker as stage `queue` of the request, and counts an image as in progress
-    /// while there is one. Workers are handed out in the order they were asked for.
+    /// while it is held. Workers are handed out in the order of the calls.
     ///
     /// Dropping the future gives up the place in the queue.
     ///
@@ -112,7 +113,7 @@ impl Workers {
             }
             None => None,
         };
-        // Nobody closes the semaphore, so this only waits.
+        // The semaphore is never closed, so this only waits.
         let worker = Arc::clone(&self.workers).acquire_owned().await;
         Ok(Worker {
             _worker: worker.map_err(|_| TooManyRequests)?,
@@ -123,17 +124,24 @@ impl Workers {
 }
 
 impl Gauges {
-    /// `workers`, and how many percent of them are busy as `workers_utilization`.
+    /// `workers`, and `workers_utilization`: the busy ones in percent.
     pub fn workers(&self, workers: &Workers) {
         let count = workers.count;
-        self.gauge("workers", "1", "The number of workers.", move || {
-            count.try_into().ok()
-        });
+        self.gauge(
+            Metric {
+                name: "workers",
+                unit: "1",
+                description: "The number of workers.",
+            },
+            move || count.try_into().ok(),
+        );
         let workers = workers.clone();
         self.float_gauge(
-            "workers_utilization",
-            "%",
-            "The share of workers that are busy.",
+            Metric {
+                name: "workers_utilization",
+                unit: "%",
+                description: "The share of workers that are busy.",
+            },
             move || {
                 let busy = 100.0 * workers.busy() as f64;
                 Some(busy / workers.count.max(1) as f64)

@@ -1,0 +1,107 @@
+//! One copy of what every layer and stage does with the futures and bodies of others.
+
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    pin::Pin,
+    task::{Context as TaskContext, Poll, ready},
+};
+
+use opentelemetry::{Context, ContextGuard};
+use pin_project_lite::pin_project;
+
+/// What must know how a piece of work goes: the end of a request, of an attempt or of a stage.
+pub(crate) trait Work {
+    /// The context that is current while the work is done.
+    fn context(&self) -> Option<&Context>;
+
+    /// The work has panicked; the panic goes on after this.
+    fn panicked(&mut self, payload: &(dyn Any + Send));
+
+    /// The future or body that does the work is dropped next.
+    fn dropped(&mut self);
+}
+
+/// Work whose end is not recorded.
+impl Work for Context {
+    fn context(&self) -> Option<&Context> {
+        Some(self)
+    }
+
+    fn panicked(&mut self, _: &(dyn Any + Send)) {}
+
+    fn dropped(&mut self) {}
+}
+
+/// Makes the context of the work current.
+pub(crate) fn attach(work: &impl Work) -> Option<ContextGuard> {
+    work.context().map(|context| context.clone().attach())
+}
+
+/// Does a part of the work. A panic in it is how the work ends, and goes on.
+pub(crate) fn watch<W: Work, T>(work: &mut W, part: impl FnOnce() -> T) -> T {
+    match catch_unwind(AssertUnwindSafe(part)) {
+        Ok(done) => done,
+        Err(payload) => {
+            work.panicked(&*payload);
+            resume_unwind(payload)
+        }
+    }
+}
+
+pin_project! {
+    /// A future or body that is polled and dropped with the context of its work current.
+    #[derive(Debug)]
+    pub(crate) struct Guarded<T, W: Work> {
+        // `None` once it is over, because it must be dropped before the work is told so.
+        #[pin]
+        pub(super) inner: Option<T>,
+        // `None` when there is nothing to watch.
+        pub(super) work: Option<W>,
+    }
+
+    impl<T, W: Work> PinnedDrop for Guarded<T, W> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if let Some(work) = this.work {
+                let _current = attach(work);
+                work.dropped();
+                this.inner.set(None);
+            }
+        }
+    }
+}
+
+impl<T, W: Work> Guarded<T, W> {
+    pub(crate) fn new(inner: T, work: Option<W>) -> Self {
+        Self {
+            inner: Some(inner),
+            work,
+        }
+    }
+}
+
+impl<F: Future, W: Work> Guarded<F, W> {
+    /// Polls the future; `finish` sees its output while the context is still current, before the
+    /// future is dropped.
+    pub(crate) fn poll_then(
+        self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+        finish: impl FnOnce(&mut W, &mut F::Output),
+    ) -> Poll<F::Output> {
+        let mut this = self.project();
+        // To poll a finished future is a mistake of the caller's; it never becomes ready again.
+        let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let Some(work) = this.work else {
+            return inner.poll(cx);
+        };
+        let _current = attach(work);
+        let mut output = ready!(watch(work, || inner.poll(cx)));
+        finish(work, &mut output);
+        this.inner.set(None);
+        Poll::Ready(output)
+    }
+}
