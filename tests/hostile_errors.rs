@@ -222,3 +222,41 @@ async fn no_text_is_longer_than_its_bound() {
         }
     }
 }
+
+// faults F3
+#[tokio::test]
+async fn the_name_of_a_method_that_was_never_answered_is_bounded() {
+    let recorder = Recorder::new();
+    let service = recorder.layer().layer(service_fn(|_: Request<()>| {
+        let worked = RequestTrace::current().queue();
+        async move {
+            let _worked = worked;
+            std::future::pending::<Result<Response<Empty<Bytes>>, Infallible>>().await
+        }
+    }));
+    let call = Request::post(format!("/images.Thumbnails/{}", "M".repeat(60_000)));
+    let call = call.header("content-type", "application/grpc").body(());
+    let mut call = Box::pin(service.oneshot(call.unwrap()));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    drop(call);
+    assert!(recorder.root().name().starts_with("images.Thumbnails/M"));
+    assert_bounded(&recorder, 4096, 16384);
+}
+
+// faults F3
+#[tokio::test]
+async fn a_stage_keeps_no_more_errors_than_a_span_does() {
+    let recorder = Recorder::new();
+    let service = recorder.layer().layer(service_fn(|_: Request<()>| async {
+        let stage = RequestTrace::current().queue();
+        let error = io::Error::other("x".repeat(4000));
+        let fails = || (0..1000).for_each(|_| stage.record_error(&error));
+        let held = allocation_counter::measure(fails).bytes_max;
+        // Both the stage and the root have 128 events.
+        assert!(held < 2 * 200 * 4096, "{held}");
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    }));
+    service.oneshot(Request::new(())).await.unwrap();
+    assert_eq!(recorder.span("queue").exceptions().len(), 128);
+    assert_eq!(recorder.root().exceptions().len(), 128);
+}

@@ -12,7 +12,10 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use opentelemetry::{
     Context, KeyValue,
-    trace::{SpanKind, TraceContextExt, TraceId},
+    trace::{
+        SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
+        TracerProvider,
+    },
 };
 use opentelemetry_sdk::trace::Sampler;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
@@ -704,4 +707,44 @@ async fn an_error_of_a_stage_is_named_after_its_cause() {
     let error_type = |name| recorder.span(name).get("error.type");
     assert_eq!(error_type("client").as_deref(), Some("connect"));
     assert_eq!(error_type("slow").as_deref(), Some("timeout"));
+}
+
+// faults F5
+#[tokio::test]
+async fn a_stage_is_a_child_of_the_service_s_own_span_but_not_of_foreign_ones() {
+    let recorder = Recorder::new();
+    let tracer = recorder.tracers.tracer("service");
+    request(&recorder.layer(), |trace| {
+        let tracer = tracer.clone();
+        async move {
+            let own = tracer.start("own");
+            let own = Context::current().with_span(own).attach();
+            drop(trace.stage("in its own"));
+            drop(own);
+            let other = tracer.start_with_context("other", &Context::new());
+            let other = Context::current().with_span(other).attach();
+            drop(trace.stage("in another trace"));
+            drop(other);
+            let far = SpanContext::new(
+                trace.trace_id(),
+                SpanId::from(7),
+                TraceFlags::SAMPLED,
+                true,
+                TraceState::NONE,
+            );
+            let far = Context::current().with_remote_span_context(far).attach();
+            drop(trace.stage("in a remote one"));
+            drop(far);
+        }
+    })
+    .await;
+    let parent = |name| recorder.span(name).parent();
+    assert_eq!(parent("in its own"), recorder.span("own").id());
+    let root = recorder.root();
+    assert_eq!(parent("in another trace"), root.id());
+    assert_eq!(
+        recorder.span("in another trace").trace_id(),
+        root.trace_id()
+    );
+    assert_eq!(parent("in a remote one"), root.id());
 }
