@@ -17,6 +17,7 @@ mod download_errors;
 mod download_propagation;
 mod every_row;
 mod failed_requests;
+mod field_faults;
 mod filter_and_trust;
 mod gauges;
 mod grpc_calls;

@@ -4,7 +4,6 @@ use std::{any::Any, fmt, sync::Arc, time::Instant};
 
 use bytes::Buf;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::Body;
 use opentelemetry::{
     Context, ContextGuard, KeyValue, StringValue,
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
@@ -13,7 +12,7 @@ use opentelemetry::{
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    instrument::{Exchange, TextRules, Work},
+    instrument::{Exchange, Said, TextRules, Work},
     request::{Clock, ErrorReport, RequestTrace},
     semconv::{OTHER, content_length, int, is_bodiless, protocol_version},
 };
@@ -220,16 +219,13 @@ impl Work for Finish {
 }
 
 impl Exchange for Finish {
-    fn head<B: Body>(&mut self, response: &mut Response<B>) {
+    fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
         let status = response.status();
         let bodiless = is_bodiless(self.head_request, self.connect_request, status);
         let announced = if bodiless {
             Some(0)
         } else {
-            response
-                .body()
-                .size_hint()
-                .exact()
+            body.exact_size
                 .or_else(|| content_length(response.headers()))
         };
         self.head = Some(Head {
@@ -239,7 +235,7 @@ impl Exchange for Finish {
         });
         #[cfg(feature = "hyper-client")]
         self.peer(response);
-        if bodiless || response.body().is_end_stream() {
+        if bodiless || body.is_end {
             self.completed();
         }
     }

@@ -11,12 +11,20 @@ use bytes::Buf;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
-use super::work::{Guarded, Work, watch};
+use super::work::{Guarded, Work, guarded, watch, watch_drop};
+
+/// What a body says of itself before it is polled.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) exact_size: Option<u64>,
+    /// No consumer polls a body that says it is at its end.
+    pub(crate) is_end: bool,
+}
 
 /// The work on one request and its response, which goes on until the last frame of the body.
 pub(crate) trait Exchange: Work {
-    /// The response is there, its body is still to come.
-    fn head<B: Body>(&mut self, response: &mut Response<B>);
+    /// The response is there, and its body has said so much of itself.
+    fn head<B>(&mut self, response: &mut Response<B>, body: Said);
 
     fn data(&mut self, data: &impl Buf);
 
@@ -25,6 +33,17 @@ pub(crate) trait Exchange: Work {
     fn completed(&mut self);
 
     fn failed<E: fmt::Display + 'static>(&mut self, error: &E);
+}
+
+/// Shows the response to the exchange. Its consumer may never ask what a body says of itself, so a panic
+/// there must not become one of ours.
+fn head<W: Exchange, B: Body>(exchange: &mut W, response: &mut Response<B>) {
+    let body = response.body();
+    let said = guarded(|| Said {
+        exact_size: body.size_hint().exact(),
+        is_end: body.is_end_stream(),
+    });
+    exchange.head(response, said.unwrap_or_default());
 }
 
 impl<F, W, B, E> Guarded<F, W>
@@ -53,18 +72,14 @@ where
         let _current = exchange.attach();
         let mut result = ready!(watch(exchange, || inner.poll(cx)));
         match &mut result {
-            Ok(response) => exchange.head(response),
+            Ok(response) => head(exchange, response),
             Err(error) => exchange.failed(error),
         }
-        this.inner.set(None);
+        watch_drop(exchange, || this.inner.set(None));
         let exchange = this.work.take();
-        Poll::Ready(result.map(|response| {
-            response.map(|body| {
-                // No consumer polls a body that says it is at its end.
-                let exchange = exchange.filter(|_| !body.is_end_stream());
-                new_body(Guarded::new(body, exchange))
-            })
-        }))
+        Poll::Ready(
+            result.map(|response| response.map(|body| new_body(Guarded::new(body, exchange)))),
+        )
     }
 }
 
@@ -105,12 +120,12 @@ where
                     exchange.trailers(trailers);
                 }
                 // Nothing follows trailers, and no consumer polls a body that says it is at its end.
-                frame.is_trailers() || inner.is_end_stream()
+                frame.is_trailers() || guarded(|| inner.is_end_stream()) == Some(true)
             }
         };
         if is_last {
             exchange.completed();
-            this.inner.set(None);
+            watch_drop(exchange, || this.inner.set(None));
             *this.work = None;
         }
         polled

@@ -16,11 +16,11 @@ pub(crate) use self::{
     attributes::{SpanAttributes, add, set},
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},
-    exchange::Exchange,
+    exchange::{Exchange, Said},
     meter::MeterChoice,
     propagation::Propagation,
     scope::scope,
     texts::TextRules,
     tracer::StartSpan,
-    work::{Guarded, Work, watch},
+    work::{Guarded, Work, guarded, watch},
 };

@@ -6,6 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     task::{Context as TaskContext, Poll, ready},
+    thread,
 };
 
 use pin_project_lite::pin_project;
@@ -36,6 +37,22 @@ pub(crate) fn watch<W: Work, T>(work: &mut W, part: impl FnOnce() -> T) -> T {
     }
 }
 
+/// What a closure of the service's returns; `None` when it panics.
+pub(crate) fn guarded<T>(closure: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(closure)).ok()
+}
+
+/// Drops a part of the work. A panic in it is how the work ends; it goes on unless the thread is unwinding
+/// already, where a second panic would abort the process.
+pub(super) fn watch_drop<W: Work>(work: &mut W, drop: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(drop)) {
+        work.panicked(&*payload);
+        if !thread::panicking() {
+            resume_unwind(payload);
+        }
+    }
+}
+
 pin_project! {
     /// A future or body that is polled and dropped with its work attached.
     #[derive(Debug)]
@@ -53,7 +70,7 @@ pin_project! {
             if let Some(work) = this.work {
                 let _current = work.attach();
                 work.dropped();
-                this.inner.set(None);
+                watch_drop(work, || this.inner.set(None));
             }
         }
     }
@@ -87,7 +104,7 @@ impl<F: Future, W: Work> Guarded<F, W> {
         let _current = work.attach();
         let mut output = ready!(watch(work, || inner.poll(cx)));
         finish(work, &mut output);
-        this.inner.set(None);
+        watch_drop(work, || this.inner.set(None));
         Poll::Ready(output)
     }
 }

@@ -8,8 +8,6 @@ mod percent;
 
 use std::borrow::Cow;
 
-pub(crate) use self::base64::decode as base64;
-
 /// The query keys whose values semconv (registry `url.query`) redacts by default. Case-sensitive.
 const SENSITIVE_KEYS: [&str; 5] = [
     "X-Amz-Signature",

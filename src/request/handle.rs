@@ -6,7 +6,10 @@ use opentelemetry::{
     trace::{TraceContextExt, TraceId},
 };
 
-use super::{AsError, Clock, ErrorKind, ErrorReport, RequestState, Stage, current::with_current};
+use super::{
+    AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Stage, body::BodyCount,
+    current::with_current,
+};
 use crate::{attribute, instrument::TextRules};
 
 /// The handle of one request: records its stages and errors, names its route.
@@ -34,6 +37,17 @@ pub struct RequestTrace {
 impl RequestTrace {
     pub(crate) fn new(state: Arc<RequestState>) -> Self {
         Self { state: Some(state) }
+    }
+
+    /// Whether the handle in the extensions is that of the request which is being worked on: a layer of
+    /// this crate has the request already.
+    pub(crate) fn is_current(extensions: &Extensions) -> bool {
+        let known = extensions
+            .get::<Self>()
+            .and_then(|trace| trace.state.as_ref());
+        known.is_some_and(|known| {
+            with_current(|current| current.is_some_and(|current| Arc::ptr_eq(known, current)))
+        })
     }
 
     /// The handle in a request's extensions, or one that records nothing.
@@ -161,6 +175,18 @@ impl RequestTrace {
             let attribute = state.layer.recording().texts.attribute(attribute);
             state.live().set_attribute(attribute);
         }
+    }
+
+    /// Counts the bytes of the request's body as the service reads them, for `http.request.body.size`.
+    ///
+    /// Without this the size is what `Content-Length` announced, once the request has completed. The
+    /// layer does this by itself for axum's bodies (feature `axum`).
+    pub fn request_body<B>(&self, body: B) -> RequestBody<B> {
+        RequestBody::new(body, self.clone())
+    }
+
+    pub(super) fn body_count(&self) -> Option<&BodyCount> {
+        self.state.as_ref().map(|state| &state.request_body)
     }
 
     /// The trace id, for log lines and error pages; [`TraceId::INVALID`] when there is no trace.

@@ -5,7 +5,7 @@ use std::{
 
 use opentelemetry::{Context, KeyValue, StringValue};
 
-use super::Layer;
+use super::{Layer, body::BodyCount};
 use crate::{instrument::set, intern};
 
 /// Why a request ended before its response was complete.
@@ -30,6 +30,7 @@ pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     pub(crate) matched: Option<Route>,
     /// Made by the first change: many requests never need the lock.
     live: OnceLock<Mutex<Live>>,
+    pub(crate) request_body: BodyCount,
     pub(crate) layer: L,
 }
 
@@ -130,6 +131,7 @@ impl<L> RequestState<L> {
             clock,
             matched,
             live: OnceLock::new(),
+            request_body: BodyCount::default(),
             layer,
         }
     }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use opentelemetry::StringValue;
 
 /// The value of an attribute of bounded cardinality, for everything that has no value of its own.
@@ -97,8 +97,14 @@ pub(crate) fn is_bodiless(head: bool, connect: bool, status: StatusCode) -> bool
 }
 
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    let length = headers.get(header::CONTENT_LENGTH)?;
-    length.to_str().ok()?.parse().ok()
+    parse_length(headers.get(header::CONTENT_LENGTH)?)
+}
+
+/// The value of `Content-Length`: digits (RFC 9110 §8.6).
+pub(crate) fn parse_length(value: &HeaderValue) -> Option<u64> {
+    let digits = str::from_utf8(value.as_bytes()).ok()?;
+    let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse().ok().filter(|_| is_digits)
 }
 
 /// The attribute value of a size; attributes have no unsigned integers.

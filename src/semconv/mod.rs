@@ -6,6 +6,9 @@ mod server;
 
 pub(crate) use self::{
     grpc::GrpcCode,
-    http::{KnownMethods, OTHER, content_length, int, is_bodiless, protocol_version, scheme},
+    http::{
+        KnownMethods, OTHER, content_length, int, is_bodiless, parse_length, protocol_version,
+        scheme,
+    },
     server::{host_and_port, server},
 };

@@ -1,4 +1,9 @@
+use std::net::Ipv6Addr;
+
 use http::Uri;
+
+/// RFC 1035 §2.3.4: no name is longer.
+const LONGEST_NAME: usize = 255;
 
 /// The host and port that the client asked for: `:authority`, or else the `Host` header (semconv
 /// http-spans: `server.address`). The brackets of an IPv6 address are not part of it.
@@ -6,33 +11,54 @@ pub(crate) fn server<'a>(
     uri: &'a Uri,
     host: impl FnOnce() -> Option<&'a str>,
 ) -> Option<(&'a str, Option<u16>)> {
-    let authority = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => host()?,
-    };
-    host_and_port(authority)
+    match uri.authority() {
+        Some(authority) => {
+            let authority = authority.as_str();
+            let without_userinfo = authority.rsplit_once('@');
+            host_and_port(without_userinfo.map_or(authority, |(_, host)| host))
+        }
+        None => host_and_port(host()?),
+    }
 }
 
-/// Host and port of an authority (RFC 3986 §3.2), without userinfo.
-pub(crate) fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let is_mark = |byte| matches!(byte, b'@' | b':' | b'[');
-    if !authority.bytes().any(is_mark) {
-        return (!authority.is_empty()).then_some((authority, None));
-    }
-    let authority = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let (host, port) = match authority.strip_prefix('[') {
+/// The parts of `host [ ":" port ]` (RFC 9110 §7.2) where RFC 3986 §3.2 allows them. A port that is too
+/// large is left out.
+pub(crate) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            (host, after.strip_prefix(':'))
+            let (address, port) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            (address, port)
         }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            let (name, port) = text.split_at(end);
+            (is_name(name).then_some(name)?, port)
+        }
     };
-    (!host.is_empty()).then(|| (host, port.and_then(|port| port.parse().ok())))
+    let digits = match port {
+        "" => return Some((host, None)),
+        port => port.strip_prefix(':')?,
+    };
+    let is_port = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then(|| (host, digits.parse().ok()))
+}
+
+/// RFC 3986 §3.2.2: `reg-name`, which IPv4 addresses are too, and never an empty one (RFC 9110 §4.2.1).
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_allowed = match byte {
+            b'%' => [bytes.next(), bytes.next()]
+                .iter()
+                .all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !is_allowed {
+            return false;
+        }
+    }
+    (1..=LONGEST_NAME).contains(&name.len())
 }
 
 #[cfg(test)]
@@ -73,5 +99,49 @@ mod tests {
             );
         }
         assert_eq!(server(&"/".parse().unwrap(), || None), None);
+    }
+
+    // faults F9
+    #[test]
+    fn a_host_that_rfc_3986_does_not_allow_is_no_address() {
+        let long = "a".repeat(256);
+        for refused in [
+            "2001:db8::1",
+            "::1",
+            "[fe80::1%eth0]",
+            "[fe80::1%25eth0]:80",
+            "[v1.x]",
+            "[]",
+            "[::1]x",
+            "[::1]80",
+            "[127.0.0.1]",
+            "user@host",
+            "user:password@host:80",
+            "host:+80",
+            "host:80x",
+            "host:80:80",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "<script>",
+            "kollektör",
+            "a%2",
+            "a%zz",
+            &long,
+        ] {
+            assert_eq!(host_and_port(refused), None, "{refused:?}");
+        }
+        for (allowed, expected) in [
+            ("my_host.internal", ("my_host.internal", None)),
+            ("a%20b", ("a%20b", None)),
+            ("127.0.0.1:8080", ("127.0.0.1", Some(8080))),
+            ("host:", ("host", None)),
+            ("host:0080", ("host", Some(80))),
+            ("[::ffff:1.2.3.4]:1", ("::ffff:1.2.3.4", Some(1))),
+        ] {
+            assert_eq!(host_and_port(allowed), Some(expected), "{allowed:?}");
+        }
     }
 }

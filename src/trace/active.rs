@@ -2,12 +2,11 @@ use std::{any::Any, fmt};
 
 use bytes::Buf;
 use http::{HeaderMap, Response};
-use http_body::Body;
 use opentelemetry::Context;
 
 use super::finish::Finish;
 use crate::{
-    instrument::{Exchange, Work},
+    instrument::{Exchange, Said, Work},
     request::Current,
 };
 
@@ -52,9 +51,9 @@ impl Work for Active {
 }
 
 impl Exchange for Active {
-    fn head<B: Body>(&mut self, response: &mut Response<B>) {
+    fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
         if let Some(finish) = self.finish() {
-            finish.head(response);
+            finish.head(response, body);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use opentelemetry::KeyValue;
 
 use super::{addresses::Addresses, config::Config, facts::Facts, rpc::Call};
@@ -11,8 +11,8 @@ use crate::{
     intern,
     propagation::ContextLines,
     redact::Redaction,
-    request::Route,
-    semconv::{OTHER, int, protocol_version, scheme},
+    request::{RequestTrace, Route},
+    semconv::{OTHER, parse_length, protocol_version, scheme},
 };
 
 /// An arriving request, seen as the source of its span's attributes.
@@ -26,9 +26,22 @@ pub(super) struct Incoming<'a, B> {
     pub(super) call: Option<Call>,
 }
 
+/// The URI that the client has sent, which an axum router shortens for the routers that are nested in it.
+#[cfg(feature = "axum")]
+fn original_uri<B>(request: &Request<B>) -> &Uri {
+    let original = request.extensions().get::<axum::extract::OriginalUri>();
+    original.map_or_else(|| request.uri(), |original| &original.0)
+}
+
+#[cfg(not(feature = "axum"))]
+fn original_uri<B>(request: &Request<B>) -> &Uri {
+    request.uri()
+}
+
 /// The headers that most requests have, found in one pass.
 #[derive(Debug, Default)]
 pub(super) struct CommonHeaders<'a> {
+    /// `None` also when there are several: RFC 9112 §3.2 demands to refuse such a request.
     host: Option<&'a HeaderValue>,
     user_agent: Option<&'a HeaderValue>,
     content_length: Option<&'a HeaderValue>,
@@ -51,6 +64,9 @@ impl<'a> CommonHeaders<'a> {
             if place.is_none() && !value.is_empty() {
                 *place = Some(value);
             }
+        }
+        if headers.len() != headers.keys_len() && headers.get_all(header::HOST).iter().count() > 1 {
+            found.host = None;
         }
         found
     }
@@ -76,9 +92,10 @@ impl<'a, B> Incoming<'a, B> {
             method: config.known_methods.name(method),
             scheme,
             protocol_version: protocol_version(request.version()),
-            request_body_size: text(headers.content_length).and_then(|length| length.parse().ok()),
+            announced_body_size: headers.content_length.and_then(parse_length),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
+            is_inner: RequestTrace::is_current(request.extensions()),
         };
         Self {
             request,
@@ -97,10 +114,22 @@ impl<'a, B> Incoming<'a, B> {
     }
 
     /// The attributes that samplers may look at (semconv http-spans: provided at span creation).
-    pub(super) fn add_attributes(&self, config: &Config, attributes: &mut Vec<KeyValue>) {
+    pub(super) fn add_attributes(
+        &self,
+        config: &Config,
+        route: Option<&Route>,
+        attributes: &mut Vec<KeyValue>,
+    ) {
         match &self.call {
             Some(call) => call.add_attributes(attributes),
-            None => self.add_http_attributes(&config.recording.texts.redaction, attributes),
+            None => {
+                self.add_http_attributes(&config.recording.texts.redaction, attributes);
+                if let Some(route) = route {
+                    add(attributes, || {
+                        KeyValue::new("http.route", route.path.clone())
+                    });
+                }
+            }
         }
         add(attributes, || {
             KeyValue::new("network.protocol.version", self.facts.protocol_version)
@@ -118,11 +147,6 @@ impl<'a, B> Incoming<'a, B> {
             let agent = intern::text(agent);
             add(attributes, || KeyValue::new("user_agent.original", agent));
         }
-        if let Some(size) = self.facts.request_body_size {
-            add(attributes, || {
-                KeyValue::new("http.request.body.size", int(size))
-            });
-        }
         if let Some(recorded) = &config.request_headers {
             let (headers, is_rpc) = (self.request.headers(), self.call.is_some());
             attributes.extend(recorded.attributes(
@@ -134,7 +158,7 @@ impl<'a, B> Incoming<'a, B> {
     }
 
     fn add_http_attributes(&self, redaction: &Redaction, attributes: &mut Vec<KeyValue>) {
-        let uri = self.request.uri();
+        let uri = original_uri(self.request);
         let method = &self.facts.method;
         add(attributes, || {
             KeyValue::new("http.request.method", method.clone())

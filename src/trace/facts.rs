@@ -10,10 +10,13 @@ pub(super) struct Facts {
     pub(super) method: StringValue,
     pub(super) scheme: &'static str,
     pub(super) protocol_version: &'static str,
-    pub(super) request_body_size: Option<u64>,
+    /// `Content-Length`
+    pub(super) announced_body_size: Option<u64>,
     /// The response has no body whatever its headers announce (RFC 9110 §9.3.2, §9.3.6).
     pub(super) head: bool,
     pub(super) connect: bool,
+    /// A layer of this crate around this one has the request's server span and measures it.
+    pub(super) is_inner: bool,
 }
 
 impl Facts {

@@ -5,7 +5,6 @@ use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 use arrayvec::ArrayVec;
 use bytes::Buf;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::Body;
 use opentelemetry::{
     KeyValue, StringValue,
     trace::{Status, TraceContextExt},
@@ -19,9 +18,9 @@ use super::{
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::SpanAttributes,
+    instrument::{Said, SpanAttributes},
     intern,
-    metrics::{Measurement, RequestSeries},
+    metrics::{HttpMetrics, Measurement, RequestSeries},
     request::{Current, ErrorReport, Interruption, Layer, Recording, RequestState, Route},
     semconv::{GrpcCode, content_length, int, is_bodiless},
 };
@@ -54,6 +53,14 @@ pub(super) struct Root {
     pub(super) facts: Facts,
 }
 
+impl Root {
+    /// Only the outermost layer measures a request.
+    fn http_metrics(&self) -> Option<&HttpMetrics> {
+        let metrics = self.config.http_metrics.as_ref();
+        metrics.filter(|_| !self.facts.is_inner)
+    }
+}
+
 impl Layer for Root {
     fn recording(&self) -> &Recording {
         &self.config.recording
@@ -75,7 +82,7 @@ impl Finish {
         call: Option<Call>,
         has_context: bool,
     ) -> Self {
-        if let Some(metrics) = &state.layer.config.http_metrics {
+        if let Some(metrics) = state.layer.http_metrics() {
             metrics.started(state.layer.facts.active_series());
         }
         Self {
@@ -102,7 +109,7 @@ impl Finish {
     }
 
     /// The head of the response is there; its body follows.
-    pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
+    pub(super) fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
         let config = &*self.state.layer.config;
         if let Some(recorded) = &config.response_headers
             && self.state.is_recording
@@ -136,13 +143,12 @@ impl Finish {
         } else if awaits_trailers {
             u64::MAX
         } else {
-            let exact = response.body().size_hint().exact();
-            exact
+            body.exact_size
                 .or_else(|| content_length(response.headers()))
                 .unwrap_or(u64::MAX)
         };
         self.status = Some(status);
-        if bodiless || response.body().is_end_stream() {
+        if bodiless || body.is_end {
             self.completed();
         }
     }
@@ -150,7 +156,7 @@ impl Finish {
     pub(super) fn data(&mut self, data: &impl Buf) {
         self.response_body_size += data.remaining() as u64;
         if let Some(call) = &mut self.call {
-            call.data(data.chunk());
+            call.data(data);
         }
     }
 
@@ -223,6 +229,14 @@ impl Finish {
         }
     }
 
+    /// The bytes of the request's body that were read. Where that was not counted, a request that ran to
+    /// its end has the announced ones.
+    fn request_body_size(&self, outcome: &Outcome) -> Option<u64> {
+        let read = self.state.request_body.read();
+        let announced = self.state.layer.facts.announced_body_size;
+        read.or(announced.filter(|_| matches!(outcome, Outcome::Completed)))
+    }
+
     /// Semconv http-spans and http-metrics.
     fn end_request(
         &self,
@@ -235,12 +249,15 @@ impl Finish {
         let status = self.status;
         let error_type = match (outcome, status) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(status)) if status.is_server_error() => {
-                Some(intern::text(status.as_str()))
-            }
+            // An error that the client was told stays one, whatever happens to its body.
+            (_, Some(status)) if status.is_server_error() => Some(intern::text(status.as_str())),
             _ => None,
         };
-        if let Some(metrics) = &self.config().http_metrics {
+        let request_body_size = self.request_body_size(outcome);
+        ending.attributes.extend(
+            request_body_size.map(|size| KeyValue::new("http.request.body.size", int(size))),
+        );
+        if let Some(metrics) = self.state.layer.http_metrics() {
             let series = RequestSeries {
                 active: facts.active_series(),
                 protocol_version: facts.protocol_version,
@@ -251,7 +268,7 @@ impl Finish {
             metrics.ended(series.active, elapsed, status);
             let measurement = Measurement {
                 duration: elapsed,
-                request_body: facts.request_body_size,
+                request_body: request_body_size,
                 response_body: self.status.map(|_| self.response_body_size),
             };
             metrics.finished(&series, &measurement);
@@ -261,10 +278,9 @@ impl Finish {
         if let Some(route) = route {
             if !route.is_in_name {
                 ending.span_name = Some(facts.span_name(Some(&route)));
+                let route = KeyValue::new("http.route", route.path);
+                ending.attributes.push(route);
             }
-            ending
-                .attributes
-                .push(KeyValue::new("http.route", route.path));
         }
         ending.error_type = error_type;
     }
@@ -286,18 +302,17 @@ impl Finish {
         };
         let error_type = match (outcome, code) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(code)) if code.is_server_error() => {
-                Some(code.as_str().into())
-            }
+            (_, Some(code)) if code.is_server_error() => Some(code.as_str().into()),
             _ => None,
         };
         let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
         let named = call.end(&self.config().rpc_methods, worked);
         let status = self.status;
-        if let Some(metrics) = &self.config().http_metrics {
+        if let Some(metrics) = self.state.layer.http_metrics() {
             metrics.ended(self.state.layer.facts.active_series(), elapsed, status);
         }
-        if let Some(metrics) = &self.config().rpc_metrics {
+        let is_inner = self.state.layer.facts.is_inner;
+        if let Some(metrics) = self.config().rpc_metrics.as_ref().filter(|_| !is_inner) {
             let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
             attributes.push(KeyValue::new("rpc.system.name", "grpc"));
             attributes.push(named.attribute());
@@ -397,6 +412,9 @@ impl Drop for Finish {
     fn drop(&mut self) {
         if self.is_complete() {
             self.completed();
+        } else if std::thread::panicking() {
+            // A panic outside of what is watched, such as in a size hint of the body.
+            self.panicked(&"panic");
         } else {
             let phase = self.interrupt(Interruption::Cancelled);
             self.finish(Outcome::Cancelled(phase));

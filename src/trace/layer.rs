@@ -10,7 +10,7 @@ use opentelemetry::{
 use tower_layer::Layer;
 
 use super::{
-    HeaderAllowList, ImageTrace, Networks, Record, Trust,
+    ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, Trust,
     addresses::AddressRules,
     config::{Config, Filter, TrustRule},
     headers::RecordedHeaders,
@@ -244,13 +244,21 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// The networks of the proxies in front of this service. When the connection comes from one
-    /// of them, `Forwarded` (RFC 7239), or else `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`,
-    /// say who the client is (`client.address`), and what it asked for (`url.scheme`,
-    /// `server.address`, `server.port`). The client is the right-most hop that is not one of
-    /// these proxies. Without this setting the headers are not read, because any client can write them.
+    /// The networks of the proxies in front of this service. When the connection comes from one of them,
+    /// its forwarding headers ([`forwarded_header`](Self::forwarded_header)) say who the client is
+    /// (`client.address`), and what it asked for (`url.scheme`, `server.address`, `server.port`). The
+    /// client is the right-most hop that is not one of these proxies. Without this setting the headers are
+    /// not read, because any client can write them.
     pub fn trusted_proxies(mut self, proxies: Networks) -> Self {
         self.addresses.proxies = Some(proxies);
+        self
+    }
+
+    /// The header that the [trusted proxies](Self::trusted_proxies) own; the other one is ignored. By
+    /// default `X-Forwarded-For` when it is there, or else `Forwarded`: name the header when your proxies
+    /// write `Forwarded`, because they may pass on an `X-Forwarded-For` of the client's.
+    pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
+        self.addresses.forwarded = Some(header);
         self
     }
 

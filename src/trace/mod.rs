@@ -2,7 +2,7 @@
 //!
 //! # axum
 //!
-//! Around or inside the router; the route is axum's in both places.
+//! `Router::layer` sees the route that axum has matched, nested routers included.
 //!
 //! ```
 //! # #[cfg(feature = "axum")] {
@@ -15,6 +15,22 @@
 //!     .layer(ImageTraceLayer::new());
 //! // For `client.address`:
 //! let app = app.into_make_service_with_connect_info::<SocketAddr>();
+//! # }
+//! ```
+//!
+//! A layer around a whole `Router` cannot see which route is matched. The extractor tells it, in each
+//! handler that has one; for all handlers, run it for each matched route:
+//!
+//! ```
+//! # #[cfg(feature = "axum")] {
+//! use axum::{Router, middleware::from_extractor, routing::get};
+//! use tower_image_trace::{ImageTraceLayer, RequestTrace};
+//!
+//! let app: Router = Router::new()
+//!     .route("/resize/{options}", get(async || "no extractor here"))
+//!     .route_layer(from_extractor::<RequestTrace>());
+//! // Around the router, for example to trace what its fallback answers.
+//! let app = tower::Layer::layer(&ImageTraceLayer::new(), app);
 //! # }
 //! ```
 //!
@@ -111,9 +127,10 @@ mod response_headers;
 mod rpc;
 mod service;
 mod trust;
+mod web;
 
 pub use self::{
-    addresses::{Networks, NetworksError, PeerAddr},
+    addresses::{ForwardedHeader, Networks, NetworksError, PeerAddr},
     body::ResponseBody,
     filter::Record,
     future::ResponseFuture,

@@ -1,6 +1,6 @@
 //! What a response tells its client about its trace.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceContextExt;
@@ -25,7 +25,8 @@ pub(super) fn add_trace_response<L: ?Sized>(headers: &mut HeaderMap, state: &Req
         trace_flags(&state.context).to_u8()
     );
     if let Ok(value) = HeaderValue::try_from(value) {
-        headers.append(TRACE_RESPONSE, value);
+        // One span answers: that of the outermost layer.
+        headers.insert(TRACE_RESPONSE, value);
     }
 }
 
@@ -39,22 +40,52 @@ pub(super) fn add_server_timing<L: ?Sized>(headers: &mut HeaderMap, state: &Requ
     }
 }
 
-/// In milliseconds: `queue;dur=0.4, downloading_image;dur=35.2` (W3C Server Timing).
+/// Bounds the header. Browsers and proxies take about 8 KiB of headers in all.
+const MOST_BYTES: usize = 2048;
+
+/// In milliseconds: `queue;dur=0.4, downloading_image;dur=35.2` (W3C Server Timing). Stages of the same
+/// name are added up, and when there are too many the longest ones are told.
 fn server_timing<L: ?Sized>(state: &RequestState<L>) -> String {
-    let mut timing = String::new();
-    let changed = state.changed();
-    for (name, duration) in changed.iter().flat_map(|live| &live.stages_done) {
-        if !timing.is_empty() {
-            timing.push_str(", ");
+    let mut stages: Vec<(&'static str, Duration)> = Vec::new();
+    for (name, duration) in state.changed().iter().flat_map(|live| &live.stages_done) {
+        match stages.iter_mut().find(|(known, _)| known == name) {
+            Some((_, sum)) => *sum += *duration,
+            None => stages.push((name, *duration)),
         }
-        timing.extend(name.chars().map(token_letter));
-        // Writing into a string cannot fail.
-        let _ = write!(timing, ";dur={:.1}", duration.as_secs_f64() * 1000.0);
     }
-    timing
+    let mut entries: Vec<_> = stages
+        .iter()
+        .map(|(name, sum)| (*sum, entry(name, *sum)))
+        .collect();
+    let size = |entries: &[(Duration, String)]| -> usize {
+        entries.iter().map(|(_, entry)| entry.len() + 2).sum()
+    };
+    while size(&entries) > MOST_BYTES {
+        let shortest = entries.iter().enumerate().min_by_key(|(_, (sum, _))| *sum);
+        let Some((shortest, _)) = shortest else { break };
+        entries.remove(shortest);
+    }
+    let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
+    entries.join(", ")
 }
 
-/// The letter itself where a token may have it (RFC 9110 §5.6.2), else `_`.
+/// The name is a token (RFC 9110 §5.6.2); a name that is none becomes one, with a description beside it.
+fn entry(name: &str, duration: Duration) -> String {
+    let mut entry: String = name.chars().map(token_letter).collect();
+    if entry.is_empty() {
+        entry.push_str("stage");
+    }
+    let is_printable = |letter: char| letter == ' ' || letter.is_ascii_graphic();
+    if entry != name && !name.is_empty() && name.chars().all(is_printable) {
+        let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
+        // Writing into a string cannot fail.
+        let _ = write!(entry, ";desc=\"{escaped}\"");
+    }
+    let _ = write!(entry, ";dur={:.1}", duration.as_secs_f64() * 1000.0);
+    entry
+}
+
+/// The letter itself where a token may have it, else `_`.
 fn token_letter(letter: char) -> char {
     if letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter) {
         letter

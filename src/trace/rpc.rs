@@ -3,15 +3,18 @@
 use std::{
     borrow::Cow,
     collections::HashSet,
+    io::IoSlice,
     sync::{Arc, PoisonError, RwLock},
 };
 
+use bytes::Buf;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use opentelemetry::{KeyValue, StringValue};
 
+use super::web::WebFrames;
 use crate::{
     instrument::add,
-    intern, redact,
+    intern,
     semconv::{GrpcCode, OTHER},
 };
 
@@ -78,7 +81,7 @@ pub(super) struct Call {
     /// A handler has answered, so the server has the method.
     handled: bool,
     /// gRPC-Web writes the trailers into the body.
-    web: bool,
+    web: Option<Box<WebFrames>>,
 }
 
 #[derive(Debug)]
@@ -96,8 +99,8 @@ impl Call {
             return None;
         }
         let web = match content_type(request.headers())? {
-            "" => false,
-            "-web" | "-web-text" => true,
+            "" => None,
+            "-web" | "-web-text" => Some(Box::default()),
             _ => return None,
         };
         let path = request.uri().path();
@@ -134,6 +137,9 @@ impl Call {
     pub(super) fn head<B>(&mut self, response: &Response<B>) {
         let headers = response.headers();
         self.answered = true;
+        if let Some(web) = &mut self.web {
+            web.is_text = content_type(headers) == Some("-web-text");
+        }
         if content_type(headers).is_some() && response.status() == StatusCode::OK {
             self.code = code(headers);
             // Either messages follow, or the head is the whole answer, with a code that routers and
@@ -148,31 +154,23 @@ impl Call {
         self.code = code(trailers).or(self.code);
     }
 
-    /// Looks for the trailers of gRPC-Web, which are the last bytes of the body: a frame with the
-    /// highest bit of its flags set, and an HTTP/1.1 header block in it.
-    pub(super) fn data(&mut self, chunk: &[u8]) {
-        if !self.web {
-            return;
-        }
-        let decoded;
-        let chunk = match chunk.first() {
-            // Base64 (content type `-web-text`) writes that first byte as `gA`.
-            Some(b'g') => {
-                decoded = redact::base64(chunk.iter().copied());
-                decoded.as_deref().unwrap_or_default()
+    /// Looks for the trailers of gRPC-Web, which are written into the body.
+    pub(super) fn data(&mut self, data: &impl Buf) {
+        if let Some(web) = &mut self.web {
+            let mut chunks = [IoSlice::new(&[]); 64];
+            let filled = data.chunks_vectored(&mut chunks);
+            for chunk in &chunks[..filled] {
+                web.read(chunk);
             }
-            _ => chunk,
-        };
-        if let [0x80, a, b, c, d, block @ ..] = chunk
-            && usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])) == Ok(block.len())
-        {
-            let status = block.split(|byte| *byte == b'\n').find_map(|line| {
-                let (name, value) = line.split_at_checked(STATUS.len() + 1)?;
-                name.eq_ignore_ascii_case(b"grpc-status:").then_some(value)
-            });
-            self.code = status
-                .map(|value| GrpcCode::parse(value.trim_ascii()))
-                .or(self.code);
+            if chunks[..filled]
+                .iter()
+                .map(|chunk| chunk.len())
+                .sum::<usize>()
+                < data.remaining()
+            {
+                // The frames cannot be followed any further.
+                self.web = None;
+            }
         }
     }
 
@@ -198,7 +196,8 @@ impl Call {
     }
 
     pub(super) fn code(&self) -> Option<GrpcCode> {
-        self.code
+        let trailers = self.web.as_ref().and_then(|web| web.code());
+        trailers.or(self.code)
     }
 }
 

@@ -1,3 +1,5 @@
+#[cfg(feature = "axum")]
+use std::any::Any;
 use std::{
     fmt,
     sync::Arc,
@@ -21,7 +23,7 @@ use super::{
     finish::{Finish, Root},
 };
 use crate::{
-    instrument::{SpanAttributes, Work, watch},
+    instrument::{SpanAttributes, Work, guarded, watch},
     propagation::{ContextLines, continued_trace_id, denied_parent, is_denied, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
@@ -63,6 +65,7 @@ impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ImageTrace<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     S::Error: fmt::Display + 'static,
+    ReqBody: 'static,
     ResBody: Body,
 {
     type Response = Response<ResponseBody<ResBody>>;
@@ -88,6 +91,7 @@ fn serve<S, B>(
 ) -> ResponseFuture<S::Future>
 where
     S: Service<Request<B>>,
+    B: 'static,
 {
     let (mut record, mut trust) = (Record::All, Trust::Parent);
     if config.filter.is_some() || config.trust.is_some() {
@@ -106,7 +110,7 @@ where
 impl Config {
     /// Opens the root span and puts the handle into the request. Returns `None` for a request that is
     /// not recorded and came without a context.
-    fn begin<B>(
+    fn begin<B: 'static>(
         self: &Arc<Self>,
         record: Record,
         trust: Trust,
@@ -119,7 +123,11 @@ impl Config {
             return None;
         }
         let headers = CommonHeaders::of(request.headers());
-        let (parent, links) = self.parent(trust, request.headers(), &headers.context);
+        let (parent, links) = match RequestTrace::is_current(request.extensions()) {
+            // The layer around this one has read the headers, and its span is the parent.
+            true => (Context::current(), None),
+            false => self.parent(trust, request.headers(), &headers.context),
+        };
         if record == Record::Nothing {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
@@ -136,10 +144,13 @@ impl Config {
             if let Some(route) = &mut route {
                 route.is_in_name = true;
             }
-            span.span_kind = Some(SpanKind::Server);
+            span.span_kind = Some(match incoming.facts.is_inner {
+                true => SpanKind::Internal,
+                false => SpanKind::Server,
+            });
             span.start_time = Some(clock.started_at());
             span.links = links;
-            self.start(span, parent, &incoming, &mut attributes)
+            self.start(span, parent, &incoming, route.as_ref(), &mut attributes)
         };
 
         let Incoming { facts, call, .. } = incoming;
@@ -149,7 +160,9 @@ impl Config {
         };
         let state = Arc::new(RequestState::new(context, recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
-        request.extensions_mut().insert(RequestTrace::new(handle));
+        let trace = RequestTrace::new(handle);
+        count_body(request, &trace);
+        request.extensions_mut().insert(trace);
         Some(Active::Traced(Finish::new(
             state,
             attributes,
@@ -164,10 +177,11 @@ impl Config {
         mut span: SpanBuilder,
         mut parent: Context,
         incoming: &Incoming<'_, B>,
+        route: Option<&Route>,
         attributes: &mut SpanAttributes,
     ) -> (Context, bool) {
         let add_attributes = |added: &mut Vec<_>| {
-            incoming.add_attributes(self, added);
+            incoming.add_attributes(self, route, added);
             self.recording.texts.cut_all(added);
         };
         let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
@@ -199,11 +213,12 @@ impl Config {
 
     /// Asks the filter and the trust rule.
     fn decide(&self, parts: &Parts) -> (Record, Trust) {
-        let filter = self.filter.as_ref();
-        let record = filter.map_or(Record::All, |filter| filter(parts));
+        // A panic in a closure of the service's must not fail the request.
+        let filter = self.filter.as_ref().map(|filter| guarded(|| filter(parts)));
+        let record = filter.map_or(Record::All, |record| record.unwrap_or(Record::All));
         let trust = match &self.trust {
             None => Trust::Parent,
-            Some(TrustRule::Closure(trust)) => trust(parts),
+            Some(TrustRule::Closure(trust)) => guarded(|| trust(parts)).unwrap_or(Trust::Ignore),
             Some(TrustRule::Networks(networks, others)) => {
                 match self.addresses.peer(&parts.extensions) {
                     Some(peer) if networks.contains(peer.ip()) => Trust::Parent,
@@ -222,7 +237,10 @@ impl Config {
         lines: &ContextLines<'_>,
     ) -> (Context, Option<Vec<Link>>) {
         match trust {
-            Trust::Parent => (self.recording.propagation.extract(headers, lines), None),
+            Trust::Parent => {
+                let extracted = self.recording.propagation.extract(headers, lines);
+                (innermost(extracted), None)
+            }
             Trust::Ignore => (Context::current(), None),
             Trust::Link => {
                 let callers = self.recording.propagation.extract(headers, lines);
@@ -232,6 +250,30 @@ impl Config {
             }
         }
     }
+}
+
+/// The current context in place of the caller's when its span is of the caller's trace: other middleware
+/// has continued that already. The caller's baggage is kept.
+fn innermost(extracted: Context) -> Context {
+    let caller = extracted.span().span_context().clone();
+    Context::map_current(|current| {
+        let span = current.span();
+        let span = span.span_context();
+        let continues = span.is_valid()
+            && !span.is_remote()
+            && span.trace_id() == caller.trace_id()
+            && span.span_id() != caller.span_id();
+        if !continues {
+            return None;
+        }
+        let baggage = extracted.baggage().iter();
+        Some(
+            current.with_baggage(baggage.map(|(key, (value, metadata))| {
+                KeyValueMetadata::new(key.clone(), value.clone(), metadata.clone())
+            })),
+        )
+    })
+    .unwrap_or(extracted)
 }
 
 /// Whether a context carries anything for the code that runs in it.
@@ -257,6 +299,21 @@ fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
     });
     (context, Some(vec![Link::with_context(caller)]))
 }
+
+/// Counts what the service reads of a body whose type hides where it comes from.
+#[cfg(feature = "axum")]
+fn count_body<B: 'static>(request: &mut Request<B>, trace: &RequestTrace) {
+    let body: &mut dyn Any = request.body_mut();
+    if let Some(body) = body.downcast_mut::<axum::body::Body>()
+        && !body.is_end_stream()
+    {
+        let counted = trace.request_body(std::mem::take(body));
+        *body = axum::body::Body::new(counted);
+    }
+}
+
+#[cfg(not(feature = "axum"))]
+fn count_body<B>(_: &mut Request<B>, _: &RequestTrace) {}
 
 /// The route that axum has matched already, when the layer is inside the router.
 #[cfg(feature = "axum")]

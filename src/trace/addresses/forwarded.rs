@@ -1,11 +1,23 @@
-//! The headers in which proxies describe the request that they pass on: `Forwarded` (RFC 7239), or else
-//! `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+//! The headers in which proxies describe the request that they pass on: `X-Forwarded-For`, `-Proto`,
+//! `-Host` and `-Port`, or `Forwarded` (RFC 7239).
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::Networks;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The header in which trusted proxies say who the client is. The other one is not read: a proxy passes
+/// on what the client has written there. The two cases are exhaustive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
 
 /// The request as the outermost trusted proxy received it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,11 +40,18 @@ pub(super) enum Client {
 impl<'a> Forwarded<'a> {
     /// Reads the headers of a request whose peer is trusted. The client is the right-most hop that is
     /// not trusted: it may have written everything left of it.
-    pub(super) fn read(headers: &'a HeaderMap, trusted: &Networks) -> Self {
-        if headers.contains_key(header::FORWARDED) {
-            Self::standard(headers, trusted)
-        } else {
-            Self::de_facto(headers, trusted)
+    pub(super) fn read(
+        headers: &'a HeaderMap,
+        trusted: &Networks,
+        owned: Option<ForwardedHeader>,
+    ) -> Self {
+        let owned = owned.unwrap_or_else(|| match headers.contains_key(X_FORWARDED_FOR) {
+            true => ForwardedHeader::XForwarded,
+            false => ForwardedHeader::Forwarded,
+        });
+        match owned {
+            ForwardedHeader::Forwarded => Self::standard(headers, trusted),
+            ForwardedHeader::XForwarded => Self::de_facto(headers, trusted),
         }
     }
 
@@ -55,7 +74,7 @@ impl<'a> Forwarded<'a> {
     }
 
     fn de_facto(headers: &'a HeaderMap, trusted: &Networks) -> Self {
-        let hops = list(headers, "x-forwarded-for");
+        let hops = list(headers, X_FORWARDED_FOR);
         let mut client_hop = None;
         // The number of proxies between the outermost trusted one and this server.
         let mut proxies = 0;
@@ -197,7 +216,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let read = Forwarded::read(&map, &"10.0.0.0/8, fd00::/8".parse().unwrap());
+        let trusted = "10.0.0.0/8, fd00::/8".parse().unwrap();
+        let read = Forwarded::read(&map, &trusted, None);
         let client = match read.client {
             None => "-".to_owned(),
             Some(Client::Hidden) => "hidden".to_owned(),
@@ -331,6 +351,37 @@ mod tests {
             ])
             .1,
             None
+        );
+    }
+
+    // faults A5
+    #[test]
+    fn only_the_header_that_the_proxy_owns_is_read() {
+        let headers = HeaderMap::from_iter([
+            (
+                http::header::FORWARDED,
+                HeaderValue::from_static("for=6.6.6.6;host=evil.example;proto=https"),
+            ),
+            (
+                http::HeaderName::from_static(X_FORWARDED_FOR),
+                HeaderValue::from_static("192.0.2.1"),
+            ),
+        ]);
+        let trusted = "10.0.0.0/8".parse().unwrap();
+        let client = |owned| {
+            let read = Forwarded::read(&headers, &trusted, owned);
+            (read.client, read.host)
+        };
+        let by_x = Client::Address([192, 0, 2, 1].into());
+        assert_eq!(client(None), (Some(by_x), None));
+        assert_eq!(
+            client(Some(ForwardedHeader::XForwarded)),
+            (Some(by_x), None)
+        );
+        let standard = Client::Address([6, 6, 6, 6].into());
+        assert_eq!(
+            client(Some(ForwardedHeader::Forwarded)),
+            (Some(standard), Some("evil.example"))
         );
     }
 }

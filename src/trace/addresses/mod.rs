@@ -11,11 +11,12 @@ use opentelemetry::{KeyValue, StringValue};
 
 use self::forwarded::{Client, Forwarded};
 pub use self::{
+    forwarded::ForwardedHeader,
     networks::{Networks, NetworksError},
     peer::PeerAddr,
 };
 use crate::{
-    instrument::add,
+    instrument::{add, guarded},
     intern,
     semconv::{host_and_port, scheme, server},
 };
@@ -29,12 +30,15 @@ pub(super) struct AddressRules {
     pub(super) peer: Option<Box<FindPeer>>,
     /// The proxies whose forwarding headers are read; `None`: no such header is read.
     pub(super) proxies: Option<Networks>,
+    /// The header that the proxies own, if that was said.
+    pub(super) forwarded: Option<ForwardedHeader>,
 }
 
 impl AddressRules {
     pub(super) fn peer(&self, extensions: &Extensions) -> Option<PeerAddr> {
         match &self.peer {
-            Some(find) => find(extensions).map(PeerAddr::from),
+            // A panic in the service's closure must not fail the request.
+            Some(find) => guarded(|| find(extensions)).flatten().map(PeerAddr::from),
             None => PeerAddr::of(extensions),
         }
     }
@@ -74,7 +78,8 @@ impl<'a> Addresses<'a> {
         if let (Some(proxies), Some(peer)) = (&rules.proxies, &addresses.peer)
             && proxies.contains(peer.ip())
         {
-            addresses.take(Forwarded::read(request.headers(), proxies));
+            let forwarded = Forwarded::read(request.headers(), proxies, rules.forwarded);
+            addresses.take(forwarded);
         }
         addresses
     }
