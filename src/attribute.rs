@@ -22,6 +22,11 @@ pub const SOURCE_FORMAT: &str = "image.source.format";
 pub const SOURCE_WIDTH: &str = "image.source.width";
 /// The height of the source, in pixels. Integer.
 pub const SOURCE_HEIGHT: &str = "image.source.height";
+/// Whether the source is an animation, of which only the first frame was processed. Boolean.
+pub const SOURCE_ANIMATED: &str = "image.source.animated";
+/// What became of the source's ICC profile: `none`, `converted` or `kept`, or `ignored` if it could
+/// not be used. String.
+pub const SOURCE_COLOR_PROFILE: &str = "image.source.color_profile";
 /// Processing stage: the options as the service names them. String.
 pub const PROCESSING_OPTIONS: &str = "image.processing.options";
 /// The size of the encoded result, in bytes. Integer.

@@ -11,25 +11,32 @@ mod demo;
 #[path = "../examples/image_proxy/error.rs"]
 mod error;
 #[path = "../examples/image_proxy/options.rs"]
-mod options;
+pub(crate) mod options;
 #[path = "../examples/image_proxy/origin.rs"]
 mod origin;
-#[path = "../examples/image_proxy/process.rs"]
-mod process;
+#[path = "../examples/image_proxy/process/mod.rs"]
+pub(crate) mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
+#[path = "../examples/image_proxy/url.rs"]
+mod url;
 #[cfg(feature = "libvips")]
 #[path = "../examples/image_proxy/vips.rs"]
 mod vips;
 
 mod answers;
+mod colors;
 mod command_line;
 mod downloads;
+mod memory;
 mod metrics;
 mod paths;
 mod pictures;
 mod queueing;
+#[cfg(unix)]
+mod signals;
 mod traces;
+mod urls;
 #[cfg(feature = "libvips")]
 mod vips_pictures;
 
@@ -83,6 +90,7 @@ struct Limits {
     bytes: usize,
     workers: usize,
     queue: usize,
+    memory: u64,
 }
 
 impl Default for Limits {
@@ -92,6 +100,7 @@ impl Default for Limits {
             bytes: 1024 * 1024,
             workers: 2,
             queue: 10,
+            memory: 512 << 20,
         }
     }
 }
@@ -145,6 +154,7 @@ impl Service {
             workers: Workers::new(limits.workers)
                 .with_queue_limit(limits.queue)
                 .with_in_progress(&in_progress),
+            memory: limits.memory,
             in_progress,
         };
         let router = app.clone().router(trace, count);

@@ -3,12 +3,13 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Path, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    extract::State,
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
 use opentelemetry::{KeyValue, trace::get_active_span};
+use percent_encoding::percent_decode_str;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
@@ -26,12 +27,15 @@ use super::{
     options::ImagePath,
     process::Processed,
     source::{Source, SourceError, Sources},
+    url,
 };
 
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) sources: Sources,
     pub(crate) workers: Workers,
+    /// Most bytes that a worker takes for a picture.
+    pub(crate) memory: u64,
     pub(crate) in_progress: RequestsInProgress,
 }
 
@@ -41,7 +45,7 @@ impl App {
             .route("/resize/{*path}", get(resize))
             .fallback((
                 StatusCode::NOT_FOUND,
-                "here are /resize/{options}/{source} and /health\n",
+                "not found: try /resize/{options}/{source} or /health\n",
             ))
             .layer(trace)
             .layer(count)
@@ -61,6 +65,7 @@ impl App {
     }
 
     async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
+        // The stage ends with this future, so the future reads the whole body.
         let stage = trace.download(&source.to_string());
         let download = async {
             let bytes = self.sources.download(source).await?;
@@ -71,13 +76,12 @@ impl App {
     }
 }
 
-async fn resize(
-    State(app): State<App>,
-    trace: RequestTrace,
-    Path(path): Path<String>,
-) -> Result<Response, Error> {
+async fn resize(State(app): State<App>, trace: RequestTrace, uri: Uri) -> Result<Response, Error> {
     // Axum only knows `/resize/{*path}`. This name says what the path holds.
     trace.set_route("/resize/{options}/{source}");
+    // Axum's `Path` refuses bytes that are not UTF-8, which names of files may have.
+    let path = uri.path().strip_prefix("/resize/").unwrap_or_default();
+    let path = url::from_bytes(&Vec::from_iter(percent_decode_str(path)));
     let path =
         ImagePath::parse(&path).inspect_err(|error| trace.error(ErrorKind::PathParsing, error))?;
     let source = app
@@ -92,7 +96,7 @@ async fn resize(
     let picture = stage.run_blocking(move || {
         // The work goes on when the client leaves, and keeps its worker busy until it ends.
         let _busy = worker;
-        process(&source, &path.options).inspect(describe)
+        process(&source, &path.options, app.memory).inspect(describe)
     });
     let picture = picture.await?;
 
@@ -108,6 +112,8 @@ fn describe(picture: &Processed) {
             KeyValue::new(attribute::SOURCE_FORMAT, picture.source_format.name()),
             KeyValue::new(attribute::SOURCE_WIDTH, i64::from(picture.source_width)),
             KeyValue::new(attribute::SOURCE_HEIGHT, i64::from(picture.source_height)),
+            KeyValue::new(attribute::SOURCE_ANIMATED, picture.animated),
+            KeyValue::new(attribute::SOURCE_COLOR_PROFILE, picture.profile.name()),
             KeyValue::new(attribute::RESULT_FORMAT, picture.format.name()),
             KeyValue::new(attribute::RESULT_WIDTH, i64::from(picture.width)),
             KeyValue::new(attribute::RESULT_HEIGHT, i64::from(picture.height)),

@@ -13,7 +13,7 @@
 //!
 //! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
 //! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
-//! steps, and [`error`] turns their errors into answers.
+//! steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
 
 mod app;
 mod arguments;
@@ -24,20 +24,22 @@ mod options;
 mod origin;
 mod process;
 mod source;
+mod url;
 #[cfg(feature = "libvips")]
 mod vips;
 
 use std::{
     error::Error,
-    io::{self, ErrorKind},
+    io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
     process::ExitCode,
     time::Duration,
 };
 
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
 use tower_image_trace::{
     pool::Workers,
+    shutdown_signal,
     telemetry::{Telemetry, TelemetryError, TelemetryEvent},
 };
 
@@ -46,17 +48,18 @@ use arguments::{Arguments, USAGE};
 use demo::Demo;
 use source::{SourceLimits, Sources};
 
-/// How long running requests may take after the service was asked to stop.
-const DRAIN: Duration = Duration::from_secs(10);
-/// How long sending the last spans may take after that.
+/// How long work that cannot be cancelled is waited for.
+const CANCEL: Duration = Duration::from_secs(1);
+/// How long sending the last spans may take.
 const FLUSH: Duration = Duration::from_secs(5);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
     match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) if arguments.help => println!("{USAGE}"),
         Ok(arguments) => {
-            if let Err(error) = run(arguments).await {
+            if let Err(error) = run(arguments) {
                 eprintln!("image_proxy: {error}");
                 return ExitCode::FAILURE;
             }
@@ -69,7 +72,21 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn run(arguments: Arguments) -> Outcome {
+    let runtime = Runtime::new()?;
+    let telemetry = runtime.block_on(async { telemetry() })?;
+    let outcome = runtime.block_on(serve(arguments, &telemetry));
+    // Requests that are still running are dropped with their runtime. That ends their spans, which are then sent.
+    runtime.shutdown_timeout(CANCEL);
+    if let Err(error) = telemetry.shutdown_blocking(FLUSH) {
+        eprintln!("image_proxy: {error}");
+    }
+    outcome
+}
+
+/// Answers requests until a signal or the end of the demo.
+async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
+    let signal = shutdown_signal();
     let listener = bind(arguments.port).await?;
     let address = listener.local_addr()?;
     let origin = origin::start().await?;
@@ -81,7 +98,6 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     } else {
         std::thread::available_parallelism().map_or(2, usize::from)
     };
-    let telemetry = telemetry()?;
     let (count, in_progress) = telemetry.in_progress_layer();
     let app = App {
         sources: Sources::new(
@@ -95,33 +111,37 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
         workers: Workers::new(workers)
             .with_queue_limit(16 * workers)
             .with_in_progress(&in_progress),
+        memory: arguments.memory,
         in_progress,
     };
     app.register(telemetry.gauges());
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app.clone().router(telemetry.trace_layer(), count))
-        .with_graceful_shutdown(async {
-            // Dropping `stop` makes this an error, which is the signal to stop.
-            let _ = stopped.await;
-        });
+    let router = app.clone().router(telemetry.trace_layer(), count);
+    // Without connect info no span knows the address of its client.
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+        // Dropping `stop` makes this an error, which is the signal to stop.
+        let _ = stopped.await;
+    });
     let server = tokio::spawn(server.into_future());
 
     let outcome = if arguments.demo {
-        Demo::new(address, origin, &app.in_progress, &telemetry)
+        Demo::new(address, origin, &app.in_progress, telemetry)
             .run()
             .await
     } else {
         print_curl_lines(address, origin);
-        shutdown_signal().await.map_err(Into::into)
+        signal.await;
+        Ok(())
     };
     drop(stop);
-    match tokio::time::timeout(DRAIN, server).await {
+    match timeout(arguments.drain, server).await {
         Ok(served) => served??,
-        Err(_) => eprintln!("image_proxy: gave up on requests that took longer than {DRAIN:?}"),
-    }
-    if let Err(error) = telemetry.shutdown(FLUSH).await {
-        eprintln!("image_proxy: {error}");
+        Err(_) => eprintln!(
+            "image_proxy: gave up on requests that took longer than {:?}",
+            arguments.drain
+        ),
     }
     outcome
 }
@@ -157,19 +177,4 @@ fn print_curl_lines(address: SocketAddr, origin: SocketAddr) {
   curl http://{address}/resize/rs:fit:300:200/plain/http://{origin}/no-such-picture.jpg
 "
     );
-}
-
-/// Ends with ctrl-c, or with SIGTERM where there is one.
-async fn shutdown_signal() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

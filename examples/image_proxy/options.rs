@@ -23,6 +23,8 @@ use base64::{
 };
 use image::ImageFormat;
 
+use super::url;
+
 /// Longest side of a result, in pixels.
 pub(crate) const MAX_SIDE: u32 = 4096;
 
@@ -63,6 +65,18 @@ impl Format {
             Format::Jpeg => "image/jpeg",
             Format::Png => "image/png",
             Format::WebP => "image/webp",
+        }
+    }
+
+    /// The longest side that a picture of this format may have, in pixels.
+    pub(crate) fn max_side(self) -> u32 {
+        match self {
+            // ITU-T T.81, table B.2: 16 bits.
+            Format::Jpeg => 65_535,
+            // PNG specification, "Integers and byte order".
+            Format::Png => i32::MAX as u32,
+            // libwebp's `WEBP_MAX_DIMENSION`: 14 bits.
+            Format::WebP => 16_383,
         }
     }
 
@@ -107,13 +121,13 @@ pub(crate) enum PathError {
     UnknownOption(String),
     #[error("`{0}` has too many arguments")]
     TooManyArguments(String),
-    #[error("`{0}` is no resizing type: fit, fill and force are accepted")]
+    #[error("`{0}` is not a resizing type: fit, fill and force are accepted")]
     Mode(String),
-    #[error("`{0}` is no side length: 0 to {MAX_SIDE} pixels are accepted")]
+    #[error("`{0}` is not a side length: 0 to {MAX_SIDE} pixels are accepted")]
     Side(String),
-    #[error("`{0}` is no quality: 1 to 100 is accepted")]
+    #[error("`{0}` is not a quality: 1 to 100 is accepted")]
     Quality(String),
-    #[error("`{0}` is no format of a result: jpg, png and webp are accepted")]
+    #[error("`{0}` is not a format of a result: jpg, png and webp are accepted")]
     Format(String),
     #[error(
         "the path names no source: it ends with `plain/` and a percent-encoded URL, or with a URL in URL-safe base64"
@@ -166,7 +180,7 @@ impl ImagePath {
 fn decode_base64(text: &str) -> Result<String, PathError> {
     let bytes = URL_SAFE.decode(text.replace('/', ""));
     let bytes = bytes.map_err(|_| PathError::Base64)?;
-    String::from_utf8(bytes).map_err(|_| PathError::Base64)
+    Ok(url::from_bytes(&bytes))
 }
 
 impl Options {

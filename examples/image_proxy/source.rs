@@ -20,6 +20,8 @@ use tower_image_trace::{
     pool::{Buffer, BufferPool},
 };
 
+use super::url;
+
 const MAX_REDIRECTS: usize = 3;
 /// Most buffers that are kept for later downloads.
 const BUFFERS: usize = 16;
@@ -73,7 +75,7 @@ pub(crate) enum SourceError {
     TooManyRedirects,
     #[error("the source's origin cannot be reached")]
     Unreachable(#[source] legacy::Error),
-    #[error("the source's origin broke off")]
+    #[error("the source's origin broke off the download")]
     BrokenOff(#[source] hyper::Error),
     #[error("the source did not arrive within {} s", .0.as_secs_f64())]
     Timeout(Duration),
@@ -149,8 +151,8 @@ impl Sources {
             match (response.status(), location) {
                 (StatusCode::OK, _) => return self.read(response).await,
                 (status, Some(location)) if status.is_redirection() => {
-                    let location = String::from_utf8_lossy(location.as_bytes());
-                    let target = self.locate(&resolve(&source.0, &location));
+                    let location = url::from_bytes(location.as_bytes());
+                    let target = self.locate(&url::resolve(&source.to_string(), &location));
                     source = target.map_err(|error| SourceError::Redirect(error.into()))?;
                 }
                 (status @ (StatusCode::NOT_FOUND | StatusCode::GONE), _) => {
@@ -188,26 +190,7 @@ impl Sources {
 }
 
 fn parse(url: &str) -> Result<(Uri, Origin), SourceError> {
-    let uri: Option<Uri> = url.parse().ok();
+    let uri: Option<Uri> = url::encode(url).parse().ok();
     uri.and_then(|uri| Origin::of(&uri).map(|origin| (uri, origin)))
         .ok_or(SourceError::Url)
-}
-
-/// Resolves a `Location` (RFC 3986 §5.2). The next server resolves `..`.
-fn resolve(base: &Uri, location: &str) -> String {
-    let location = location.split('#').next().unwrap_or_default();
-    let authority = base.authority().map_or("", |authority| authority.as_str());
-    if location.starts_with("//") {
-        format!("http:{location}")
-    } else if location.starts_with('/') {
-        format!("http://{authority}{location}")
-    } else if location.contains("://") {
-        location.to_owned()
-    } else {
-        let folder = base
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        format!("http://{authority}{folder}/{location}")
-    }
 }

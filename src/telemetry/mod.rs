@@ -57,6 +57,7 @@ mod pipeline;
 mod providers;
 mod resource;
 mod settings;
+mod shutdown_signal;
 mod signal;
 mod start;
 
@@ -69,4 +70,5 @@ pub use self::{
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,
     settings::{Batching, Exporter, OtlpExporter, Pem, Protocol, Sampler, Settings, SpanLimits},
+    shutdown_signal::shutdown_signal,
 };

@@ -24,8 +24,11 @@ use super::{
     signal::Signal,
 };
 use crate::{
-    DownloadLayer, ImageTraceLayer, RequestsInProgress, RequestsInProgressLayer, metrics::Gauges,
-    propagation::Propagators, trace::ImageTraceLayerBuilder,
+    download::DownloadLayer,
+    in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    metrics::Gauges,
+    propagation::Propagators,
+    trace::{ImageTraceLayer, ImageTraceLayerBuilder},
 };
 
 /// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
@@ -100,6 +103,8 @@ impl Telemetry {
             .propagate_external(self.settings.propagate_external)
             // None of the samplers looks at attributes.
             .attributes_after_sampling(true)
+            // Both id generators are random in the lower 12 bytes.
+            .random_trace_ids(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
             Exporter::None => layer.metrics(false),

@@ -49,7 +49,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
         (
             format!("/resize/w:wide/plain/http://{origin}/chelsea.png"),
             400,
-            "`wide` is no side length: 0 to 4096 pixels are accepted\n",
+            "`wide` is not a side length: 0 to 4096 pixels are accepted\n",
         ),
         (
             "/resize/w:10/plain/https://127.0.0.1/cat.png".to_owned(),
@@ -57,7 +57,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
             "only absolute http:// URLs are sources\n",
         ),
         (
-            "/resize/w:10/plain/http%3A%2F%2Forigin%2Fa%20b.png".to_owned(),
+            "/resize/w:10/plain/http%3A%2F%2Fori%20gin%2Fb.png".to_owned(),
             400,
             "only absolute http:// URLs are sources\n",
         ),
@@ -80,12 +80,12 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
         (
             format!("/resize/w:10/plain/http://{origin}/notes.txt"),
             422,
-            "the source is no JPEG, PNG or WebP picture\n",
+            "the source is not a JPEG, PNG or WebP picture\n",
         ),
         (
             "/".to_owned(),
             404,
-            "here are /resize/{options}/{source} and /health\n",
+            "not found: try /resize/{options}/{source} or /health\n",
         ),
     ] {
         let answer = service.get(&path).await;

@@ -160,7 +160,7 @@ async fn errors_are_on_their_stage() {
         (
             "/notes.txt",
             "processing_image",
-            "the source is no JPEG, PNG or WebP picture",
+            "the source is not a JPEG, PNG or WebP picture",
         ),
     ] {
         let answer = service.resize("w:9", source).await;

@@ -150,14 +150,12 @@ fn build(http2: bool, tls: Option<&Tls>) -> Inner {
 /// An error and its causes in one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
+    for cause in crate::instrument::chain(error).skip(1) {
         let cause_text = cause.to_string();
         // Many errors repeat their cause.
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
-        next = cause.source();
     }
     text
 }

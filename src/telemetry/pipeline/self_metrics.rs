@@ -171,7 +171,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::Telemetry;
+    use crate::telemetry::Telemetry;
 
     /// Waits for what a thread may still be about to drop.
     fn assert_dropped<T: ?Sized>(what: &str, held: &Weak<T>) {
