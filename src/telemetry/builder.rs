@@ -271,7 +271,8 @@ impl TelemetryBuilder {
     /// The settings as they would be used by [`build`](Self::build).
     ///
     /// # Errors
-    /// All wrong settings together.
+    /// All mistakes in code and in the crate's own variables together. Those in `OTEL_*` variables
+    /// are [`Settings::warnings`].
     pub fn settings(&self) -> Result<Settings, TelemetryError> {
         let prefix = self.prefix.as_deref().unwrap_or(PREFIX);
         let vars = match &self.vars {
@@ -287,7 +288,7 @@ impl TelemetryBuilder {
     /// something to send.
     ///
     /// # Errors
-    /// All wrong settings together, or that the I/O thread could not be started.
+    /// Those of [`settings`](Self::settings), or that the I/O thread could not be started.
     pub fn build(self) -> Result<Telemetry, TelemetryError> {
         Telemetry::start(self.settings()?, self.outlets)
     }

@@ -20,7 +20,8 @@ pub enum TelemetryError {
     TimedOut {
         /// The time that was allowed.
         timeout: Duration,
-        /// How many items were neither delivered nor given up when it was over.
+        /// How many items were neither delivered nor given up when it was over. A collection of
+        /// metrics that had not ended counts as one.
         pending: u64,
     },
     /// Everything was handled in time, but the collector did not take all of it.

@@ -102,7 +102,7 @@ impl fmt::Display for TelemetryEvent {
     }
 }
 
-/// What became of one signal's items since the start.
+/// What became of one signal's items since the start; each that is not underway is in one counter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignalStats {
@@ -112,6 +112,8 @@ pub struct SignalStats {
     pub failed: u64,
     /// Those that came when the queue was full.
     pub dropped: u64,
+    /// Those that came after the shutdown.
+    pub after_shutdown: u64,
 }
 
 /// The callback for events, beside the log.

@@ -156,7 +156,9 @@ impl<'a> Export<'a> {
     }
 
     pub(super) fn into_pipeline(self, meter_provider: SdkMeterProvider) -> Arc<Pipeline> {
-        let pipeline = Pipeline::new(self.thread, meter_provider, self.queues, self.reports);
+        let exports_metrics = !matches!(self.settings.metrics, Exporter::None);
+        let (thread, queues, reports) = (self.thread, self.queues, self.reports);
+        let pipeline = Pipeline::new(thread, meter_provider, exports_metrics, queues, reports);
         Arc::new(pipeline)
     }
 

@@ -15,6 +15,12 @@
 //! Spans go into a bounded queue; a thread with its own runtime sends them. So exporting works on every
 //! kind of runtime and without one, never delays a request, and ends when asked to.
 //!
+//! # Mistakes in settings
+//!
+//! A mistake in code or in one of the crate's own variables is an error at the start, and all of them
+//! are named together. `OTEL_*` variables belong to whoever runs the platform: a mistake there is a
+//! [`SettingWarning`], and the variable is ignored, as the OpenTelemetry specification says.
+//!
 //! # When the collector is away
 //!
 //! A batch is retried for `OTEL_BSP_EXPORT_TIMEOUT` (30 s), with pauses from 0.25 s to 2 s, or as long

@@ -225,7 +225,8 @@ impl Telemetry {
             .unwrap_or_default()
     }
 
-    /// Sends everything recorded so far, and ends all threads; later spans are dropped.
+    /// Sends everything recorded so far, and ends all threads; later spans are only counted, in
+    /// [`SignalStats::after_shutdown`].
     ///
     /// Works on every kind of runtime, and ends within `timeout` plus at most 200 ms whatever the
     /// collector does. A second call returns at once. The shutdown goes on when the future is dropped.

@@ -12,7 +12,11 @@ use opentelemetry_sdk::{
 
 #[cfg(feature = "logs")]
 use super::logs::LogItem;
-use super::{points::count_points, queue::Queue, report::SignalReport};
+use super::{
+    points::count_points,
+    queue::{Item, Queue, Taken},
+    report::SignalReport,
+};
 #[cfg(feature = "logs")]
 use crate::console::ConsoleLogExporter;
 use crate::console::{ConsoleExporter, ConsoleMetricExporter};
@@ -21,10 +25,8 @@ use crate::console::{ConsoleExporter, ConsoleMetricExporter};
 pub(crate) async fn print_spans(queue: Arc<Queue<SpanData>>, exporter: ConsoleExporter) {
     let terminal = Terminal(exporter);
     loop {
-        let batch = queue.next().await;
-        let spans = batch.len() as u64;
-        count(queue.report(), spans, terminal.0.export(batch).await);
-        queue.settle(spans);
+        let (batch, taken) = queue.next().await;
+        settle(&queue, &taken, terminal.0.export(batch).await);
     }
 }
 
@@ -41,11 +43,10 @@ impl Drop for Terminal {
 #[cfg(feature = "logs")]
 pub(crate) async fn print_logs(queue: Arc<Queue<LogItem>>, exporter: ConsoleLogExporter) {
     loop {
-        let batch = queue.next().await;
+        let (batch, taken) = queue.next().await;
         let records: Vec<_> = batch.iter().map(LogItem::parts).collect();
         let printed = exporter.export(LogBatch::new(&records)).await;
-        count(queue.report(), records.len() as u64, printed);
-        queue.settle(records.len() as u64);
+        settle(&queue, &taken, printed);
     }
 }
 
@@ -60,7 +61,9 @@ pub(crate) struct MetricTerminal {
 impl PushMetricExporter for MetricTerminal {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let printed = self.exporter.export(metrics).await;
-        count(&self.report, count_points(metrics), printed);
+        let items = count_points(metrics);
+        count(&self.report, items, &printed);
+        say(&self.report, items, printed);
         Ok(())
     }
 
@@ -77,9 +80,22 @@ impl PushMetricExporter for MetricTerminal {
     }
 }
 
-fn count(report: &SignalReport, items: u64, printed: OTelSdkResult) {
+fn settle<T: Item>(queue: &Queue<T>, taken: &Taken<'_, T>, printed: OTelSdkResult) {
+    if taken.count(|report| count(report, taken.items, &printed)) {
+        say(queue.report(), taken.items, printed);
+    }
+}
+
+fn count(report: &SignalReport, items: u64, printed: &OTelSdkResult) {
     match printed {
-        Ok(()) => report.exported(items, 0, ""),
+        Ok(()) => report.count_exported(items, 0),
+        Err(_) => report.count_lost(items),
+    }
+}
+
+fn say(report: &SignalReport, items: u64, printed: OTelSdkResult) {
+    match printed {
+        Ok(()) => report.exported(0, ""),
         Err(error) => report.lost(items, &error.to_string()),
     }
 }

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    queue::{Item, Queue, UNSENT, count},
-    report::SignalReport,
-};
+use super::queue::{Item, Queue};
 use crate::telemetry::otlp::{Encoded, Failure, Retry, Transport};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -37,23 +34,26 @@ pub(crate) async fn deliver<T: Item>(
     let report = queue.report();
     let mut pause = FIRST_PAUSE;
     loop {
-        let batch = queue.next().await;
-        let taken = batch.len() as u64;
-        let items = count(&batch);
+        let (batch, taken) = queue.next().await;
+        let items = taken.items;
         let request = encoder.encode(batch).await;
-        let in_flight = InFlight { report, items };
         let started = Instant::now();
         loop {
             match transport.send(&request).await {
                 Ok(accepted) => {
                     pause = FIRST_PAUSE;
-                    report.exported(items, accepted.rejected, &accepted.message);
+                    let rejected = accepted.rejected;
+                    if taken.count(|report| report.count_exported(items, rejected)) {
+                        report.exported(rejected.min(items), &accepted.message);
+                    }
                     break;
                 }
                 Err(failure) => {
                     let left = window.saturating_sub(started.elapsed());
                     let Some(wait) = pause_before_retry(&failure, &mut pause, left) else {
-                        report.lost(items, &failure.message);
+                        if taken.count(|report| report.count_lost(items)) {
+                            report.lost(items, &failure.message);
+                        }
                         if failure.retry != Retry::Never {
                             queue.give_up_older_than(window, &failure.message);
                         }
@@ -63,28 +63,6 @@ pub(crate) async fn deliver<T: Item>(
                     queue.pause(wait).await;
                 }
             }
-        }
-        in_flight.settle();
-        queue.settle(taken);
-    }
-}
-
-/// Counts a batch as lost when the I/O thread ends while the batch is being sent.
-struct InFlight<'a> {
-    report: &'a SignalReport,
-    items: u64,
-}
-
-impl InFlight<'_> {
-    fn settle(mut self) {
-        self.items = 0;
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        if self.items > 0 {
-            self.report.lost(self.items, UNSENT);
         }
     }
 }

@@ -6,6 +6,7 @@
 
 #[cfg(feature = "console")]
 mod console;
+mod deadline;
 #[cfg(feature = "_otlp")]
 mod deliver;
 mod io_thread;

@@ -10,11 +10,14 @@ use std::{
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use tokio::{sync::Notify, time::timeout};
 
-use super::report::SignalReport;
+use super::{
+    deadline::{deadline, until},
+    report::SignalReport,
+};
 use crate::telemetry::settings::Batching;
 
 /// What a queue holds.
-pub(crate) trait Item: fmt::Debug + Send + 'static {
+pub(crate) trait Item: Send + 'static {
     /// Spans, data points or log records in it.
     fn count(&self) -> u64 {
         1
@@ -22,12 +25,12 @@ pub(crate) trait Item: fmt::Debug + Send + 'static {
 }
 
 /// How many spans, data points or log records are in a batch.
-pub(super) fn count<T: Item>(batch: &[T]) -> u64 {
+fn count<T: Item>(batch: &[T]) -> u64 {
     batch.iter().map(Item::count).sum()
 }
 
 /// Why items are lost that were neither sent nor refused before the end.
-pub(super) const UNSENT: &str = "not sent before the timeout of the shutdown";
+const UNSENT: &str = "not sent before the timeout of the shutdown";
 
 /// For how many items a batch takes memory before they are there.
 const LARGEST_RESERVED: usize = 4_096;
@@ -37,7 +40,9 @@ const LARGEST_RESERVED: usize = 4_096;
 /// Producers never wait: a full queue drops what comes, and counts it. One consumer takes batches in
 /// order and settles each before it takes the next, so a flush waits for a single number, "settled up
 /// to".
-#[derive(Debug)]
+///
+/// Each item is counted exactly once: as dropped when it comes, and otherwise by whoever holds it last,
+/// be it the consumer, which may hang, or the shutdown, which does not wait for that.
 pub(crate) struct Queue<T> {
     state: Mutex<State<T>>,
     /// A batch is full, or a flush wants the open one.
@@ -49,25 +54,24 @@ pub(crate) struct Queue<T> {
     report: Arc<SignalReport>,
 }
 
-#[derive(Debug)]
 struct State<T> {
     open: Vec<T>,
     full: VecDeque<(Instant, Vec<T>)>,
-    /// Items accepted since the start, and those of them that were delivered or given up.
+    /// What is in the batch that was taken, until it is counted.
+    taken: u64,
+    /// Items accepted since the start, those of them that were counted as exported or lost, and those
+    /// of which that was said too.
     accepted: u64,
+    counted: u64,
     settled: u64,
     flushing: bool,
     closed: bool,
+    abandoned: bool,
 }
 
 impl<T> State<T> {
     fn pending(&self) -> u64 {
-        self.accepted.saturating_sub(self.settled)
-    }
-
-    fn close_batch(&mut self) {
-        let batch = mem::take(&mut self.open);
-        self.full.push_back((Instant::now(), batch));
+        self.accepted.saturating_sub(self.counted)
     }
 }
 
@@ -77,10 +81,13 @@ impl<T> Queue<T> {
             state: Mutex::new(State {
                 open: Vec::new(),
                 full: VecDeque::new(),
+                taken: 0,
                 accepted: 0,
+                counted: 0,
                 settled: 0,
                 flushing: false,
                 closed: false,
+                abandoned: false,
             }),
             ready: Notify::new(),
             hurry: Notify::new(),
@@ -93,24 +100,6 @@ impl<T> Queue<T> {
     /// The counters of what goes through the queue.
     pub(super) const fn report(&self) -> &Arc<SignalReport> {
         &self.report
-    }
-
-    /// The next batch: a full one, or the open one when the schedule or a flush says so.
-    pub(super) async fn next(&self) -> Vec<T> {
-        loop {
-            let flushing = {
-                let mut state = self.lock();
-                if let Some((_, batch)) = state.full.pop_front() {
-                    return batch;
-                }
-                mem::take(&mut state.flushing)
-            };
-            let due = flushing || self.is_due().await;
-            let mut state = self.lock();
-            if due && state.full.is_empty() && !state.open.is_empty() {
-                return mem::take(&mut state.open);
-            }
-        }
     }
 
     /// Waits for a full batch, or for the end of the schedule's delay, for which it returns true.
@@ -126,15 +115,24 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Notes that `count` items taken by [`next`](Self::next) were delivered or given up.
-    pub(super) fn settle(&self, count: u64) {
-        self.lock().settled += count;
-        self.settled.notify_all();
-    }
-
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         // Nothing that holds the lock can panic half-way through a change.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts, because a full queue is megabytes.
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (accepted, pending) = {
+            let state = self.lock();
+            (state.accepted, state.pending())
+        };
+        f.debug_struct("Queue")
+            .field("accepted", &accepted)
+            .field("pending", &pending)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 
@@ -142,9 +140,13 @@ impl<T: Item> Queue<T> {
     /// Adds an item, or drops and counts it when the queue is full or closed.
     pub(super) fn push(&self, item: T) {
         let mut state = self.lock();
-        if state.closed || state.pending() >= self.limits.max_queue_size as u64 {
+        if state.closed {
             drop(state);
-            return self.report.dropped(item.count());
+            return self.report.count_after_shutdown(item.count());
+        }
+        if state.pending() >= self.limits.max_queue_size as u64 {
+            drop(state);
+            return self.report.count_dropped(item.count());
         }
         if state.open.capacity() == 0 {
             // A batch may be allowed to be larger than it ever is.
@@ -154,12 +156,42 @@ impl<T: Item> Queue<T> {
         state.open.push(item);
         state.accepted += 1;
         if state.open.len() == self.limits.max_export_batch_size {
-            state.close_batch();
+            let batch = mem::take(&mut state.open);
+            state.full.push_back((Instant::now(), batch));
         } else if !self.limits.schedule_delay.is_zero() {
             return;
         }
         drop(state);
         self.ready.notify_one();
+    }
+
+    /// The next batch: a full one, or the open one when the schedule or a flush says so.
+    pub(super) async fn next(&self) -> (Vec<T>, Taken<'_, T>) {
+        loop {
+            let flushing = {
+                let mut state = self.lock();
+                if let Some((_, batch)) = state.full.pop_front() {
+                    return self.take(state, batch);
+                }
+                mem::take(&mut state.flushing)
+            };
+            let due = flushing || self.is_due().await;
+            let mut state = self.lock();
+            if due && state.full.is_empty() && !state.open.is_empty() {
+                let batch = mem::take(&mut state.open);
+                return self.take(state, batch);
+            }
+        }
+    }
+
+    fn take(&self, mut state: MutexGuard<'_, State<T>>, batch: Vec<T>) -> (Vec<T>, Taken<'_, T>) {
+        let taken = Taken {
+            queue: self,
+            length: batch.len() as u64,
+            items: count(&batch),
+        };
+        state.taken = taken.items;
+        (batch, taken)
     }
 
     /// The SDK's flush of a processor.
@@ -168,6 +200,42 @@ impl<T: Item> Queue<T> {
             0 => Ok(()),
             _ => Err(OTelSdkError::Timeout(timeout)),
         }
+    }
+}
+
+/// A batch that the consumer has taken. When it is dropped, flushes no longer wait for it.
+pub(super) struct Taken<'a, T: Item> {
+    queue: &'a Queue<T>,
+    length: u64,
+    /// How many spans, data points or log records it holds.
+    pub(super) items: u64,
+}
+
+impl<T: Item> Taken<'_, T> {
+    /// Counts the batch, unless that has been done already; returns whether `count` was called.
+    pub(super) fn count(&self, count: impl FnOnce(&SignalReport)) -> bool {
+        let mut state = self.queue.lock();
+        let uncounted = mem::take(&mut state.taken) > 0;
+        if uncounted {
+            state.counted += self.length;
+            count(&self.queue.report);
+        }
+        uncounted
+    }
+}
+
+impl<T: Item> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        // The I/O thread has ended, or the consumer has panicked.
+        if self.count(|report| report.count_lost(self.items)) {
+            self.queue.report.lost(self.items, UNSENT);
+        }
+        let mut state = self.queue.lock();
+        if !state.abandoned {
+            state.settled += self.length;
+        }
+        drop(state);
+        self.queue.settled.notify_all();
     }
 }
 
@@ -191,9 +259,12 @@ impl<T: Item> Queue<T> {
                 old.extend(batch);
             }
         }
-        state.settled += old.len() as u64;
+        state.counted += old.len() as u64;
+        let items = count(&old);
+        self.report.count_lost(items);
         drop(state);
-        self.report.lost(count(&old), error);
+        self.report.lost(items, error);
+        self.lock().settled += old.len() as u64;
         self.settled.notify_all();
     }
 
@@ -208,13 +279,14 @@ pub(crate) trait AnyQueue: fmt::Debug + Send + Sync {
     /// Asks for everything accepted so far to be sent now; [`wait`](Self::wait) waits for it.
     fn flush(&self) -> u64;
 
-    /// Waits until everything up to `target` is settled; returns the number of items that were not.
+    /// Waits until everything up to `target` is settled; returns how many items were neither delivered
+    /// nor given up at the deadline.
     fn wait(&self, target: u64, deadline: Instant) -> u64;
 
     /// Drops all further items.
     fn close(&self);
 
-    /// Gives up everything, because it will not be sent any more, and counts what was not taken.
+    /// Gives up everything, because it will not be sent any more, and counts it.
     fn abandon(&self);
 
     fn limits(&self) -> &Batching;
@@ -238,10 +310,9 @@ impl<T: Item> AnyQueue for Queue<T> {
     fn wait(&self, target: u64, deadline: Instant) -> u64 {
         let mut state = self.lock();
         loop {
-            let pending = target.saturating_sub(state.settled);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if pending == 0 || left.is_zero() {
-                return pending;
+            let left = until(deadline);
+            if state.settled >= target || left.is_zero() {
+                return target.saturating_sub(state.counted);
             }
             let waited = self.settled.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -255,16 +326,17 @@ impl<T: Item> AnyQueue for Queue<T> {
     fn abandon(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.settled = state.accepted;
+        state.abandoned = true;
         let full = mem::take(&mut state.full);
-        let left = full.iter().map(|(_, batch)| count(batch)).sum::<u64>() + count(&state.open);
         let open = mem::take(&mut state.open);
+        let queued = full.iter().map(|(_, batch)| count(batch)).sum::<u64>() + count(&open);
+        let left = mem::take(&mut state.taken) + queued;
+        state.counted = state.accepted;
+        state.settled = state.accepted;
+        self.report.count_lost(left);
         drop(state);
-        if left > 0 {
-            self.report.lost(left, UNSENT);
-        }
+        self.report.note_lost(left, UNSENT);
         self.settled.notify_all();
-        drop((full, open));
     }
 
     fn limits(&self) -> &Batching {
@@ -274,10 +346,4 @@ impl<T: Item> AnyQueue for Queue<T> {
     fn pending(&self) -> u64 {
         self.lock().pending()
     }
-}
-
-/// The moment `timeout` from now; a timeout that is too long to count is taken as a year.
-pub(super) fn deadline(timeout: Duration) -> Instant {
-    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    Instant::now() + timeout.min(YEAR)
 }

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::deadline::run_until;
 use crate::telemetry::{
     event::{SignalStats, Sink, TelemetryEvent},
     signal::Signal,
@@ -20,6 +21,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The reports of all signals.
 #[derive(Debug)]
 pub(crate) struct Reports {
+    sink: Sink,
     traces: Arc<SignalReport>,
     metrics: Arc<SignalReport>,
     logs: Arc<SignalReport>,
@@ -29,6 +31,7 @@ impl Reports {
     pub(crate) fn new(sink: &Sink) -> Self {
         let report = |signal| Arc::new(SignalReport::new(signal, sink.clone()));
         Self {
+            sink: sink.clone(),
             traces: report(Signal::Traces),
             metrics: report(Signal::Metrics),
             logs: report(Signal::Logs),
@@ -43,13 +46,27 @@ impl Reports {
         }
     }
 
-    pub(super) fn all(&self) -> [&SignalReport; 3] {
-        [&self.traces, &self.metrics, &self.logs]
+    /// Says what was held back, and waits for it until `deadline`: the callback is the service's code,
+    /// which may hang.
+    pub(super) fn finish(&self, deadline: Instant) {
+        let reports = [&self.traces, &self.metrics, &self.logs];
+        let events: Vec<_> = reports
+            .iter()
+            .flat_map(|report| report.last_events())
+            .collect();
+        if !events.is_empty() {
+            let sink = self.sink.clone();
+            let say = move || events.iter().for_each(|event| sink.emit(event));
+            run_until(deadline, "image-trace-report", say);
+        }
     }
 
     /// How many items of all signals were given up.
     pub(super) fn lost(&self) -> u64 {
-        self.all().iter().map(|report| report.stats().failed).sum()
+        [&self.traces, &self.metrics, &self.logs]
+            .iter()
+            .map(|report| report.stats().failed)
+            .sum()
     }
 }
 
@@ -61,6 +78,7 @@ pub(crate) struct SignalReport {
     exported: AtomicU64,
     failed: AtomicU64,
     dropped: AtomicU64,
+    after_shutdown: AtomicU64,
     said: Mutex<Said>,
 }
 
@@ -114,6 +132,7 @@ impl SignalReport {
             exported: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            after_shutdown: AtomicU64::new(0),
             said: Mutex::default(),
         }
     }
@@ -123,18 +142,34 @@ impl SignalReport {
             exported: self.exported.load(Relaxed),
             failed: self.failed.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
+            after_shutdown: self.after_shutdown.load(Relaxed),
         }
     }
 
     /// Counts what came when the queue was full. It is called on request paths, so it says nothing.
-    pub(crate) fn dropped(&self, items: u64) {
+    pub(super) fn count_dropped(&self, items: u64) {
         self.dropped.fetch_add(items, Relaxed);
     }
 
-    pub(crate) fn exported(&self, items: u64, rejected: u64, message: &str) {
+    /// Counts what came when the queue was closed.
+    pub(super) fn count_after_shutdown(&self, items: u64) {
+        self.after_shutdown.fetch_add(items, Relaxed);
+    }
+
+    /// Counts what the collector took, without the items that it `rejected`.
+    pub(super) fn count_exported(&self, items: u64, rejected: u64) {
         let rejected = rejected.min(items);
         self.exported.fetch_add(items - rejected, Relaxed);
         self.failed.fetch_add(rejected, Relaxed);
+    }
+
+    /// Counts what was given up.
+    pub(super) fn count_lost(&self, items: u64) {
+        self.failed.fetch_add(items, Relaxed);
+    }
+
+    /// Says that the collector took a request, and what it said to it.
+    pub(super) fn exported(&self, rejected: u64, message: &str) {
         let what = self.items();
         let mut said = self.said();
         let mut events = Vec::new();
@@ -158,11 +193,11 @@ impl SignalReport {
                 message,
             });
         }
-        self.say(said, events, false);
+        self.say(said, events);
     }
 
     #[cfg(feature = "_otlp")]
-    pub(crate) fn attempt_failed(&self, error: &str) {
+    pub(super) fn attempt_failed(&self, error: &str) {
         let mut said = self.said();
         said.failing_since.get_or_insert_with(Instant::now);
         error.clone_into(&mut said.error);
@@ -174,25 +209,43 @@ impl SignalReport {
                 error,
             });
         }
-        self.say(said, events, false);
+        self.say(said, events);
     }
 
-    pub(crate) fn lost(&self, items: u64, error: &str) {
-        self.failed.fetch_add(items, Relaxed);
-        let mut said = self.said();
-        said.failing_since.get_or_insert_with(Instant::now);
-        error.clone_into(&mut said.error);
-        said.lost.total += items;
-        self.say(said, Vec::new(), false);
+    /// Says that items were given up.
+    pub(super) fn lost(&self, items: u64, error: &str) {
+        self.note_lost(items, error);
+        self.say(self.said(), Vec::new());
     }
 
-    /// Says what was held back because the last report was less than a minute ago.
-    pub(crate) fn finish(&self) {
-        let said = self.said();
-        self.say(said, Vec::new(), true);
+    /// Remembers that items were given up, for what is said next.
+    pub(super) fn note_lost(&self, items: u64, error: &str) {
+        if items > 0 {
+            let mut said = self.said();
+            said.failing_since.get_or_insert_with(Instant::now);
+            error.clone_into(&mut said.error);
+            said.lost.total += items;
+        }
     }
 
-    fn say(&self, mut said: MutexGuard<'_, Said>, mut events: Vec<TelemetryEvent>, now: bool) {
+    /// What was held back because the last report was less than a minute ago.
+    pub(super) fn last_events(&self) -> Vec<TelemetryEvent> {
+        let mut events = Vec::new();
+        self.add_losses(&mut self.said(), &mut events, true);
+        events
+    }
+
+    fn say(&self, mut said: MutexGuard<'_, Said>, mut events: Vec<TelemetryEvent>) {
+        self.add_losses(&mut said, &mut events, false);
+        // A callback may ask for the counters.
+        drop(said);
+        for event in &events {
+            self.sink.emit(event);
+        }
+    }
+
+    /// Adds what is due, or all there is to say `now`.
+    fn add_losses(&self, said: &mut Said, events: &mut Vec<TelemetryEvent>, now: bool) {
         let what = self.items();
         let lost = said.lost.total;
         if let Some(count) = said.lost.due(lost, now) {
@@ -204,11 +257,6 @@ impl SignalReport {
         }
         if let Some(count) = said.dropped.due(self.dropped.load(Relaxed), now) {
             events.push(TelemetryEvent::Dropped { what, count });
-        }
-        // A callback may ask for the counters.
-        drop(said);
-        for event in &events {
-            self.sink.emit(event);
         }
     }
 

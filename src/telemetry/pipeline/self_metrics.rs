@@ -118,6 +118,7 @@ fn register_processor(
     };
     let attributes = component(names.processor);
     let dropped = with_error(&attributes, "queue_full");
+    let late = with_error(&attributes, "already_shutdown");
     let counts = Arc::clone(report);
     gauges.counter(name(), attributes.clone(), move || {
         let stats = counts.stats();
@@ -125,6 +126,8 @@ fn register_processor(
     });
     let counts = Arc::clone(report);
     gauges.counter(name(), dropped, move || Some(counts.stats().dropped));
+    let counts = Arc::clone(report);
+    gauges.counter(name(), late, move || Some(counts.stats().after_shutdown));
     let size = Arc::clone(queue);
     gauges.up_down_counter(
         Metric {

@@ -1,21 +1,24 @@
 //! The bounded end of everything that was started.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, mpsc},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
 use super::{
+    deadline::{deadline, run_until, until},
     io_thread::IoThread,
-    queue::{AnyQueue, deadline},
+    queue::AnyQueue,
     report::Reports,
 };
 use crate::telemetry::{error::TelemetryError, event::SignalStats, signal::Signal};
 
-/// The I/O thread does nothing at the end but drop what it has.
-const STOP: Duration = Duration::from_millis(150);
+/// How long the I/O thread is waited for when the time is over. It only drops what it has.
+const STOP: Duration = Duration::from_millis(100);
+/// How long the last events are waited for when the time is over.
+const LAST_EVENTS: Duration = Duration::from_millis(50);
 
 /// What runs between the providers and the collector.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(crate) struct Pipeline {
     /// `None` after the shutdown.
     thread: Mutex<Option<IoThread>>,
     meter_provider: SdkMeterProvider,
+    exports_metrics: bool,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     reports: Reports,
 }
@@ -31,12 +35,14 @@ impl Pipeline {
     pub(crate) const fn new(
         thread: IoThread,
         meter_provider: SdkMeterProvider,
+        exports_metrics: bool,
         queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
         reports: Reports,
     ) -> Self {
         Self {
             thread: Mutex::new(Some(thread)),
             meter_provider,
+            exports_metrics,
             queues,
             reports,
         }
@@ -79,14 +85,13 @@ impl Pipeline {
                 queue.close();
             }
         }
+        let end = deadline(timeout);
         let drained = self.drain(timeout, move || drop(provider.shutdown()));
-        thread.stop(STOP);
+        thread.stop(until(end).max(STOP));
         for (_, queue) in &self.queues {
             queue.abandon();
         }
-        for report in self.reports.all() {
-            report.finish();
-        }
+        self.reports.finish(end.max(Instant::now() + LAST_EVENTS));
         drained
     }
 
@@ -107,20 +112,13 @@ impl Pipeline {
             .map(|(_, queue)| (queue, queue.flush()))
             .collect();
         // The SDK has no bound of its own here, and reads gauges of the service, which may hang.
-        let (done, collected) = mpsc::channel::<()>();
-        let collecting = std::thread::Builder::new().name("image-trace-flush".to_owned());
-        let collecting = collecting.spawn(move || {
-            collect_metrics();
-            drop(done);
-        });
-        if collecting.is_ok() {
-            let _ = collected.recv_timeout(timeout);
-        }
+        let collected = run_until(deadline, "image-trace-flush", collect_metrics);
         targets.extend(metrics.iter().map(|(_, queue)| (queue, queue.flush())));
-        let pending = targets
+        let mut pending: u64 = targets
             .into_iter()
             .map(|(queue, target)| queue.wait(target, deadline))
             .sum();
+        pending += u64::from(self.exports_metrics && !collected);
         match self.reports.lost() - lost_before {
             _ if pending > 0 => Err(TelemetryError::TimedOut { timeout, pending }),
             0 => Ok(()),

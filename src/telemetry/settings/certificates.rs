@@ -136,13 +136,12 @@ fn file(variable: &str, path: &str) -> Result<Pem, SettingError> {
         Ok(text) => Ok(Pem::from_variable(variable, text)),
         Err(error) => {
             // A key in the place of a path must not be shown.
-            let file = match is_shown(path) {
-                true => format!("the file {path:?}"),
-                false => "the file that it names".to_owned(),
-            };
-            let problem = match path.contains("-----BEGIN") {
-                true => "it is PEM text: expected the path of a file with such text".to_owned(),
-                false => format!("{file} cannot be read: {error}"),
+            let problem = if path.contains("-----BEGIN") {
+                "it is PEM text: expected the path of a file with such text".to_owned()
+            } else if is_shown(path) {
+                format!("the file {path:?} cannot be read: {error}")
+            } else {
+                format!("the file that it names cannot be read: {error}")
             };
             Err(SettingError::unusable(variable, problem))
         }

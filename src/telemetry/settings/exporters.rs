@@ -112,10 +112,10 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal, named: bool) -> Expor
     let gzip = gzip(vars, signal);
     let mut certificates = Certificates::read(vars, code, signal);
     let insecure = Insecure::read(vars, code, signal);
-    let found = endpoints
+    let accepted = endpoints
         .iter()
         .find_map(|endpoint| endpoint.accept(vars, protocol, signal, insecure, &mut certificates));
-    let Some(endpoint) = found.flatten() else {
+    let Some(endpoint) = accepted else {
         return Exporter::None;
     };
     let mut exporter = OtlpExporter::new(endpoint, protocol);
@@ -172,7 +172,7 @@ fn endpoints(vars: &Variables, code: &Code, signal: Signal, named: bool) -> Vec<
 }
 
 impl Endpoint {
-    /// The URL, or `None` to look at the next endpoint; `Some(None)` after an error.
+    /// The URL, or `None` and a mistake noted.
     fn accept(
         &self,
         vars: &mut Variables,
@@ -180,7 +180,7 @@ impl Endpoint {
         signal: Signal,
         insecure: Insecure,
         certificates: &mut Certificates,
-    ) -> Option<Option<Uri>> {
+    ) -> Option<Uri> {
         let rules = Rules {
             protocol,
             // The specification's default is not encrypted, whatever its variables say.
@@ -198,15 +198,13 @@ impl Endpoint {
             certificates.only_with_tls(vars, &endpoint, self.origin, signal)?;
             Ok(endpoint)
         });
-        match accepted {
-            Ok(endpoint) => Some(Some(endpoint)),
-            Err(expected) => {
+        accepted
+            .map_err(|expected| {
                 let shown = format!("{:?}", self.text);
                 let error = SettingError::invalid(&self.setting, &shown, expected);
                 vars.mistake(&self.setting, error);
-                (self.origin == Origin::Own).then_some(None)
-            }
-        }
+            })
+            .ok()
     }
 }
 

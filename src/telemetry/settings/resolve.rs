@@ -23,7 +23,8 @@ impl Settings {
     /// The settings in the process environment.
     ///
     /// # Errors
-    /// All wrong settings together.
+    /// All mistakes in the crate's own variables together. Those in `OTEL_*` variables are
+    /// [`warnings`](Self::warnings).
     pub fn from_env() -> Result<Self, TelemetryError> {
         Self::resolve(Variables::from_process(PREFIX), &Code::default())
     }
@@ -31,7 +32,7 @@ impl Settings {
     /// The settings in `vars`, pairs of names and values; the process environment is not read.
     ///
     /// # Errors
-    /// All wrong settings together.
+    /// See [`from_env`](Self::from_env).
     pub fn from_vars(
         vars: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
     ) -> Result<Self, TelemetryError> {
