@@ -123,6 +123,7 @@ impl RequestTrace {
     /// Sets an attribute of the root span; a later value of the same key replaces it.
     pub fn set_attribute(&self, attribute: KeyValue) {
         if let Some(state) = self.state.as_ref().filter(|state| state.recording) {
+            let attribute = state.config.redaction.attribute(attribute);
             state.live().set_attribute(attribute);
         }
     }

@@ -73,7 +73,12 @@ impl Stage {
 
     /// Sets an attribute of the stage's span. Set each key once.
     pub fn set_attribute(&self, attribute: KeyValue) {
-        if let Some(running) = &self.running {
+        if let Some(running) = self
+            .running
+            .as_ref()
+            .filter(|stage| stage.request.recording)
+        {
+            let attribute = running.request.config.redaction.attribute(attribute);
             running.record().span.set_attribute(attribute);
         }
     }

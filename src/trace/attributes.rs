@@ -129,7 +129,7 @@ impl<'a, B> Incoming<'a, B> {
         };
         addresses.add_attributes(attributes);
         if let Some(agent) = text(self.headers.user_agent) {
-            let agent = intern::text(agent);
+            let agent = intern::text(&config.redaction.message(agent));
             add(attributes, || KeyValue::new("user_agent.original", agent));
         }
         if let Some(size) = self.facts.request_body_size {
