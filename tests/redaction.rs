@@ -145,6 +145,51 @@ async fn only_the_origin_is_recorded_when_it_is_asked_for() {
     assert!(!format!("{:?}", recorder.spans()).contains("private"));
 }
 
+/// Faults A2, F15, F16: wherever the service records a text.
+#[tokio::test]
+async fn no_secret_is_exported_from_any_text() {
+    let urls = [
+        "https://alice:5ecre7@h/a.jpg",
+        "https:\\/\\/alice:5ecre7@h\\/a.jpg",
+        "//alice:5ecre7@h/a.jpg",
+        "/a.jpg?AWSAccessKeyId=5ecre7&amp;Signature=5ecre7",
+        "/a.jpg?w=1\\u0026SIG=5ecre7",
+        "/a.jpg??token=5ecre7;w=1",
+        "/a.jpg?%2573ig=5ecre7",
+        "(aHR0cHM6Ly9hbGljZTo1ZWNyZTdAaC9hLmpwZw)",
+        "<Error><AWSAccessKeyId>5ecre7</AWSAccessKeyId></Error>",
+    ];
+    for url in urls {
+        let recorder = Recorder::new();
+        let service = recorder
+            .layer()
+            .layer(service_fn(|request: Request<()>| async move {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                trace.set_attribute(KeyValue::new("image.watermark.url", url));
+                let stage = trace.stage("watermark");
+                stage.set_attribute(KeyValue::new("watermark.url", url));
+                let sources = vec![url.into(), "local".into()];
+                stage.set_attribute(KeyValue::new(
+                    "sources",
+                    Value::Array(Array::String(sources)),
+                ));
+                // An attribute of a span that has begun.
+                let _ = stage.context();
+                stage.set_attribute(KeyValue::new("mask.url", url));
+                stage.record_error(&io::Error::other(format!("cannot fetch {url}: refused")));
+                drop(stage);
+                trace.process(url).end();
+                Err::<Response<Empty<Bytes>>, _>(io::Error::other(url))
+            }));
+        let request = Request::get("/resize").header("user-agent", format!("bot (+{url})"));
+        let _ = service.oneshot(request.body(()).unwrap()).await;
+        let exported = exported(&recorder);
+        assert!(!exported.contains("5ecre7"), "{url}: {exported}");
+        assert!(exported.contains("user_agent.original"));
+        assert!(exported.contains("mask.url"));
+    }
+}
+
 #[tokio::test]
 async fn the_sensitive_keys_are_settable() {
     let recorder = Recorder::new();

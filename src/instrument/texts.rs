@@ -182,4 +182,21 @@ mod tests {
         cut.push(ELLIPSIS.into());
         assert_eq!(value(1000), Value::Array(Array::String(cut)));
     }
+
+    // faults F15
+    #[test]
+    fn the_texts_of_attributes_are_redacted() {
+        let rules = TextRules::default();
+        let given = "https://u:p@h/?sig=S";
+        let redacted = "https://REDACTED:REDACTED@h/?sig=REDACTED";
+        let texts = |text: &'static str| Value::Array(Array::String(vec!["a".into(), text.into()]));
+        for (value, expected) in [
+            (Value::from(given), Value::from(redacted)),
+            (texts(given), texts(redacted)),
+            (Value::from(7), Value::from(7)),
+        ] {
+            let attribute = rules.attribute(KeyValue::new("watermark.url", value));
+            assert_eq!(attribute, KeyValue::new("watermark.url", expected));
+        }
+    }
 }

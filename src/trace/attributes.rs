@@ -144,7 +144,7 @@ impl<'a, B> Incoming<'a, B> {
         };
         addresses.add_attributes(attributes);
         if let Some(agent) = text(self.headers.user_agent) {
-            let agent = intern::text(agent);
+            let agent = intern::text(&config.recording.texts.text(agent));
             add(attributes, || KeyValue::new("user_agent.original", agent));
         }
         if let Some(recorded) = &config.request_headers {

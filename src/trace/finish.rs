@@ -275,12 +275,10 @@ impl Finish {
         }
 
         ending.attributes.extend(status.map(status_code));
-        if let Some(route) = route {
-            if !route.is_in_name {
-                ending.span_name = Some(facts.span_name(Some(&route)));
-                let route = KeyValue::new("http.route", route.path);
-                ending.attributes.push(route);
-            }
+        if let Some(route) = route.filter(|route| !route.is_in_name) {
+            ending.span_name = Some(facts.span_name(Some(&route)));
+            let route = KeyValue::new("http.route", route.path);
+            ending.attributes.push(route);
         }
         ending.error_type = error_type;
     }

@@ -282,9 +282,13 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// The query keys whose values are redacted, case-sensitive, wherever a URL is recorded. They
-    /// replace the keys that semconv lists (registry, `url.query`): `X-Amz-Signature`,
-    /// `X-Amz-Credential`, `X-Amz-Security-Token`, `sig`, `X-Goog-Signature`.
+    /// The keys whose values are redacted, in any case of letters, wherever a text is recorded: in
+    /// queries, and in the URLs, JSON and XML of messages. They replace the default keys:
+    /// `X-Amz-Signature`, `X-Amz-Credential`, `X-Amz-Security-Token`, `AWSAccessKeyId`, `Signature`,
+    /// `sig`, `X-Goog-Signature` (all of semconv's registry, `url.query`), `Policy`, `Key-Pair-Id`,
+    /// `X-Goog-Credential`, `GoogleAccessId`, `SignatureProvided`, `StringToSign`, `access_token`,
+    /// `refresh_token`, `id_token`, `token`, `api_key`, `apikey`, `api-key`, `x-api-key`,
+    /// `client_secret`, `secret`, `password`, `authorization`.
     pub fn sensitive_query_keys(
         mut self,
         keys: impl IntoIterator<Item = impl Into<String>>,
