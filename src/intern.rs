@@ -165,7 +165,14 @@ mod tests {
             let name = format!("host-{number}.example");
             assert_eq!(text(&name).as_str(), name);
         }
-        let long = "x".repeat(LONGEST_TEXT + 1);
-        assert_eq!(text(&long).as_str(), long);
+    }
+
+    #[test]
+    fn only_short_texts_are_kept() {
+        let text = |length: usize| whole(&TEXTS, &"x".repeat(length));
+        assert!(matches!(text(LONGEST_TEXT), Cow::Borrowed(kept) if kept.len() == LONGEST_TEXT));
+        assert!(matches!(text(LONGEST_TEXT + 1), Cow::Owned(new) if new.len() == LONGEST_TEXT + 1));
+        let route = "/".repeat(LONGEST_TEXT);
+        assert!(matches!(span_name("GET", &route), Cow::Owned(_)));
     }
 }

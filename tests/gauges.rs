@@ -205,3 +205,58 @@ fn metric(name: &'static str, unit: &'static str, description: &'static str) -> 
         description,
     }
 }
+
+// faults F12
+#[test]
+fn active_requests_are_added_up_however_many_gauges_there_are() {
+    let recorder = Recorder::new();
+    let gauges = [(); 2].map(|()| Gauges::new(&recorder.meters));
+    let with = |gauges: &Gauges| {
+        let layer = ImageTraceLayer::builder().traces(false);
+        layer.gauges(gauges).build()
+    };
+    let without = ImageTraceLayer::builder().traces(false);
+    let without = without.meter_provider(recorder.meters.clone()).build();
+    let layers = [
+        with(&gauges[0]),
+        with(&gauges[1]),
+        with(&gauges[1]),
+        without,
+    ];
+    let mut calls: Vec<_> = layers
+        .iter()
+        .map(|layer| {
+            let mut service = layer.layer(service_fn(|_| {
+                std::future::pending::<Result<http::Response<String>, std::io::Error>>()
+            }));
+            service.call(Request::new(()))
+        })
+        .collect();
+    let active = || recorder.only_series("http.server.active_requests").sum;
+    assert_eq!(active(), 4.0);
+    assert_eq!(active(), 4.0, "collected again");
+    drop(calls.remove(1));
+    assert_eq!(active(), 3.0);
+    drop((layers, gauges));
+    assert_eq!(active(), 3.0, "the requests go on");
+    calls.clear();
+    assert_eq!(active(), 0.0, "the last value");
+}
+
+// faults F12
+#[test]
+fn a_request_between_two_collections_leaves_a_zero() {
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    let layer = ImageTraceLayer::builder().traces(false);
+    let layer = layer.gauges(&gauges).build();
+    let mut service = layer.layer(service_fn(|_: Request<()>| {
+        std::future::ready(Err::<http::Response<String>, _>("no"))
+    }));
+    drop(service.call(Request::new(())));
+    drop((service, layer, gauges));
+    assert_eq!(recorder.only_series("http.server.active_requests").sum, 0.0);
+    let names = recorder.metric_names();
+    let ours = names.iter().filter(|name| name.contains("active_requests"));
+    assert_eq!(ours.collect::<Vec<_>>(), ["http.server.active_requests"]);
+}

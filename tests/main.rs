@@ -22,6 +22,7 @@ mod gauges;
 mod grpc_calls;
 mod grpc_clients;
 mod histograms;
+mod hostile_errors;
 mod hostile_requests;
 mod image_proxy;
 mod otlp_failures;

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
-/// Spans held for a parent that has not ended. More are a sign of parents that never will.
+/// The most spans held for parents that have not ended. More of them have parents that never end.
 const MAX_HELD: usize = 4096;
-/// Printed spans remembered, so that a child that ends after its parent is known to be late.
+/// The most printed spans remembered, to recognize children that end after their parents.
 const MAX_PRINTED: usize = 1024;
 
 type Id = (TraceId, SpanId);
@@ -19,7 +19,7 @@ type Id = (TraceId, SpanId);
 pub(super) struct Block {
     pub(super) heading: Heading,
     pub(super) trace_id: TraceId,
-    /// Where the time axis starts.
+    /// The start of the time axis.
     pub(super) start: SystemTime,
     /// The stages in the order they started, each followed by its own, with their depth below the
     /// heading.
@@ -32,7 +32,7 @@ pub(super) enum Heading {
     Request(Box<SpanData>),
     /// Stages that ended after the block of their request was printed.
     Late,
-    /// Stages whose request has not ended, and perhaps never will.
+    /// Stages whose request has not ended, and may never end.
     Unfinished,
 }
 
@@ -118,7 +118,7 @@ impl Assembly {
             .collect();
         let start = tops.iter().map(|span| span.start_time).min();
         let block = start.map(|start| self.block(Heading::Unfinished, trace_id, start, tops));
-        // Spans that are each other's parents hang below no top and would stay for ever.
+        // Spans that are each other's parents have no root and would stay for ever.
         let in_a_circle = self.held.extract_if(|id, _| id.0 == trace_id);
         self.held_count -= in_a_circle.map(|(_, spans)| spans.len()).sum::<usize>();
         block

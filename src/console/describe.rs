@@ -1,4 +1,4 @@
-//! What a span says about itself, in the words of an image service.
+//! The description of a span, in the words of an image service.
 
 use opentelemetry::Value;
 use opentelemetry::trace::{SpanKind, Status};
@@ -7,7 +7,7 @@ use opentelemetry_sdk::trace::SpanData;
 use super::text::{bytes, cut, printable};
 use crate::attribute::*;
 
-/// Attributes that have words of their own here.
+/// Attributes with a wording of their own.
 const KNOWN: [&str; 14] = [
     ERROR_TYPE,
     PROCESSING_OPTIONS,
@@ -24,7 +24,7 @@ const KNOWN: [&str; 14] = [
     SOURCE_WIDTH,
     STAGE_CANCELLED,
 ];
-/// What every server span has and nobody looks for in a waterfall.
+/// Attributes of every server span that a waterfall leaves out.
 const OF_EVERY_REQUEST: [&str; 7] = [
     "client.",
     "http.",
@@ -35,9 +35,9 @@ const OF_EVERY_REQUEST: [&str; 7] = [
     "user_agent.",
 ];
 const RPC_CODE: &str = "rpc.response.status_code";
-/// Columns of the value of an attribute that means nothing to this crate.
+/// The most columns for the value of any other attribute.
 const VALUE_COLUMNS: usize = 40;
-/// Errors shown of one span: a retried operation may have recorded hundreds.
+/// The most errors shown for one span: a retried operation may have recorded hundreds.
 const MAX_ERRORS: usize = 3;
 
 /// Message and type.
@@ -50,7 +50,7 @@ pub(super) enum Outcome {
     Code(String, bool),
     Cancelled,
     Failed,
-    /// A span that says nothing about how it went.
+    /// Neither status nor code.
     Ended,
 }
 
@@ -68,8 +68,8 @@ pub(super) fn outcome(span: &SpanData) -> Outcome {
     }
 }
 
-/// Method and route of a request, or its path where it has no route; else the name of the span. Of a
-/// gRPC call the method, even one that nobody knows.
+/// Method and route of a request, or its path when it has no route; the method of a gRPC call, known or
+/// not; else the name of the span.
 pub(super) fn title(span: &SpanData) -> String {
     let method =
         text(span, "http.request.method_original").or_else(|| text(span, "http.request.method"));
@@ -88,7 +88,7 @@ fn path(span: &SpanData) -> Option<String> {
     })
 }
 
-/// That a request or stage was cancelled, with the phase the request had come to.
+/// Whether a request or stage was cancelled, and in which phase of the request.
 pub(super) fn cancelled(span: &SpanData) -> Option<String> {
     match (
         text(span, REQUEST_CANCELLED),
@@ -103,7 +103,7 @@ pub(super) fn cancelled(span: &SpanData) -> Option<String> {
     }
 }
 
-/// What matters of a request or stage beside its title.
+/// The facts shown below the title of a request or stage.
 pub(super) fn facts(span: &SpanData) -> Vec<String> {
     let is_request = span.span_kind == SpanKind::Server;
     let is_attempt = span.span_kind == SpanKind::Client;

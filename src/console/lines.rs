@@ -1,4 +1,4 @@
-//! Where lines go.
+//! The writer of all lines.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -18,7 +18,7 @@ impl Lines {
         Self::new(io::stdout())
     }
 
-    /// Writes all lines at once, so that those of others come before or after them.
+    /// Writes all lines at once, so that lines of other writers come before or after them.
     pub(super) fn print(&self, lines: &[String]) -> OTelSdkResult {
         if lines.is_empty() {
             return Ok(());

@@ -46,7 +46,7 @@ fn describe(record: &SdkLogRecord) -> String {
     let severity = record.severity_text().unwrap_or_default();
     let message = record.body().map(text).unwrap_or_default();
     let mut line = format!("{} {severity:<5} {message}", time_of_day(time));
-    // writing to a string does not fail
+    // Writing to a string does not fail.
     for (key, value) in record.attributes_iter() {
         let _ = write!(line, " {}={}", printable(key.as_str()), text(value));
     }

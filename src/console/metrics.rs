@@ -15,7 +15,7 @@ use super::text::{bytes, cut, duration, printable};
 /// The longest attribute value, in terminal columns.
 const VALUE: usize = 60;
 
-/// Prints each series of metrics as a line, whenever the reader it is in collects them.
+/// Prints each series of metrics as a line, at each collection of its reader.
 ///
 /// ```text
 /// http.server.request.duration{http.request.method=GET} count=3 sum=1.20 s mean=400 ms
@@ -40,7 +40,7 @@ impl PushMetricExporter for ConsoleMetricExporter {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics());
         let mut lines: Vec<_> = metrics.flat_map(describe).collect();
-        // the SDK has them in another order each time
+        // The SDK's order changes from one collection to the next.
         lines.sort_unstable();
         self.0.print(&lines)
     }

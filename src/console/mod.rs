@@ -1,5 +1,4 @@
-//! Each trace of this process as a waterfall on the terminal, for when there is no collector to
-//! look at.
+//! Each trace of this process as a waterfall on the terminal, for work without a collector.
 //!
 //! ```text
 //! GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
@@ -35,8 +34,8 @@
 //!
 //! A batch processor hands over its spans every five seconds unless `OTEL_BSP_SCHEDULE_DELAY` or
 //! its own configuration says otherwise; a tenth of a second feels immediate. It writes from a
-//! thread of its own. A simple processor writes in the thread that ends the span, where a terminal
-//! that stands still holds up the request.
+//! thread of its own. A simple processor writes on the thread that ends the span, where a blocked
+//! terminal delays the request.
 //!
 //! # What makes a block
 //!
@@ -86,7 +85,7 @@ pub struct ConsoleExporter {
 
 struct State {
     assembly: Assembly,
-    /// None once shut down.
+    /// `None` after the shutdown.
     writer: Option<Box<dyn Write + Send>>,
 }
 
@@ -148,7 +147,7 @@ impl ConsoleExporter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A writer of the caller's that panicked leaves nothing half done.
+        // A writer that panicked leaves nothing half done.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// Writes out everything a terminal would obey or hide rather than show: control characters (escape
-/// sequences start with one), direction overrides, zero-width and unassigned characters. Runs of
-/// white space become one space, so that a message of several lines flows as one.
+/// Escapes every character that a terminal would obey or hide: control characters (escape sequences
+/// start with one), direction overrides, zero-width and unassigned characters. Runs of white space become
+/// one space, so that a message of several lines flows as one.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split_whitespace() {

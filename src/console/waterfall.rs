@@ -27,9 +27,9 @@ const OFFSET: usize = 8;
 const DURATION: usize = 7;
 /// Columns of the longest of the four stages every request has.
 const STAGE_NAME: usize = "downloading_image".len();
-/// A title that cannot have as many columns beside the trace id leaves that to the next line.
+/// The least columns of a title beside the trace id; a narrower line puts the id on the next line.
 const MIN_TITLE: usize = 16;
-/// Links shown of a request; an untrusted upstream makes one.
+/// The most links shown for a request; an untrusted upstream makes one.
 const MAX_LINKS: usize = 3;
 
 /// How blocks are drawn.
@@ -144,7 +144,7 @@ impl Drawing {
             "streaming_image" => GREEN,
             _ => CYAN,
         };
-        // However deep the stage, some of its name can be read.
+        // Some of the name stays readable, however deep the stage.
         let nested = (depth * INDENT).min(layout.name / 2);
         let name = cut(&printable(&stage.name), layout.name - nested);
         let start = elapsed(layout.start, stage.start_time);
@@ -228,7 +228,7 @@ impl Drawing {
     }
 }
 
-/// What the stages of a block have in common: one time axis, one set of columns.
+/// The time axis and the columns that the stages of a block share.
 struct Layout {
     start: SystemTime,
     total: Duration,
@@ -300,7 +300,7 @@ fn status_style(code: i64) -> &'static str {
     }
 }
 
-/// A clock that was set back gives nothing rather than an error.
+/// Zero when the clock was set back.
 fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }

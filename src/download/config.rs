@@ -4,8 +4,9 @@ use http::Uri;
 
 use super::{Origin, server::MeasuredServers};
 use crate::{
-    instrument::{ErrorView, Propagation, StartSpan},
+    instrument::{ErrorView, Propagation, StartSpan, TextRules},
     metrics::ClientMetrics,
+    request::RequestTrace,
     semconv::KnownMethods,
 };
 
@@ -18,6 +19,23 @@ pub(super) struct Config {
     pub(super) measured_servers: MeasuredServers,
     pub(super) known_methods: KnownMethods,
     pub(super) error_views: Vec<ErrorView>,
+    /// How texts are recorded outside of requests.
+    pub(super) texts: TextRules,
+    /// Whether any of that was set: then it holds beside the rules of the request.
+    pub(super) has_own_texts: bool,
+}
+
+impl Config {
+    /// The rules for what is fetched for a request, all of which hold.
+    pub(super) fn texts<'a>(
+        &'a self,
+        request: &'a RequestTrace,
+    ) -> (&'a TextRules, Option<&'a TextRules>) {
+        match request.texts() {
+            None => (&self.texts, None),
+            Some(texts) => (texts, self.has_own_texts.then_some(&self.texts)),
+        }
+    }
 }
 
 /// Which requests carry the trace context.

@@ -1,26 +1,20 @@
 //! The end of an attempt: the one place that decides what its span and its measurement say.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{any::Any, fmt, sync::Arc, time::Instant};
 
 use bytes::Buf;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body::Body;
 use opentelemetry::{
-    Context, KeyValue, StringValue,
+    Context, ContextGuard, KeyValue, StringValue,
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
 };
 
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    instrument::{Exchange, Work},
-    redact::{self, Redaction},
-    request::ErrorReport,
+    instrument::{Exchange, TextRules, Work},
+    request::{Clock, ErrorReport, RequestTrace},
     semconv::{OTHER, content_length, int, is_bodiless, protocol_version},
 };
 
@@ -38,8 +32,10 @@ pub(super) struct Finish {
     server: Option<Server>,
     head_request: bool,
     connect_request: bool,
+    /// The request that the download is for; it records nothing when there is none.
+    request: RequestTrace,
+    clock: Clock,
     started: Instant,
-    started_at: SystemTime,
     head: Option<Head>,
     response_body_size: u64,
     finished: bool,
@@ -68,17 +64,24 @@ impl Finish {
         let parent = request.extensions().get::<Context>().cloned();
         let parent = parent.unwrap_or_else(Context::current);
 
+        let handle = request.extensions().get::<RequestTrace>().cloned();
+        let trace = handle.unwrap_or_else(RequestTrace::current);
+        let clock = trace.clock().unwrap_or_else(|| Clock::start(true));
         let started = Instant::now();
-        let started_at = SystemTime::now();
         let name = match method.as_str() {
             OTHER => "HTTP".to_owned(),
             known => known.to_owned(),
         };
         let mut span = SpanBuilder::from_name(name)
             .with_kind(SpanKind::Client)
-            .with_start_time(started_at);
-        span.attributes = Some(attributes(request, &method, server.as_ref()));
-        let (context, recording) = config.tracer.start(span, &parent, None);
+            .with_start_time(clock.at(started));
+        let (texts, more) = config.texts(&trace);
+        let mut url = texts.full_url(&request.uri().to_string());
+        if let Some(texts) = more {
+            url = texts.full_url(&url);
+        }
+        span.attributes = Some(attributes(request, &method, server.as_ref(), url));
+        let (context, recording) = config.tracer.start(span, &parent);
 
         if config.propagate.includes(request.uri()) {
             config.propagation.inject(&context, request.headers_mut());
@@ -91,8 +94,9 @@ impl Finish {
             server,
             head_request: request.method() == Method::HEAD,
             connect_request: request.method() == Method::CONNECT,
+            request: trace,
+            clock,
             started,
-            started_at,
             head: None,
             response_body_size: 0,
             finished: false,
@@ -114,8 +118,12 @@ impl Finish {
         }
     }
 
-    fn failed_with(&mut self, mut report: ErrorReport) {
-        report.redact(&Redaction::default());
+    fn failed_with(&mut self, report: impl FnOnce(&TextRules) -> ErrorReport) {
+        let (texts, more) = self.config.texts(&self.request);
+        let mut report = report(texts);
+        if let Some(texts) = more {
+            report.restrict(texts);
+        }
         self.finish(Outcome::Failed(report));
     }
 
@@ -149,6 +157,7 @@ impl Finish {
 
         if self.recording {
             let span = self.context.span();
+            let ended_at = self.clock.at(self.started) + elapsed;
             span.set_attributes(shared.iter().cloned());
             if self.head.is_some() {
                 span.set_attribute(KeyValue::new(
@@ -158,7 +167,10 @@ impl Finish {
             }
             match &outcome {
                 Outcome::Cancelled => span.set_attribute(KeyValue::new(STAGE_CANCELLED, true)),
-                Outcome::Failed(report) => span.add_event("exception", report.event_attributes()),
+                Outcome::Failed(report) => {
+                    let attributes = report.event_attributes();
+                    span.add_event_with_timestamp("exception", ended_at, attributes);
+                }
                 Outcome::Completed => {}
             }
             if error_type.is_some() {
@@ -168,7 +180,7 @@ impl Finish {
                     _ => String::new(),
                 }));
             }
-            span.end_with_timestamp(self.started_at + elapsed);
+            span.end_with_timestamp(ended_at);
         }
 
         if let Some(metrics) = &self.config.metrics {
@@ -194,12 +206,14 @@ impl Finish {
 }
 
 impl Work for Finish {
-    fn context(&self) -> Option<&Context> {
-        Some(&self.context)
+    type Current = ContextGuard;
+
+    fn attach(&self) -> ContextGuard {
+        self.context.clone().attach()
     }
 
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        self.failed_with(ErrorReport::panic(payload));
+        self.failed_with(|texts| ErrorReport::panic(payload, texts));
     }
 
     fn dropped(&mut self) {}
@@ -242,7 +256,8 @@ impl Exchange for Finish {
 
     fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
         let in_body = self.head.is_some();
-        self.failed_with(error::report(error, &self.config.error_views, in_body));
+        let config = Arc::clone(&self.config);
+        self.failed_with(|texts| error::report(error, &config.error_views, in_body, texts));
     }
 }
 
@@ -261,6 +276,7 @@ fn attributes<B>(
     request: &Request<B>,
     method: &StringValue,
     server: Option<&Server>,
+    url: String,
 ) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(14);
     attributes.push(KeyValue::new("http.request.method", method.clone()));
@@ -271,8 +287,7 @@ fn attributes<B>(
         ));
     }
     attributes.extend(server.into_iter().flat_map(Server::attributes));
-    let url = request.uri().to_string();
-    attributes.push(KeyValue::new("url.full", redact::url(&url).into_owned()));
+    attributes.push(KeyValue::new("url.full", url));
     let resends = request.extensions().get().map_or(0, Attempts::next);
     if resends > 0 {
         attributes.push(KeyValue::new(
@@ -281,4 +296,93 @@ fn attributes<B>(
         ));
     }
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, io, time::Duration};
+
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use crate::{DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace, request::set_forward};
+
+    /// The system's clock is set forward while requests run, and the spans do not notice.
+    // faults A14
+    #[tokio::test]
+    async fn all_of_a_request_has_one_clock() {
+        const STEP: Duration = Duration::from_secs(3600);
+        let exporter = InMemorySpanExporter::default();
+        let tracers = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build();
+        let layer = ImageTraceLayer::builder().tracer_provider(tracers.clone());
+        let layer = layer.metrics(false).build();
+        let fetch = |fails: bool| {
+            let layer = DownloadLayer::builder().tracer_provider(tracers.clone());
+            let client = service_fn(move |_: http::Request<()>| async move {
+                set_forward(Duration::ZERO);
+                let error = io::Error::other("no source");
+                let found = Ok(http::Response::new(String::new()));
+                if fails { Err(error) } else { found }
+            });
+            let request = http::Request::get("http://cdn.example/").body(());
+            let client = layer.metrics(false).build().layer(client);
+            client.oneshot(request.expect("a request"))
+        };
+        let service = layer.layer(service_fn(|request: http::Request<()>| async move {
+            set_forward(Duration::ZERO);
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let error = io::Error::other("no picture");
+            let noted = trace.stage("noted");
+            noted.record_error(&error);
+            drop(noted);
+            let begun = trace.stage("begun");
+            begun.in_scope(|| begun.record_error(&error));
+            drop(begun);
+            trace.error(ErrorKind::Security, &error);
+            trace
+                .download("http://cdn.example/")
+                .run(fetch(true))
+                .await?;
+            Ok::<_, io::Error>(http::Response::new(String::new()))
+        }));
+        set_forward(STEP);
+        let request = http::Request::new(());
+        service.oneshot(request).await.expect_err("no source");
+        assert_all_before(&exporter, STEP);
+
+        // An attempt outside of requests has its own.
+        exporter.reset();
+        set_forward(STEP);
+        fetch(true).await.expect_err("no source");
+        assert_all_before(&exporter, STEP);
+
+        // So has one in a request without spans.
+        exporter.reset();
+        let unseen = ImageTraceLayer::builder().traces(false).metrics(false);
+        let service = unseen
+            .build()
+            .layer(service_fn(|_: http::Request<()>| async {
+                fetch(false).await.expect("a source");
+                Ok::<_, Infallible>(http::Response::new(String::new()))
+            }));
+        let request = http::Request::new(());
+        service.oneshot(request).await.expect("an answer");
+        let spans = exporter.get_finished_spans().expect("spans");
+        let age = spans[0].start_time.elapsed().expect("in the past");
+        assert!(age < STEP, "{spans:#?}");
+    }
+
+    fn assert_all_before(exporter: &InMemorySpanExporter, step: Duration) {
+        let spans = exporter.get_finished_spans().expect("spans");
+        assert!(!spans.is_empty());
+        for span in spans {
+            let events = span.events.iter().map(|event| event.timestamp);
+            for time in events.chain([span.start_time, span.end_time]) {
+                let age = time.elapsed().expect("in the past");
+                assert!(age > step / 2, "{age:?}: {span:#?}");
+            }
+        }
+    }
 }

@@ -14,8 +14,9 @@ use super::{
     server::MeasuredServers,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, scope, view_as},
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::ClientMetrics,
+    redact::SourceUrls,
     semconv::KnownMethods,
 };
 
@@ -70,6 +71,8 @@ pub struct DownloadLayerBuilder {
     propagate: Propagate,
     measured_servers: usize,
     error_views: Vec<ErrorView>,
+    texts: TextRules,
+    has_own_texts: bool,
 }
 
 impl Default for DownloadLayerBuilder {
@@ -81,6 +84,8 @@ impl Default for DownloadLayerBuilder {
             propagate: Propagate::default(),
             measured_servers: 100,
             error_views: Vec::new(),
+            texts: TextRules::default(),
+            has_own_texts: false,
         }
     }
 }
@@ -150,6 +155,40 @@ impl DownloadLayerBuilder {
         self
     }
 
+    /// The query keys whose values are redacted in `url.full` and in errors, in place of semconv's list:
+    /// see [`ImageTraceLayerBuilder::sensitive_query_keys`](crate::trace::ImageTraceLayerBuilder::sensitive_query_keys).
+    ///
+    /// What the trace layer of a request is told about texts holds for its downloads too, without a
+    /// word here. What both are told holds both.
+    pub fn sensitive_query_keys(self, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let keys = keys.into_iter().map(Into::into).collect();
+        self.with_texts(|texts| texts.redaction.sensitive_keys = Some(keys))
+    }
+
+    /// How much is recorded of the URLs that are fetched, in `url.full` and in errors. Holds beside what the
+    /// trace layer of the request is told.
+    pub fn source_urls(self, source_urls: SourceUrls) -> Self {
+        self.with_texts(|texts| texts.redaction.source_urls = source_urls)
+    }
+
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. Holds
+    /// beside what the trace layer of the request is told.
+    pub fn longest_message(self, bytes: usize) -> Self {
+        self.with_texts(|texts| texts.longest_message = bytes)
+    }
+
+    /// The most bytes that are recorded of `url.full`; 16 KiB by default. Holds beside what the trace layer
+    /// of the request is told.
+    pub fn longest_attribute(self, bytes: usize) -> Self {
+        self.with_texts(|texts| texts.longest_attribute = bytes)
+    }
+
+    fn with_texts(mut self, change: impl FnOnce(&mut TextRules)) -> Self {
+        change(&mut self.texts);
+        self.has_own_texts = true;
+        self
+    }
+
     /// Records and classifies errors of type `E`, from the inner service or a response body, with
     /// their sources.
     ///
@@ -174,6 +213,8 @@ impl DownloadLayerBuilder {
             measured_servers: MeasuredServers::new(self.measured_servers),
             known_methods: KnownMethods::new(None),
             error_views: self.error_views,
+            texts: self.texts,
+            has_own_texts: self.has_own_texts,
         };
         DownloadLayer {
             config: Some(Arc::new(config)),

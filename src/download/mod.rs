@@ -28,6 +28,13 @@
 //! [`Context`](opentelemetry::Context) in the request's extensions where there is one, such as
 //! [`Stage::context`](crate::Stage::context). It ends with the last frame of the response's body.
 //!
+//! # The request it is for
+//!
+//! Is the one that is being worked on ([`RequestTrace::current`](crate::RequestTrace::current)), or the
+//! [`RequestTrace`](crate::RequestTrace) in the request's extensions, where the client does its work on
+//! another task. What the trace layer of that request is told about texts (`sensitive_query_keys`,
+//! `source_urls` …) holds for `url.full` and for errors too, and the spans have one clock.
+//!
 //! # How an attempt ends
 //!
 //! | | status | `error.type` |

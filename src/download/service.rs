@@ -9,7 +9,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{DownloadBody, DownloadFuture, config::Config, finish::Finish};
-use crate::instrument::{attach, watch};
+use crate::instrument::{Work, watch};
 
 /// The service of [`DownloadLayer`](super::DownloadLayer).
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ where
             return DownloadFuture::new(self.inner.call(request), None);
         };
         let mut finish = Finish::start(config, &mut request);
-        let _current = attach(&finish);
+        let _current = finish.attach();
         let future = watch(&mut finish, || self.inner.call(request));
         DownloadFuture::new(future, Some(finish))
     }

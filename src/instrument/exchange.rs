@@ -11,7 +11,7 @@ use bytes::Buf;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
-use super::work::{Guarded, Work, attach, watch};
+use super::work::{Guarded, Work, watch};
 
 /// The work on one request and its response, which goes on until the last frame of the body.
 pub(crate) trait Exchange: Work {
@@ -50,7 +50,7 @@ where
             return inner.poll(cx).map_ok(|response| response.map(body));
         };
 
-        let _current = attach(exchange);
+        let _current = exchange.attach();
         let mut result = ready!(watch(exchange, || inner.poll(cx)));
         match &mut result {
             Ok(response) => exchange.head(response),
@@ -89,7 +89,7 @@ where
             return inner.poll_frame(cx);
         };
 
-        let _current = attach(exchange);
+        let _current = exchange.attach();
         let polled = watch(exchange, || inner.as_mut().poll_frame(cx));
         let is_last = match &polled {
             Poll::Pending => false,

@@ -3,20 +3,24 @@
 
 mod attributes;
 mod error_view;
+mod errors;
 mod exchange;
 mod meter;
 mod propagation;
 mod scope;
+mod texts;
 mod tracer;
 mod work;
 
 pub(crate) use self::{
-    attributes::add,
+    attributes::{SpanAttributes, add, set},
     error_view::{ErrorView, view_as},
+    errors::{DynError, chain, message, text},
     exchange::Exchange,
     meter::MeterChoice,
     propagation::Propagation,
     scope::scope,
-    tracer::{Attributes, StartSpan},
-    work::{Guarded, Work, attach, watch},
+    texts::TextRules,
+    tracer::StartSpan,
+    work::{Guarded, Work, watch},
 };

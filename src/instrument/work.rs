@@ -8,35 +8,21 @@ use std::{
     task::{Context as TaskContext, Poll, ready},
 };
 
-use opentelemetry::{Context, ContextGuard};
 use pin_project_lite::pin_project;
 
 /// What must know how a piece of work goes: the end of a request, of an attempt or of a stage.
 pub(crate) trait Work {
-    /// The context that is current while the work is done.
-    fn context(&self) -> Option<&Context>;
+    /// Ends what [`attach`](Self::attach) made current.
+    type Current;
+
+    /// Makes current what is current while the work is done, its context above all.
+    fn attach(&self) -> Self::Current;
 
     /// The work has panicked; the panic goes on after this.
     fn panicked(&mut self, payload: &(dyn Any + Send));
 
     /// The future or body that does the work is dropped next.
     fn dropped(&mut self);
-}
-
-/// Work whose end is not recorded.
-impl Work for Context {
-    fn context(&self) -> Option<&Context> {
-        Some(self)
-    }
-
-    fn panicked(&mut self, _: &(dyn Any + Send)) {}
-
-    fn dropped(&mut self) {}
-}
-
-/// Makes the context of the work current.
-pub(crate) fn attach(work: &impl Work) -> Option<ContextGuard> {
-    work.context().map(|context| context.clone().attach())
 }
 
 /// Does a part of the work. A panic in it is how the work ends, and goes on.
@@ -51,7 +37,7 @@ pub(crate) fn watch<W: Work, T>(work: &mut W, part: impl FnOnce() -> T) -> T {
 }
 
 pin_project! {
-    /// A future or body that is polled and dropped with the context of its work current.
+    /// A future or body that is polled and dropped with its work attached.
     #[derive(Debug)]
     pub(crate) struct Guarded<T, W: Work> {
         // `None` once it is over, because it must be dropped before the work is told so.
@@ -65,7 +51,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if let Some(work) = this.work {
-                let _current = attach(work);
+                let _current = work.attach();
                 work.dropped();
                 this.inner.set(None);
             }
@@ -98,7 +84,7 @@ impl<F: Future, W: Work> Guarded<F, W> {
         let Some(work) = this.work else {
             return inner.poll(cx);
         };
-        let _current = attach(work);
+        let _current = work.attach();
         let mut output = ready!(watch(work, || inner.poll(cx)));
         finish(work, &mut output);
         this.inner.set(None);

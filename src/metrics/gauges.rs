@@ -189,28 +189,10 @@ impl Gauges {
         &self.meter
     }
 
-    /// The counts of `http.server.active_requests`, shared by all layers.
+    /// The counts of `http.server.active_requests` of all layers with these gauges.
     pub(crate) fn active_requests(&self) -> Arc<ActiveRequests> {
-        let counts = self.active_requests.get_or_init(|| {
-            let counts = Arc::<ActiveRequests>::default();
-            let weak = Arc::downgrade(&counts);
-            let metric = ActiveRequests::METRIC;
-            self.meter
-                .i64_observable_up_down_counter(metric.name)
-                .with_unit(metric.unit)
-                .with_description(metric.description)
-                .with_callback(move |instrument| {
-                    let Some(counts) = weak.upgrade() else {
-                        return;
-                    };
-                    for (number, series) in counts.counts() {
-                        instrument.observe(number, &series.attributes());
-                    }
-                })
-                .build();
-            counts
-        });
-        Arc::clone(counts)
+        let counts = &self.active_requests;
+        Arc::clone(counts.get_or_init(|| ActiveRequests::new(&self.meter)))
     }
 
     /// A callback that reports what `read` returns for as long as this `Gauges` exists.

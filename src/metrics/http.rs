@@ -6,7 +6,7 @@ use opentelemetry::metrics::{Histogram, Meter, UpDownCounter};
 #[cfg(feature = "bound-instruments")]
 use super::bound::{BoundRequest, BoundRequests};
 use super::{
-    active::{ActiveRequests, ActiveSeries},
+    active::{ActiveRequests, ActiveSeries, active_requests},
     buckets::{DURATION_BUCKETS, SIZE_BUCKETS},
     imgproxy::ImgproxyMetrics,
     series::{Measurement, RequestSeries},
@@ -29,19 +29,11 @@ pub(crate) struct HttpMetrics {
 enum ActiveCounter {
     /// By the SDK, which looks up the series when a request comes and when it is over.
     Measured(UpDownCounter<i64>),
-    /// In counts of our own, which are read when metrics are collected.
+    /// In counts of our own, of which the SDK is told when it collects.
     Counted(Arc<ActiveRequests>),
 }
 
 impl ActiveCounter {
-    fn measured(meter: &Meter) -> Self {
-        let counter = meter
-            .i64_up_down_counter(ActiveRequests::METRIC.name)
-            .with_unit(ActiveRequests::METRIC.unit)
-            .with_description(ActiveRequests::METRIC.description);
-        Self::Measured(counter.build())
-    }
-
     fn add(&self, number: i64, series: ActiveSeries<'_>) {
         match self {
             Self::Measured(counter) => counter.add(number, &series.attributes()),
@@ -51,7 +43,7 @@ impl ActiveCounter {
 }
 
 impl HttpMetrics {
-    /// `imgproxy` adds the same under imgproxy's names. `active`: counts that `Gauges` already exports.
+    /// `imgproxy` adds the same under imgproxy's names. `active`: the counts of `Gauges`.
     pub(crate) fn new(meter: &Meter, imgproxy: bool, active: Option<Arc<ActiveRequests>>) -> Self {
         Self {
             imgproxy: imgproxy.then(|| ImgproxyMetrics::new(meter)),
@@ -61,7 +53,10 @@ impl HttpMetrics {
                 .with_description("Duration of HTTP server requests.")
                 .with_boundaries(DURATION_BUCKETS.to_vec())
                 .build(),
-            active: active.map_or_else(|| ActiveCounter::measured(meter), ActiveCounter::Counted),
+            active: match active {
+                Some(counts) => ActiveCounter::Counted(counts),
+                None => ActiveCounter::Measured(active_requests(meter)),
+            },
             request_body: meter
                 .u64_histogram("http.server.request.body.size")
                 .with_unit("By")

@@ -10,6 +10,7 @@ use opentelemetry::{
 
 use super::{
     carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
     hex,
     sampling::Sampling,
 };
@@ -32,7 +33,8 @@ static MULTI_FIELDS: LazyLock<[String; 4]> =
 ///
 /// Debug (`d`, or `x-b3-flags: 1`) means sampled, and the next hop gets it as debug. A parent
 /// without a sampling state is not sampled here, and is passed on without a state. A sampling
-/// state without ids is no parent; a lone `d` marks the trace that starts here.
+/// state without ids is no parent: a lone `d` marks the trace that starts here, and a lone `0`
+/// denies it ([`is_denied`](super::is_denied)).
 #[derive(Clone, Copy, Debug)]
 pub struct B3Propagator {
     multi: bool,
@@ -51,7 +53,7 @@ impl B3Propagator {
 }
 
 impl Format for B3Propagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let single = carrier.first(&SINGLE).and_then(parse_single);
         let found = match single {
             Some(B3 {
@@ -63,8 +65,12 @@ impl Format for B3Propagator {
             return;
         };
         let Some((trace_id, span_id)) = parent else {
-            if state == State::Debug {
-                Sampling::Debug(TraceId::INVALID).store(cx);
+            match state {
+                State::Debug => Sampling::Debug(TraceId::INVALID).store(&mut extraction.cx),
+                State::Deny if extraction.is_undecided() => {
+                    Sampling::Denied.store(&mut extraction.cx);
+                }
+                State::Deny | State::Accept | State::Defer => {}
             }
             return;
         };
@@ -74,14 +80,10 @@ impl Format for B3Propagator {
             State::Debug => (TraceFlags::SAMPLED, Sampling::Debug(trace_id)),
             State::Defer => (TraceFlags::NOT_SAMPLED, Sampling::Deferred(span_id)),
         };
-        sampling.store(cx);
-        *cx = cx.with_remote_span_context(SpanContext::new(
-            trace_id,
-            span_id,
-            flags,
-            true,
-            TraceState::NONE,
-        ));
+        let parent = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
+        if extraction.set_parent(parent, state != State::Defer) {
+            sampling.store(&mut extraction.cx);
+        }
     }
 
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
@@ -90,8 +92,8 @@ impl Format for B3Propagator {
         let state = match Sampling::of(cx) {
             Sampling::Debug(_) => State::Debug,
             Sampling::Deferred(_) => State::Defer,
-            Sampling::Decided if span_context.is_sampled() => State::Accept,
-            Sampling::Decided => State::Deny,
+            Sampling::Decided | Sampling::Denied if span_context.is_sampled() => State::Accept,
+            Sampling::Decided | Sampling::Denied => State::Deny,
         };
         let ids = span_context
             .is_valid()
@@ -163,14 +165,15 @@ fn parse_single_state(state: &[u8]) -> Option<State> {
     }
 }
 
-/// The `x-b3-*` headers. `None` when they have neither a trace id nor debug, or a bad state.
+/// The `x-b3-*` headers. `None` when they have nothing of use, or a bad state.
 fn parse_multi<C: Carrier + ?Sized>(carrier: &C) -> Option<B3> {
     let trace_id = carrier.first(&TRACE_ID);
     let debug = carrier.first(&FLAGS) == Some(b"1");
-    if trace_id.is_none() && !debug {
+    let sampled = carrier.first(&SAMPLED);
+    if trace_id.is_none() && !debug && sampled.is_none() {
         return None;
     }
-    let decision = match carrier.first(&SAMPLED) {
+    let decision = match sampled {
         None => State::Defer,
         Some(value) => match parse_bool(value)? {
             true => State::Accept,

@@ -10,6 +10,7 @@ use opentelemetry::{
 
 use super::{
     carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
     percent,
     tracestate::trim,
 };
@@ -43,7 +44,7 @@ impl BaggagePropagator {
 }
 
 impl Format for BaggagePropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let mut received = Received::default();
         let mut bytes_left = MAX_BYTES;
         'lines: for line in carrier.lines(&BAGGAGE) {
@@ -55,14 +56,19 @@ impl Format for BaggagePropagator {
                 if let Some((key, value, properties)) = parse_member(member) {
                     // The member and the comma after it.
                     bytes_left = bytes_left.saturating_sub(length + 1);
-                    received.insert(cx, key.to_owned(), value.into_owned(), properties);
+                    received.insert(
+                        &extraction.cx,
+                        key.to_owned(),
+                        value.into_owned(),
+                        properties,
+                    );
                     if received.is_full() {
                         break 'lines;
                     }
                 }
             }
         }
-        received.store(cx);
+        received.store(&mut extraction.cx);
     }
 
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {

@@ -9,10 +9,12 @@ use opentelemetry::{
     propagation::{Extractor, Injector},
 };
 
+use super::extraction::Extraction;
+
 /// A wire format, implemented once for every carrier.
 pub(super) trait Format {
-    /// Reads the parent or the baggage into `cx`. Absent and invalid headers change nothing.
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C);
+    /// Reads the parent or the baggage into a context. Absent and invalid headers change nothing.
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C);
 
     /// Writes the span or the baggage in `cx`.
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W);
@@ -152,9 +154,9 @@ macro_rules! text_map_propagator {
                 cx: &opentelemetry::Context,
                 extractor: &dyn opentelemetry::propagation::Extractor,
             ) -> opentelemetry::Context {
-                let mut cx = cx.clone();
-                $crate::propagation::carrier::Format::read(self, &mut cx, extractor);
-                cx
+                let mut extraction = $crate::propagation::extraction::Extraction::new(cx);
+                $crate::propagation::carrier::Format::read(self, &mut extraction, extractor);
+                extraction.cx
             }
 
             fn fields(&self) -> opentelemetry::propagation::text_map_propagator::FieldIter<'_> {

@@ -1,8 +1,16 @@
-//! The trace id that the next root span takes.
+//! Root spans of traces that began upstream.
 
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+};
 
-use opentelemetry::trace::TraceId;
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState},
+};
+
+use super::{sampling::is_denied, undecided::continued_trace_id};
 
 thread_local! {
     static NEXT_TRACE_ID: Cell<TraceId> = const { Cell::new(TraceId::INVALID) };
@@ -33,6 +41,32 @@ pub fn take_next_trace_id() -> Option<TraceId> {
         TraceId::INVALID => None,
         id => Some(id),
     }
+}
+
+/// The parent that stands for a caller who denied sampling and named no parent, if `cx` has such a
+/// denial. Samplers treat it as any other caller who did not sample.
+pub(crate) fn denied_parent(cx: &Context) -> Option<SpanContext> {
+    if !is_denied(cx) {
+        return None;
+    }
+    let trace_id = match continued_trace_id(cx) {
+        Some(id) => id,
+        None => TraceId::from(u128::from(random_bits()) << 64 | u128::from(random_bits())),
+    };
+    let span_id = SpanId::from(random_bits());
+    let flags = TraceFlags::NOT_SAMPLED;
+    Some(SpanContext::new(
+        trace_id,
+        span_id,
+        flags,
+        true,
+        TraceState::NONE,
+    ))
+}
+
+/// Bits of the standard library's randomly keyed hash. Ids need no better ones.
+fn random_bits() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 #[cfg(test)]

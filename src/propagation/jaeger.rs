@@ -10,6 +10,7 @@ use opentelemetry::{
 
 use super::{
     carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
     hex,
     sampling::Sampling,
 };
@@ -40,10 +41,10 @@ impl JaegerPropagator {
 }
 
 impl Format for JaegerPropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         if let Some((parent, sampling)) = carrier.first(&UBER_TRACE_ID).and_then(parse) {
-            sampling.store(cx);
-            *cx = cx.with_remote_span_context(parent);
+            sampling.store(&mut extraction.cx);
+            extraction.set_parent(parent, true);
         }
     }
 

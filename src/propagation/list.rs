@@ -12,6 +12,7 @@ use super::{
     b3::B3Propagator,
     baggage::BaggagePropagator,
     carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
     jaeger::JaegerPropagator,
     ottrace::OtTracePropagator,
     tracecontext::{self, TraceContextPropagator},
@@ -69,14 +70,14 @@ impl Propagator {
 }
 
 impl Format for Propagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         match self {
-            Self::TraceContext => TraceContextPropagator::new().read(cx, carrier),
-            Self::Baggage => BaggagePropagator::new().read(cx, carrier),
-            Self::B3 | Self::B3Multi => B3Propagator::single().read(cx, carrier),
-            Self::Jaeger => JaegerPropagator::new().read(cx, carrier),
-            Self::XRay => XRayPropagator::new().read(cx, carrier),
-            Self::OtTrace => OtTracePropagator::new().read(cx, carrier),
+            Self::TraceContext => TraceContextPropagator::new().read(extraction, carrier),
+            Self::Baggage => BaggagePropagator::new().read(extraction, carrier),
+            Self::B3 | Self::B3Multi => B3Propagator::single().read(extraction, carrier),
+            Self::Jaeger => JaegerPropagator::new().read(extraction, carrier),
+            Self::XRay => XRayPropagator::new().read(extraction, carrier),
+            Self::OtTrace => OtTracePropagator::new().read(extraction, carrier),
         }
     }
 
@@ -138,8 +139,9 @@ pub enum PropagatorError {
 
 /// Formats that are read in order and written together.
 ///
-/// Of several valid parents the last one counts, and invalid headers change nothing. Baggage from
-/// several formats is merged. The default is `tracecontext,baggage`. Cloning is cheap.
+/// Of several valid parents the last one counts, but one without a sampling decision does not
+/// replace one that has a decision. Invalid headers change nothing. Baggage from several formats is
+/// merged. The default is `tracecontext,baggage`. Cloning is cheap.
 ///
 /// ```
 /// use tower_image_trace::propagation::{Propagator, Propagators};
@@ -228,15 +230,15 @@ impl Propagators {
     }
 
     fn extract_all<C: Carrier + ?Sized>(&self, cx: &Context, carrier: &C) -> Context {
-        let mut cx = cx.clone();
+        let mut extraction = Extraction::new(cx);
         let mut formats = self.formats.iter();
         while let Some(format) = formats.next() {
             // Both read the same headers, and only the last parent counts.
             if !(format.is_b3() && formats.as_slice().iter().any(|later| later.is_b3())) {
-                format.read(&mut cx, carrier);
+                format.read(&mut extraction, carrier);
             }
         }
-        cx
+        extraction.cx
     }
 }
 

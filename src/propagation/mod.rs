@@ -41,28 +41,45 @@
 //! [`ImageTraceLayer`](crate::ImageTraceLayer) does this with the providers of `Telemetry`. Any other
 //! tracer provider needs an id generator that calls [`take_next_trace_id`] first, such as
 //! `telemetry::ContinuingIdGenerator` around its own. Without one the trace gets a new id.
+//!
+//! # Denials and the random flag
+//!
+//! A header may deny sampling without naming a parent: `b3: 0`, `x-b3-sampled: 0`, or `Root=…;Sampled=0`
+//! of X-Ray. [`is_denied`] says so, and the layer begins the trace as that of a caller who did not
+//! sample.
+//!
+//! The random flag of W3C Trace Context level 2 goes on with the trace, whatever the sampler decides. A
+//! new trace has it if its tracer's ids are known to be random
+//! ([`random_trace_ids`](crate::trace::ImageTraceLayerBuilder::random_trace_ids)).
 
 mod b3;
 mod baggage;
 mod carrier;
 mod continued;
+mod extraction;
 mod hex;
 mod jaeger;
 mod list;
 mod ottrace;
 mod percent;
+mod random;
 mod sampling;
 mod tracecontext;
 mod tracestate;
+mod undecided;
 mod xray;
 
 pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
+pub(crate) use continued::denied_parent;
 pub use continued::{take_next_trace_id, with_next_trace_id};
 pub use jaeger::JaegerPropagator;
 pub(crate) use list::ContextLines;
 pub use list::{Propagator, PropagatorError, Propagators};
 pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 pub use ottrace::OtTracePropagator;
+pub(crate) use random::{RANDOM, RandomRoot, trace_flags, with_flags};
+pub use sampling::is_denied;
 pub use tracecontext::TraceContextPropagator;
-pub use xray::{XRayPropagator, continued_trace_id};
+pub use undecided::continued_trace_id;
+pub use xray::XRayPropagator;

@@ -13,6 +13,7 @@ use super::{
     b3::parse_bool,
     baggage::{Received, token},
     carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
     hex, percent,
 };
 
@@ -28,7 +29,8 @@ static FIELDS: LazyLock<[String; 3]> =
 ///
 /// Reads 64- and 128-bit trace ids. Writes 64-bit ones, because the format has no others: the upper
 /// half of a longer id is lost. Baggage is read only with a valid parent, without the members
-/// whose name or value is not valid W3C baggage. Baggage is written without escapes, so some
+/// whose name or value is not valid W3C baggage. A parent without `ot-tracer-sampled` is not
+/// sampled, and has no sampling decision. Baggage is written without escapes, so some
 /// receivers reject values with characters that W3C baggage escapes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OtTracePropagator {
@@ -43,7 +45,7 @@ impl OtTracePropagator {
 }
 
 impl Format for OtTracePropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let Some(trace_id) = carrier.first(&TRACE_ID) else {
             return;
         };
@@ -61,12 +63,12 @@ impl Format for OtTracePropagator {
                 && let (Some(key), Some(value)) = (token(key.as_bytes()), percent::decode(value))
             {
                 let key = key.to_ascii_lowercase();
-                received.insert(cx, key, value.into_owned(), String::new());
+                received.insert(&extraction.cx, key, value.into_owned(), String::new());
             }
         });
         if let Some(parent) = parse_parent(trace_id, span_id, sampled) {
-            received.store(cx);
-            *cx = cx.with_remote_span_context(parent);
+            received.store(&mut extraction.cx);
+            extraction.set_parent(parent, !sampled.is_empty());
         }
     }
 

@@ -1,15 +1,19 @@
-//! The sampling states of B3 and Jaeger that `TraceFlags` cannot hold.
+//! The sampling states of B3, Jaeger and X-Ray that `TraceFlags` cannot hold.
 
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceId},
 };
 
+use super::undecided::continued_trace_id;
+
 /// Stored in the context by extraction and read by injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sampling {
     /// Accept or deny, which `TraceFlags` holds.
     Decided,
+    /// Deny without ids: the trace that starts in this context is not sampled.
+    Denied,
     /// No decision yet. Holds for this parent only, because the next span in the trace decides.
     Deferred(SpanId),
     /// Accept at every hop. Holds for the whole trace, or for the trace that starts in this context
@@ -30,7 +34,7 @@ impl Sampling {
     pub(super) fn of(cx: &Context) -> Self {
         let span = cx.span();
         let belongs = |span: &SpanContext, state: &Self| match *state {
-            Self::Decided => false,
+            Self::Decided | Self::Denied => false,
             Self::Deferred(span_id) => span_id == span.span_id(),
             Self::Debug(trace_id) => trace_id == TraceId::INVALID || trace_id == span.trace_id(),
         };
@@ -39,4 +43,25 @@ impl Sampling {
             .filter(|state| belongs(span.span_context(), state))
             .unwrap_or(Self::Decided)
     }
+}
+
+/// Whether the trace that starts in `cx` must not be sampled, because a header denied sampling
+/// without naming a parent: `b3: 0`, `x-b3-sampled: 0`, or `Root=…;Sampled=0` of X-Ray.
+///
+/// [`ImageTraceLayer`](crate::ImageTraceLayer) begins such a trace as one that its caller did not
+/// sample. `false` if `cx` has a parent with a sampling decision, or a span of this process.
+///
+/// ```
+/// use opentelemetry::Context;
+/// use tower_image_trace::propagation::{Propagators, is_denied};
+///
+/// let propagators: Propagators = "b3".parse()?;
+/// let mut headers = http::HeaderMap::new();
+/// headers.insert("b3", "0".parse()?);
+/// assert!(is_denied(&propagators.extract_headers(&Context::new(), &headers)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_denied(cx: &Context) -> bool {
+    cx.get() == Some(&Sampling::Denied)
+        && (!cx.span().span_context().is_valid() || continued_trace_id(cx).is_some())
 }

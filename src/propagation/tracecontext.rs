@@ -10,7 +10,8 @@ use opentelemetry::{
 
 use super::{
     carrier::{Carrier, Format, Writer, text_map_propagator},
-    hex, tracestate,
+    extraction::Extraction,
+    hex, random, tracestate,
 };
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -26,8 +27,9 @@ const TRACEPARENT_LENGTH: usize = 55;
 /// The `traceparent` and `tracestate` of [W3C Trace Context level 2].
 ///
 /// Several `tracestate` lines form one list (§3.3.1). An invalid list is dropped as a whole, and the
-/// parent is kept. Two `traceparent` lines are no parent. Keys follow the stricter grammar of
-/// level 1 (`vendor` or `tenant@vendor`), which W3C's test suite checks.
+/// parent is kept; of members with the same key the first is kept. Two `traceparent` lines are no
+/// parent. The random flag of a parent is sent with every span of its trace, whatever the sampler
+/// decided.
 ///
 /// [W3C Trace Context level 2]: https://www.w3.org/TR/trace-context-2/
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,14 +45,15 @@ impl TraceContextPropagator {
 }
 
 impl Format for TraceContextPropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let mut lines = carrier.lines(&TRACEPARENT);
         let Some(line) = lines.next() else { return };
         if lines.next().is_some() {
             return;
         }
-        if let Some(with_parent) = read_parent(cx, line, carrier.lines(&TRACESTATE)) {
-            *cx = with_parent;
+        let states = carrier.lines(&TRACESTATE);
+        if let Some(with_parent) = read_parent(&extraction.cx, line, states) {
+            extraction.set_context(with_parent);
         }
     }
 
@@ -66,7 +69,7 @@ impl Format for TraceContextPropagator {
         value.push('-');
         hex::push(&mut value, &span_context.span_id().to_bytes());
         value.push('-');
-        let flags = span_context.trace_flags() & KNOWN_FLAGS;
+        let flags = random::trace_flags(cx) & KNOWN_FLAGS;
         hex::push(&mut value, &[flags.to_u8()]);
         writer.set(&TRACEPARENT, value);
 
@@ -93,7 +96,9 @@ pub(super) fn read_parent<'a>(
 ) -> Option<Context> {
     let (trace_id, span_id, flags) = parse_traceparent(line)?;
     let with_state = |state| SpanContext::new(trace_id, span_id, flags, true, state);
-    Some(tracestate::with_parent(cx, states, with_state))
+    let mut with_parent = tracestate::with_parent(cx, states, with_state);
+    random::store(&mut with_parent);
+    Some(with_parent)
 }
 
 /// §3.2.2, and §3.2.4 for later versions: longer, but with the same first four fields.

@@ -8,8 +8,8 @@ use opentelemetry::{
 /// A list with more members is invalid (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
-/// A valid list that [`TraceState`] cannot hold, because it refuses a vendor of 14 characters after
-/// the `@`. The context keeps the list, so that no member is lost.
+/// A valid list that [`TraceState`] cannot hold, because it refuses some keys of level 2. The context
+/// keeps the list, so that no member is lost.
 #[derive(Debug)]
 struct Unabridged {
     trace_id: TraceId,
@@ -125,8 +125,9 @@ impl<'a> Members<'a> {
     }
 
     fn push(&mut self, member: (&'a str, &'a str)) -> Option<()> {
+        // Duplicate keys of other vendors may be discarded (§3.5), but not the list.
         if self.as_slice().iter().any(|(key, _)| *key == member.0) {
-            return None;
+            return Some(());
         }
         *self.members.get_mut(self.count)? = member;
         self.count += 1;
@@ -143,30 +144,12 @@ fn parse_member(member: &[u8]) -> Option<(&str, &str)> {
     (is_key(key.as_bytes()) && is_value(value.as_bytes())).then_some((key, value))
 }
 
-/// §3.3.1.3.1 of level 1: `simple-key` or `tenant-id "@" system-id`.
+/// §3.3.1.3.1: a lower-case letter or a digit, then at most 255 `keychar`.
 fn is_key(key: &[u8]) -> bool {
-    let mut parts = key.splitn(2, |&byte| byte == b'@');
-    let (Some(first), system) = (parts.next(), parts.next()) else {
-        return false;
-    };
-    let simple = |key: &[u8], longest| {
-        key.len() <= longest
-            && key.first().is_some_and(u8::is_ascii_lowercase)
-            && key.iter().all(is_key_char)
-    };
-    match system {
-        None => simple(first, 256),
-        Some(system) => {
-            (1..=241).contains(&first.len())
-                && (first[0].is_ascii_lowercase() || first[0].is_ascii_digit())
-                && first.iter().all(is_key_char)
-                && simple(system, 14)
-        }
-    }
-}
-
-fn is_key_char(byte: &u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/')
+    let is_key_char =
+        |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
+    matches!(key, [b'a'..=b'z' | b'0'..=b'9', rest @ ..]
+        if rest.len() <= 255 && rest.iter().all(is_key_char))
 }
 
 /// §3.3.1.3.2. The last character is never a space, because members are trimmed first.
@@ -177,7 +160,28 @@ fn is_value(value: &[u8]) -> bool {
             .all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b',' | b'='))
 }
 
-/// Whether [`TraceState`] takes a key that [`is_key`] took.
+/// Whether [`TraceState`] takes a key that [`is_key`] took. After an `@` it wants at most 13
+/// characters, the first of them a letter or a digit, and no other `@`.
 fn fits(key: &str) -> bool {
-    key.find('@').is_none_or(|at| at + 14 >= key.len())
+    let Some((_, vendor)) = key.split_once('@') else {
+        return true;
+    };
+    let first = vendor.bytes().next();
+    vendor.len() <= 13
+        && !vendor.contains('@')
+        && first.is_none_or(|first| first.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn the_api_takes_the_keys_that_fit(key in "[a-z0-9][a-z0-9@_*/-]{0,20}|[a-z]{200,300}") {
+            proptest::prop_assume!(is_key(key.as_bytes()));
+            let taken = TraceState::from_key_value([(key.as_str(), "1")]).is_ok();
+            proptest::prop_assert_eq!(fits(&key), taken);
+        }
+    }
 }

@@ -10,7 +10,11 @@ use opentelemetry::{
 
 use super::{
     carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
     hex,
+    sampling::Sampling,
+    tracestate::trim,
+    undecided::Undecided,
 };
 
 static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
@@ -19,8 +23,8 @@ static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["x-amzn-trace-id".to_ow
 /// AWS X-Ray's [tracing header], `Root`, `Parent` and `Sampled` in any order among other fields.
 ///
 /// Only a header with both `Root` and `Parent` is a parent. With `Root` alone, or with an open
-/// decision (`Sampled=?`, or no `Sampled`), [`continued_trace_id`] returns the trace id for the span
-/// that starts here.
+/// decision (`Sampled=?`, or no `Sampled`), [`continued_trace_id`](super::continued_trace_id) returns the trace id for the span
+/// that starts here. `Root` with `Sampled=0` denies that span ([`is_denied`](super::is_denied)).
 ///
 /// [tracing header]: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,29 +40,26 @@ impl XRayPropagator {
 }
 
 impl Format for XRayPropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let Some(header) = carrier.first(&X_AMZN_TRACE_ID).and_then(parse) else {
             return;
         };
-        // The parent that is there comes first. Storing nothing saves allocations.
-        if header.parent.is_none() && cx.span().span_context().is_valid() {
+        let cx = &mut extraction.cx;
+        let Some(parent) = header.parent else {
+            // A parent that is there comes first. Storing nothing saves allocations.
+            if !cx.span().span_context().is_valid() {
+                header.undecided().store(cx);
+                if header.sampled == Some(false) {
+                    Sampling::Denied.store(cx);
+                }
+            }
             return;
-        }
-        if header.parent.is_none() || header.sampled.is_none() {
-            *cx = cx.with_value(Undecided {
-                trace_id: header.root,
-                parent: header.parent,
-            });
-        }
-        if let Some(parent) = header.parent {
-            let flags = TraceFlags::default().with_sampled(header.sampled == Some(true));
-            *cx = cx.with_remote_span_context(SpanContext::new(
-                header.root,
-                parent,
-                flags,
-                true,
-                TraceState::NONE,
-            ));
+        };
+        let flags = TraceFlags::default().with_sampled(header.sampled == Some(true));
+        let parent = SpanContext::new(header.root, parent, flags, true, TraceState::NONE);
+        let is_decided = header.sampled.is_some();
+        if extraction.set_parent(parent, is_decided) && !is_decided {
+            header.undecided().store(&mut extraction.cx);
         }
     }
 
@@ -90,46 +91,6 @@ impl Format for XRayPropagator {
 
 text_map_propagator!(XRayPropagator);
 
-/// A trace from upstream without a parent or without a sampling decision.
-#[derive(Clone, Copy, Debug)]
-struct Undecided {
-    trace_id: TraceId,
-    parent: Option<SpanId>,
-}
-
-/// The id of the trace that a new root span in `cx` continues, if an X-Ray header named a trace
-/// without a parent, or a parent without a sampling decision.
-///
-/// The receiver starts a root span with this trace id and lets its sampler decide, which continues
-/// the trace of an AWS load balancer. A parent without a decision is in `cx`, but its unset sampled
-/// flag does not mean "not sampled": link to it at most. `None` if `cx` has a valid parent from
-/// another format, or a span of this process.
-///
-/// ```
-/// use opentelemetry::Context;
-/// use opentelemetry::trace::{TraceContextExt, TraceId};
-/// use tower_image_trace::propagation::{Propagators, continued_trace_id};
-///
-/// let propagators: Propagators = "xray".parse()?;
-/// let mut headers = http::HeaderMap::new();
-/// headers.insert("x-amzn-trace-id", "Root=1-8a3c60f7-d188f8fa79d48a391a778fa6".parse()?);
-/// let cx = propagators.extract_headers(&Context::new(), &headers);
-///
-/// assert!(!cx.span().span_context().is_valid());
-/// let id = TraceId::from(0x8a3c60f7_d188f8fa79d48a391a778fa6);
-/// assert_eq!(continued_trace_id(&cx), Some(id));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn continued_trace_id(cx: &Context) -> Option<TraceId> {
-    let undecided = cx.get::<Undecided>()?;
-    let span = cx.span();
-    let parent = span.span_context();
-    let is_its_own = parent.trace_id() == undecided.trace_id
-        && Some(parent.span_id()) == undecided.parent
-        && !parent.is_sampled();
-    (!parent.is_valid() || is_its_own).then_some(undecided.trace_id)
-}
-
 struct Header {
     root: TraceId,
     parent: Option<SpanId>,
@@ -137,17 +98,22 @@ struct Header {
     sampled: Option<bool>,
 }
 
-/// Fields in any order; of fields with the same name the last counts. A part without `=` or an
-/// invalid id makes the header invalid. Fields with other names are skipped.
+impl Header {
+    const fn undecided(&self) -> Undecided {
+        Undecided {
+            trace_id: self.root,
+            parent: self.parent,
+        }
+    }
+}
+
+/// Fields in any order; of fields with the same name the last counts. White space around fields,
+/// empty parts and fields with other names are ignored. A part without `=` or an invalid id makes
+/// the header invalid.
 fn parse(header: &[u8]) -> Option<Header> {
     let (mut root, mut parent, mut sampled) = (None, None, None);
-    // White space around the value is not part of it, and a `;` at its end begins no field.
-    let mut header = header;
-    while let [rest @ .., b' ' | b'\t'] = header {
-        header = rest;
-    }
-    let header = header.strip_suffix(b";").unwrap_or(header);
-    for field in header.split(|&byte| byte == b';') {
+    let fields = header.split(|&byte| byte == b';').map(trim);
+    for field in fields.filter(|field| !field.is_empty()) {
         let mut pair = field.splitn(2, |&byte| byte == b'=');
         let (key, value) = (pair.next()?, pair.next()?);
         match key {

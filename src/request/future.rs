@@ -6,23 +6,22 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use opentelemetry::Context;
 use pin_project_lite::pin_project;
 
-use super::{AsError, ErrorReport, Stage};
+use super::{AsError, Current, ErrorReport, Stage, stage::Scope};
 use crate::instrument::{Guarded, Work};
 
 /// A stage that counts as cancelled unless it is finished.
 #[derive(Debug)]
 struct Unfinished {
     stage: Option<Stage>,
-    context: Option<Context>,
+    scope: Option<Scope>,
 }
 
 impl Unfinished {
     fn new(stage: Stage) -> Self {
         Self {
-            context: stage.running_context(),
+            scope: stage.scope(),
             stage: Some(stage),
         }
     }
@@ -40,13 +39,15 @@ impl Unfinished {
 }
 
 impl Work for Unfinished {
-    fn context(&self) -> Option<&Context> {
-        self.context.as_ref()
+    type Current = Option<Current>;
+
+    fn attach(&self) -> Self::Current {
+        self.scope.as_ref().map(Scope::attach)
     }
 
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
         if let Some(stage) = self.stage.take() {
-            stage.fail(|| ErrorReport::panic(payload));
+            stage.fail(|texts| ErrorReport::panic(payload, texts));
         }
     }
 
@@ -63,20 +64,33 @@ impl Drop for Unfinished {
     }
 }
 
+/// Work in a stage that goes on after it.
+impl Work for Scope {
+    type Current = Current;
+
+    fn attach(&self) -> Current {
+        Scope::attach(self)
+    }
+
+    fn panicked(&mut self, _: &(dyn Any + Send)) {}
+
+    fn dropped(&mut self) {}
+}
+
 pin_project! {
-    /// A future whose polls and drop see a given [`Context`] as the current one, from [`Stage::attach`].
+    /// A future whose polls and drop see a stage as the current one, from [`Stage::attach`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Attached<F> {
         #[pin]
-        future: Guarded<F, Context>,
+        future: Guarded<F, Scope>,
     }
 }
 
 impl<F> Attached<F> {
-    pub(super) fn new(context: Option<Context>, future: F) -> Self {
+    pub(super) fn new(scope: Option<Scope>, future: F) -> Self {
         Self {
-            future: Guarded::new(future, context),
+            future: Guarded::new(future, scope),
         }
     }
 }
@@ -135,17 +149,17 @@ mod blocking {
     use tokio::{runtime::Handle, task::JoinHandle};
 
     use super::*;
-    use crate::instrument::{attach, watch};
+    use crate::instrument::watch;
 
     type Outcome<T, E> = std::thread::Result<Result<T, E>>;
 
     /// The future of [`Stage::run_blocking`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct RunBlocking<T, E>(Work<T, E>);
+    pub struct RunBlocking<T, E>(Task<T, E>);
 
     #[derive(Debug)]
-    enum Work<T, E> {
+    enum Task<T, E> {
         Spawned(JoinHandle<Outcome<T, E>>),
         Done(Option<Outcome<T, E>>),
     }
@@ -161,7 +175,7 @@ mod blocking {
         {
             let mut stage = Unfinished::new(stage);
             let work = move || {
-                let _current = attach(&stage);
+                let _current = stage.attach();
                 // The panic goes on where the result is awaited.
                 catch_unwind(AssertUnwindSafe(|| {
                     let result = watch(&mut stage, work);
@@ -170,8 +184,8 @@ mod blocking {
                 }))
             };
             Self(match Handle::try_current() {
-                Ok(runtime) => Work::Spawned(runtime.spawn_blocking(work)),
-                Err(_) => Work::Done(Some(work())),
+                Ok(runtime) => Task::Spawned(runtime.spawn_blocking(work)),
+                Err(_) => Task::Done(Some(work())),
             })
         }
     }
@@ -181,27 +195,26 @@ mod blocking {
 
         fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
             let outcome = match &mut self.0 {
-                Work::Spawned(handle) => match ready!(Pin::new(handle).poll(cx)) {
-                    Ok(outcome) => outcome,
-                    Err(error) => match error.try_into_panic() {
-                        Ok(payload) => Err(payload),
-                        // The runtime is shutting down and did not take the work; the awaiting task
-                        // is about to be dropped too.
-                        Err(_) => return Poll::Pending,
-                    },
+                Task::Spawned(handle) => match ready!(Pin::new(handle).poll(cx)) {
+                    Ok(outcome) => Some(outcome),
+                    Err(error) => error.try_into_panic().ok().map(Err),
                 },
-                Work::Done(outcome) => match outcome.take() {
-                    Some(outcome) => outcome,
-                    None => return Poll::Pending,
-                },
+                Task::Done(outcome) => outcome.take(),
             };
-            Poll::Ready(outcome.unwrap_or_else(|payload| resume_unwind(payload)))
+            self.0 = Task::Done(None);
+            match outcome {
+                Some(outcome) => Poll::Ready(outcome.unwrap_or_else(|panic| resume_unwind(panic))),
+                // Either the runtime is shutting down and did not take the work, and the awaiting task is
+                // about to be dropped too; or this was ready before, and to poll it is a mistake of the
+                // caller's.
+                None => Poll::Pending,
+            }
         }
     }
 
     impl<T, E> Drop for RunBlocking<T, E> {
         fn drop(&mut self) {
-            if let Work::Spawned(handle) = &self.0 {
+            if let Task::Spawned(handle) = &self.0 {
                 // Takes back what no thread has begun; the rest runs to its end.
                 handle.abort();
             }

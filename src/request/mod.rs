@@ -22,7 +22,9 @@
 //! Nothing here can make a request fail. Without the layer, or with tracing off, the handle and its
 //! stages only run what they are given.
 
+mod current;
 mod error;
+mod error_type;
 mod future;
 mod handle;
 mod recording;
@@ -31,14 +33,19 @@ mod state;
 
 #[cfg(feature = "tokio")]
 pub use self::future::RunBlocking;
+pub(crate) use self::{
+    current::Current,
+    error::ErrorReport,
+    error_type::{Class, as_error, io_error_type},
+    recording::{Layer, Recording},
+    state::{Clock, Interruption, RequestState, Route},
+};
 pub use self::{
     error::{AsError, ErrorKind, HoldsError, IsError},
     future::{Attached, Run},
     handle::RequestTrace,
     stage::Stage,
 };
-pub(crate) use self::{
-    error::{ErrorReport, io_error_type},
-    recording::{Layer, Recording},
-    state::{Clock, Interruption, RequestState, Route},
-};
+
+#[cfg(test)]
+pub(crate) use self::state::tests::set_forward;

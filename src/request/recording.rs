@@ -1,9 +1,8 @@
 use std::fmt;
 
 use crate::{
-    instrument::{Propagation, StartSpan},
+    instrument::{Propagation, StartSpan, TextRules},
     metrics::StageMetrics,
-    redact::Redaction,
 };
 
 /// What handles and stages need of the layer that traces their request.
@@ -13,7 +12,7 @@ pub(crate) struct Recording {
     /// Whether [`Stage::inject`](super::Stage::inject) writes anything.
     pub(crate) propagate_external: bool,
     pub(crate) stage_metrics: Option<StageMetrics>,
-    pub(crate) redaction: Redaction,
+    pub(crate) texts: TextRules,
     /// Whether the response tells how long its stages took.
     pub(crate) server_timing: bool,
 }

@@ -11,9 +11,13 @@ use opentelemetry::{
 };
 
 use super::{
-    AsError, Attached, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
+    AsError, Attached, Current, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
+    current::with_current,
 };
-use crate::{attribute, redact::Redaction};
+use crate::{
+    attribute::STAGE_CANCELLED,
+    instrument::{TextRules, set},
+};
 
 /// One stage of a request: a child span that ends when this guard is dropped.
 ///
@@ -34,6 +38,10 @@ struct Running {
     request: Arc<RequestState>,
     name: &'static str,
     kind: ErrorKind,
+    /// The context of the span that this stage is a child of; `None`: the root's.
+    parent: Option<Context>,
+    /// The stage began after its request had been interrupted.
+    is_late: bool,
     started: Instant,
     record: Mutex<Record>,
 }
@@ -50,40 +58,47 @@ impl Stage {
         request: &Arc<RequestState>,
         name: &'static str,
         kind: ErrorKind,
-        attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
+        attributes: impl FnOnce(&TextRules) -> Vec<KeyValue>,
     ) -> Self {
         let started = Instant::now();
-        let span = if request.is_recording {
-            StageSpan::Noted(Notes {
-                attributes: attributes(&request.layer.recording().redaction),
+        let (parent, span) = if request.is_recording {
+            let notes = Notes {
+                attributes: attributes(&request.layer.recording().texts),
                 events: Vec::new(),
-            })
+            };
+            (enclosing(request), StageSpan::Noted(notes))
         } else {
-            StageSpan::NotRecorded
+            (None, StageSpan::NotRecorded)
         };
-        request.live().stage_started(name);
+        let is_late = request.live().stage_started(name);
         Self {
             running: Some(Running {
                 request: Arc::clone(request),
                 name,
                 kind,
+                parent,
+                is_late,
                 started,
                 record: Mutex::new(Record { span, error: None }),
             }),
         }
     }
 
-    /// Sets an attribute of the stage's span. Set each key once.
+    /// Sets an attribute of the stage's span; a later value of the same key replaces it. URLs in its text
+    /// are redacted, and long texts are cut.
     pub fn set_attribute(&self, attribute: KeyValue) {
         if let Some(running) = &self.running {
-            running.record().span.set_attribute(attribute);
+            let attribute = running.recording().texts.attribute(attribute);
+            if let Some(attributes) = running.record().span.attributes() {
+                set(attributes, attribute);
+            }
         }
     }
 
     /// Records an error: on the stage, which then ends with status `Error`, as an event on the
     /// root span, and in `errors_total`.
     pub fn record_error<Form>(&self, error: &(impl AsError<Form> + ?Sized)) {
-        self.fail(|| ErrorReport::new(error));
+        self.fail(|texts| ErrorReport::new(error, texts));
     }
 
     /// Writes the stage's context into the headers of an outgoing request, so that the called
@@ -101,7 +116,10 @@ impl Stage {
     /// The context of the stage's span; the current context when there is no trace.
     #[must_use]
     pub fn context(&self) -> Context {
-        self.running_context().unwrap_or_else(Context::current)
+        match &self.running {
+            Some(running) => running.context(),
+            None => Context::current(),
+        }
     }
 
     /// Runs a fallible future as this stage: the stage ends when the future is ready, an `Err` is
@@ -133,28 +151,31 @@ impl Stage {
     /// Makes the stage's context current while `future` is polled and dropped. The stage goes on after
     /// it, for more futures or for attributes that are known afterwards.
     pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
-        Attached::new(self.running_context(), future)
+        Attached::new(self.scope(), future)
     }
 
     /// Runs a closure with the stage's context current. The stage goes on after it.
     pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _current = self.running_context().map(Context::attach);
+        let _current = self.scope().map(|scope| scope.attach());
         work()
     }
 
     /// Ends the stage, as dropping it does.
     pub fn end(self) {}
 
-    /// The context of the stage's span, if there is a trace.
-    pub(super) fn running_context(&self) -> Option<Context> {
-        self.running.as_ref().map(Running::context)
+    /// What is current while the stage's work is done, if there is a trace.
+    pub(super) fn scope(&self) -> Option<Scope> {
+        self.running.as_ref().map(|running| Scope {
+            request: Arc::clone(&running.request),
+            context: running.context(),
+        })
     }
 
-    pub(super) fn fail(&self, report: impl FnOnce() -> ErrorReport) {
+    pub(super) fn fail(&self, report: impl FnOnce(&TextRules) -> ErrorReport) {
         let Some(running) = &self.running else { return };
         if let Some(report) = running.request.record_error(running.kind, report) {
             let mut record = running.record();
-            record.span.add_exception(&report);
+            record.span.add_exception(running, &report);
             record.error.get_or_insert_with(|| Box::new(report));
         }
     }
@@ -166,7 +187,8 @@ impl Stage {
 
     fn close(&mut self, interruption: Option<Interruption>) {
         if self.running.is_some() && interruption == Some(Interruption::Panicked) {
-            self.fail(ErrorReport::unwinding);
+            // The payload is out of reach.
+            self.fail(|texts| ErrorReport::panic(&"panic", texts));
         }
         let Some(mut running) = self.running.take() else {
             return;
@@ -178,7 +200,7 @@ impl Stage {
             if running.recording().server_timing {
                 live.stages_done.push((running.name, elapsed));
             }
-            interruption.or(live.interruption)
+            interruption.or(live.interruption.filter(|_| !running.is_late))
         };
         if let Some(metrics) = &running.recording().stage_metrics {
             metrics.stage(running.name, elapsed);
@@ -186,12 +208,17 @@ impl Stage {
         let record = running.record.get_mut();
         let record = record.unwrap_or_else(PoisonError::into_inner);
         let Record { mut span, error } = std::mem::take(record);
-        let mut status = Status::Unset;
+        let (mut status, mut last) = (Status::Unset, None);
         if let Some(report) = error {
-            span.set_attribute(report.type_attribute());
+            last = Some(report.type_attribute());
             status = Status::error(report.message.to_string());
         } else if interruption == Some(Interruption::Cancelled) {
-            span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
+            last = Some(KeyValue::new(STAGE_CANCELLED, true));
+        }
+        if let (Some(last), Some(attributes)) = (last, span.attributes())
+            && attributes.iter().all(|set| set.key != last.key)
+        {
+            attributes.push(last);
         }
         span.end(&running, status, elapsed);
     }
@@ -215,12 +242,43 @@ impl Running {
         self.request.clock.at(self.started)
     }
 
-    fn builder(&self, notes: Notes) -> SpanBuilder {
+    fn parent(&self) -> &Context {
+        self.parent.as_ref().unwrap_or(&self.request.context)
+    }
+
+    fn builder(&self, events: Vec<Event>) -> SpanBuilder {
         let mut span = SpanBuilder::from_name(self.name);
         span.start_time = Some(self.started_at());
-        span.attributes = Some(notes.attributes);
-        span.events = (!notes.events.is_empty()).then_some(notes.events);
+        span.events = (!events.is_empty()).then_some(events);
         span
+    }
+}
+
+/// The context of the current span, if that is a span of the same request below its root.
+fn enclosing(request: &Arc<RequestState>) -> Option<Context> {
+    if !with_current(|current| current.is_some_and(|current| Arc::ptr_eq(current, request))) {
+        return None;
+    }
+    let root = request.context.span();
+    let root = root.span_context();
+    Context::map_current(|context| {
+        let span = context.span();
+        let span = span.span_context();
+        let is_below = span.trace_id() == root.trace_id() && span.span_id() != root.span_id();
+        (is_below && !span.is_remote()).then(|| context.clone())
+    })
+}
+
+/// A request and the context of one of its stages.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    request: Arc<RequestState>,
+    context: Context,
+}
+
+impl Scope {
+    pub(super) fn attach(&self) -> Current {
+        Current::request(Arc::clone(&self.request), Some(self.context.clone()))
     }
 }
 
@@ -231,7 +289,11 @@ enum StageSpan {
     #[default]
     NotRecorded,
     Noted(Notes),
-    Begun(Context),
+    Begun {
+        context: Context,
+        /// Kept until the end, because a span would keep both values of a key that is set twice.
+        attributes: Vec<KeyValue>,
+    },
 }
 
 /// What a span that has not begun will hold.
@@ -241,51 +303,68 @@ struct Notes {
     events: Vec<Event>,
 }
 
+/// A stage that has more events than this begins its span, which bounds their number.
+const MOST_EVENTS_NOTED: usize = 16;
+
 impl StageSpan {
     fn context(&mut self, stage: &Running) -> Context {
-        let request = &stage.request;
         if let Self::Noted(notes) = self {
-            let span = stage.builder(std::mem::take(notes));
+            let Notes { attributes, events } = std::mem::take(notes);
             let tracer = &stage.recording().tracer;
-            *self = Self::Begun(tracer.start(span, &request.context, None).0);
+            *self = Self::Begun {
+                context: tracer.start(stage.builder(events), stage.parent()).0,
+                attributes,
+            };
         }
         match self {
-            Self::Begun(context) => context.clone(),
-            _ => request.context.clone(),
+            Self::Begun { context, .. } => context.clone(),
+            _ => stage.parent().clone(),
         }
     }
 
-    fn set_attribute(&mut self, attribute: KeyValue) {
+    fn attributes(&mut self) -> Option<&mut Vec<KeyValue>> {
         match self {
-            Self::NotRecorded => {}
-            Self::Noted(notes) => notes.attributes.push(attribute),
-            Self::Begun(context) => context.span().set_attribute(attribute),
+            Self::NotRecorded => None,
+            Self::Noted(Notes { attributes, .. }) | Self::Begun { attributes, .. } => {
+                Some(attributes)
+            }
         }
     }
 
-    fn add_exception(&mut self, report: &ErrorReport) {
-        let attributes = report.event_attributes();
+    fn add_exception(&mut self, stage: &Running, report: &ErrorReport) {
+        let (now, attributes) = (stage.request.clock.now(), report.event_attributes());
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
-                let event = Event::new("exception", SystemTime::now(), attributes, 0);
-                notes.events.push(event);
+                notes
+                    .events
+                    .push(Event::new("exception", now, attributes, 0));
+                if notes.events.len() > MOST_EVENTS_NOTED {
+                    self.context(stage);
+                }
             }
-            Self::Begun(context) => context.span().add_event("exception", attributes),
+            Self::Begun { context, .. } => {
+                let span = context.span();
+                span.add_event_with_timestamp("exception", now, attributes);
+            }
         }
     }
 
     fn end(self, stage: &Running, status: Status, elapsed: Duration) {
-        let request = &stage.request;
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
-                let span = stage.builder(notes);
+                let mut span = stage.builder(notes.events);
+                span.attributes = Some(notes.attributes);
                 let tracer = &stage.recording().tracer;
-                tracer.record(span, &request.context, status, elapsed);
+                tracer.record(span, stage.parent(), status, elapsed);
             }
-            Self::Begun(context) => {
+            Self::Begun {
+                context,
+                attributes,
+            } => {
                 let span = context.span();
+                span.set_attributes(attributes);
                 span.set_status(status);
                 span.end_with_timestamp(stage.started_at() + elapsed);
             }

@@ -6,7 +6,7 @@ use std::{
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use super::Layer;
-use crate::intern;
+use crate::{instrument::set, intern};
 
 /// Why a request ended before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Clock {
         Self {
             started: Instant::now(),
             started_at: if has_spans {
-                SystemTime::now()
+                system_time()
             } else {
                 SystemTime::UNIX_EPOCH
             },
@@ -87,10 +87,23 @@ impl Clock {
         self.started.elapsed()
     }
 
+    /// The time for what happens now.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.started_at + self.elapsed()
+    }
+
     pub(crate) fn at(&self, instant: Instant) -> SystemTime {
         self.started_at + instant.saturating_duration_since(self.started)
     }
 }
+
+#[cfg(not(test))]
+fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+use self::tests::system_time;
 
 impl Route {
     pub(crate) fn new(path: &str, named: bool) -> Self {
@@ -142,9 +155,11 @@ impl<L: ?Sized> RequestState<L> {
 }
 
 impl Live {
-    pub(crate) fn stage_started(&mut self, name: &'static str) {
+    /// Returns whether the request was interrupted before.
+    pub(crate) fn stage_started(&mut self, name: &'static str) -> bool {
         self.stages.push(name);
         self.worked = true;
+        self.interruption.is_some()
     }
 
     pub(crate) fn stage_ended(&mut self, name: &'static str) {
@@ -175,13 +190,26 @@ impl Live {
     }
 
     pub(crate) fn set_attribute(&mut self, attribute: KeyValue) {
-        match self
-            .attributes
-            .iter_mut()
-            .find(|kept| kept.key == attribute.key)
-        {
-            Some(kept) => kept.value = attribute.value,
-            None => self.attributes.push(attribute),
-        }
+        set(&mut self.attributes, attribute);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static BEHIND: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    pub(super) fn system_time() -> SystemTime {
+        SystemTime::now() - BEHIND.get()
+    }
+
+    /// Starts clocks as if the system's clock were set forward by this much right after.
+    pub(crate) fn set_forward(by: Duration) {
+        BEHIND.set(by);
     }
 }

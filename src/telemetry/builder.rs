@@ -11,7 +11,7 @@ use super::{
     id_generator::TraceIdGenerator,
     outlets::{Change, Outlets},
     providers::Telemetry,
-    settings::{Code, PREFIX, Pem, Protocol, Sampler, Settings, Variables},
+    settings::{Code, EndpointText, PREFIX, Pem, Protocol, Sampler, Settings, Variables},
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -95,7 +95,7 @@ impl TelemetryBuilder {
     ///
     /// For OTLP over HTTP a URL is the base to which `/v1/traces` and `/v1/metrics` are appended.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.code.endpoint = Some(endpoint.into());
+        self.code.endpoint = Some(EndpointText(endpoint.into()));
         self
     }
 

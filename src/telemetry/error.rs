@@ -1,6 +1,6 @@
 //! What can go wrong at the start and at the end of telemetry.
 
-use std::{error::Error, io, time::Duration};
+use std::{error::Error, fmt, io, time::Duration};
 
 /// Why telemetry did not start, or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum SettingError {
     Invalid {
         /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
-        /// The value as given.
+        /// The value as given, without what may be secret.
         value: String,
         /// What is accepted.
         expected: String,
@@ -68,6 +68,44 @@ pub enum SettingError {
 }
 
 impl SettingError {
+    /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
+    #[must_use]
+    pub fn setting(&self) -> &str {
+        match self {
+            Self::Invalid { setting, .. }
+            | Self::Unusable { setting, .. }
+            | Self::Feature { setting, .. } => setting,
+        }
+    }
+
+    /// Values beyond a line are cut.
+    pub(crate) fn invalid(
+        setting: impl Into<String>,
+        value: &str,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Invalid {
+            setting: setting.into(),
+            value: match value.char_indices().nth(LONGEST_VALUE) {
+                Some((end, _)) => format!("{}…", &value[..end]),
+                None => value.to_owned(),
+            },
+            expected: expected.into(),
+        }
+    }
+
+    pub(crate) fn feature(
+        setting: impl Into<String>,
+        value: impl Into<String>,
+        feature: &'static str,
+    ) -> Self {
+        Self::Feature {
+            setting: setting.into(),
+            value: value.into(),
+            feature,
+        }
+    }
+
     pub(crate) fn unusable(setting: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Unusable {
             setting: setting.into(),
@@ -75,6 +113,52 @@ impl SettingError {
         }
     }
 }
+
+/// A mistake in an `OTEL_*` variable, and what happens in spite of it; its `Display` is one line.
+///
+/// These variables belong to whoever runs the platform, so a mistake in them never stops a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SettingWarning {
+    /// The variable, its value unless that may be secret, and what is accepted.
+    pub error: SettingError,
+    /// What happens with the variable.
+    pub consequence: Consequence,
+}
+
+impl fmt::Display for SettingWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.error, self.consequence)
+    }
+}
+
+/// What happens with a variable whose value is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consequence {
+    /// It counts as unset.
+    Ignored,
+    /// It counts as `false`, as the specification says for switches.
+    CountsAsFalse,
+    /// The other items of its list are used.
+    OthersUsed,
+    /// The signal is not exported.
+    NotExported,
+}
+
+impl fmt::Display for Consequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ignored => "it is ignored",
+            Self::CountsAsFalse => "it counts as false",
+            Self::OthersUsed => "the others are used",
+            Self::NotExported => "the signal is not exported",
+        })
+    }
+}
+
+/// How many characters of a value errors show.
+const LONGEST_VALUE: usize = 100;
 
 fn join(errors: &[SettingError]) -> String {
     errors

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+use super::error::SettingWarning;
+
 /// Something worth a line in the log; its `Display` is that line.
 ///
 /// Failures, losses and drops are reported at most once a minute and signal, with the count since the
@@ -18,6 +20,12 @@ pub enum TelemetryEvent {
     Started {
         /// One line: endpoints, protocols, TLS, sampler, ids.
         summary: String,
+    },
+    /// An `OTEL_*` variable holds a mistake. Reported at the start, before
+    /// [`Started`](Self::Started), and also when telemetry is off.
+    InvalidSetting {
+        /// The variable, what is accepted, and what happens in spite of the mistake.
+        warning: SettingWarning,
     },
     /// The collector took something of this signal for the first time.
     FirstExport {
@@ -69,6 +77,7 @@ impl fmt::Display for TelemetryEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { summary } => write!(f, "telemetry started: {summary}"),
+            Self::InvalidSetting { warning } => warning.fmt(f),
             Self::FirstExport { what } => write!(f, "the first {what} were exported"),
             Self::ExportFailed { what, error } => write!(f, "exporting {what} failed: {error}"),
             Self::Recovered { what, after } => {

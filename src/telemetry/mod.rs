@@ -59,7 +59,7 @@ mod start;
 pub use self::log_lines::WithTraceIds;
 pub use self::{
     builder::TelemetryBuilder,
-    error::{SettingError, TelemetryError},
+    error::{Consequence, SettingError, SettingWarning, TelemetryError},
     event::{SignalStats, TelemetryEvent},
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,

@@ -103,6 +103,8 @@ impl Telemetry {
             .propagate_external(self.settings.propagate_external)
             // None of the samplers looks at attributes.
             .attributes_after_sampling(true)
+            // Both id generators are random in the lower 12 bytes.
+            .random_trace_ids(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
         match self.settings.metrics {
             Exporter::None => layer.metrics(false),

@@ -25,6 +25,12 @@ use crate::metrics::Gauges;
 
 impl Telemetry {
     pub(super) fn start(settings: Settings, mut outlets: Outlets) -> Result<Self, TelemetryError> {
+        for warning in &settings.warnings {
+            let warning = warning.clone();
+            outlets
+                .events
+                .emit(&TelemetryEvent::InvalidSetting { warning });
+        }
         let resource = resource::build(&settings);
         let mut builders = Builders::new(&settings, &resource);
         #[cfg(feature = "_export")]
@@ -99,6 +105,8 @@ fn tracers(settings: &Settings) -> TracerProviderBuilder {
         .with_max_attributes_per_span(settings.span_limits.attributes)
         .with_max_events_per_span(settings.span_limits.events)
         .with_max_links_per_span(settings.span_limits.links)
+        .with_max_attributes_per_event(settings.span_limits.attributes_per_event)
+        .with_max_attributes_per_link(settings.span_limits.attributes_per_link)
         .with_sampler(match settings.traces {
             Exporter::None => SdkSampler::AlwaysOff,
             _ => settings.sampler.into(),

@@ -6,7 +6,10 @@ use http_body::Body;
 use opentelemetry::Context;
 
 use super::finish::Finish;
-use crate::instrument::{Exchange, Work};
+use crate::{
+    instrument::{Exchange, Work},
+    request::Current,
+};
 
 /// What is active while a request is worked on.
 #[derive(Debug)]
@@ -26,10 +29,12 @@ impl Active {
 }
 
 impl Work for Active {
-    fn context(&self) -> Option<&Context> {
+    type Current = Current;
+
+    fn attach(&self) -> Current {
         match self {
-            Self::Traced(finish) => finish.context(),
-            Self::Skipped(context) => Some(context),
+            Self::Traced(finish) => finish.attach(),
+            Self::Skipped(context) => Current::context(context.clone()),
         }
     }
 

@@ -100,7 +100,7 @@ impl<'a, B> Incoming<'a, B> {
     pub(super) fn add_attributes(&self, config: &Config, attributes: &mut Vec<KeyValue>) {
         match &self.call {
             Some(call) => call.add_attributes(attributes),
-            None => self.add_http_attributes(&config.recording.redaction, attributes),
+            None => self.add_http_attributes(&config.recording.texts.redaction, attributes),
         }
         add(attributes, || {
             KeyValue::new("network.protocol.version", self.facts.protocol_version)
@@ -125,7 +125,11 @@ impl<'a, B> Incoming<'a, B> {
         }
         if let Some(recorded) = &config.request_headers {
             let (headers, is_rpc) = (self.request.headers(), self.call.is_some());
-            attributes.extend(recorded.attributes(headers, is_rpc, &config.recording.redaction));
+            attributes.extend(recorded.attributes(
+                headers,
+                is_rpc,
+                &config.recording.texts.redaction,
+            ));
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct Config {
     /// Whether there are spans at all.
     pub(super) traces: bool,
     pub(super) recording: Recording,
+    /// Whether the trace ids that the tracer makes are random (W3C Trace Context level 2).
+    pub(super) random_trace_ids: bool,
     pub(super) http_metrics: Option<HttpMetrics>,
     pub(super) rpc_metrics: Option<RpcMetrics>,
     /// Whether the sampler is asked before there are any attributes.

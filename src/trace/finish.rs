@@ -7,7 +7,7 @@ use bytes::Buf;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::Body;
 use opentelemetry::{
-    Context, KeyValue, StringValue,
+    KeyValue, StringValue,
     trace::{Status, TraceContextExt},
 };
 
@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
+    instrument::SpanAttributes,
     intern,
     metrics::{Measurement, RequestSeries},
-    request::{ErrorReport, Interruption, Layer, Recording, RequestState, Route},
+    request::{Current, ErrorReport, Interruption, Layer, Recording, RequestState, Route},
     semconv::{GrpcCode, content_length, int, is_bodiless},
 };
 
@@ -33,6 +34,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Finish {
     state: Arc<RequestState<Root>>,
+    attributes: SpanAttributes,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
     response_body_size: u64,
@@ -69,6 +71,7 @@ enum Outcome {
 impl Finish {
     pub(super) fn new(
         state: Arc<RequestState<Root>>,
+        attributes: SpanAttributes,
         call: Option<Call>,
         has_context: bool,
     ) -> Self {
@@ -77,6 +80,7 @@ impl Finish {
         }
         Self {
             state,
+            attributes,
             call: call.map(Box::new),
             response_body_size: 0,
             announced: u64::MAX,
@@ -86,9 +90,11 @@ impl Finish {
         }
     }
 
-    /// The context that is current while the request is worked on.
-    pub(super) fn context(&self) -> Option<&Context> {
-        self.has_context.then_some(&self.state.context)
+    /// Makes the request current, as it is while it is worked on.
+    pub(super) fn attach(&self) -> Current {
+        let state: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&self.state);
+        let context = self.has_context.then(|| self.state.context.clone());
+        Current::request(state, context)
     }
 
     fn config(&self) -> &Config {
@@ -97,15 +103,18 @@ impl Finish {
 
     /// The head of the response is there; its body follows.
     pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
-        if let Some(recorded) = &self.config().response_headers
+        let config = &*self.state.layer.config;
+        if let Some(recorded) = &config.response_headers
             && self.state.is_recording
         {
             let is_rpc = self.call.is_some();
-            let redaction = &self.config().recording.redaction;
-            let attributes = recorded.attributes(response.headers(), is_rpc, redaction);
-            self.state.context.span().set_attributes(attributes);
+            let texts = &config.recording.texts;
+            let attributes = recorded.attributes(response.headers(), is_rpc, &texts.redaction);
+            let kept = self.attributes.kept();
+            let old = kept.len();
+            kept.extend(attributes);
+            texts.cut_all(&mut kept[old..]);
         }
-        let config = self.config();
         if config.trace_response {
             add_trace_response(response.headers_mut(), &self.state);
         }
@@ -156,25 +165,14 @@ impl Finish {
     }
 
     pub(super) fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
-        let seen = self
-            .config()
-            .error_views
-            .iter()
-            .find_map(|view| view(error));
-        let report = match seen {
-            Some((error, type_name)) => ErrorReport::of(error, Some(type_name)),
-            None => ErrorReport::of_any(error),
-        };
-        self.failed_with(report);
+        let config = self.config();
+        let report = ErrorReport::of_any(error, &config.error_views, &config.recording.texts);
+        self.finish(Outcome::Failed(report));
     }
 
     pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
         self.interrupt(Interruption::Panicked);
-        self.failed_with(ErrorReport::panic(payload));
-    }
-
-    fn failed_with(&mut self, mut report: ErrorReport) {
-        report.redact(&self.config().recording.redaction);
+        let report = ErrorReport::panic(payload, &self.config().recording.texts);
         self.finish(Outcome::Failed(report));
     }
 
@@ -314,7 +312,8 @@ impl Finish {
 
         ending.attributes.extend(code);
         ending.attributes.extend(status.map(status_code));
-        let redaction = &self.config().recording.redaction;
+        let texts = &self.config().recording.texts;
+        let redaction = &texts.redaction;
         match &named {
             Named::AtStart(_) => {}
             Named::Learned(method) => {
@@ -324,7 +323,7 @@ impl Finish {
             Named::Reached(claimed) if redaction.path(claimed) == **claimed => {
                 let method = KeyValue::new("rpc.method", claimed.to_string());
                 ending.attributes.push(method);
-                ending.span_name = Some(claimed.to_string().into());
+                ending.span_name = Some(texts.cut(claimed).into_owned().into());
             }
             Named::Reached(claimed) | Named::Other(claimed) => {
                 ending.attributes.push(named.attribute());
@@ -338,7 +337,7 @@ impl Finish {
     }
 
     fn end_span(
-        &self,
+        &mut self,
         ending: &mut Ending,
         outcome: &Outcome,
         elapsed: Duration,
@@ -353,6 +352,7 @@ impl Finish {
             ending.attributes.push(phase);
         }
         let span = self.state.context.span();
+        let ended_at = self.state.clock.started_at() + elapsed;
         if let Some(error_type) = ending.error_type.take() {
             ending
                 .attributes
@@ -363,17 +363,20 @@ impl Finish {
                 _ => String::new(),
             }));
         }
-        span.set_attributes(ending.attributes.drain(..));
-        if !custom.is_empty() {
-            span.set_attributes(custom);
-        }
+        self.config()
+            .recording
+            .texts
+            .cut_all(&mut ending.attributes);
+        let mut attributes = std::mem::take(&mut self.attributes);
+        attributes.kept().extend(ending.attributes.drain(..));
+        attributes.give(&span, custom);
         if let Some(name) = ending.span_name.take() {
             span.update_name(name);
         }
         if let Outcome::Failed(report) = outcome {
-            span.add_event("exception", report.event_attributes());
+            span.add_event_with_timestamp("exception", ended_at, report.event_attributes());
         }
-        span.end_with_timestamp(self.state.clock.started_at() + elapsed);
+        span.end_with_timestamp(ended_at);
     }
 }
 

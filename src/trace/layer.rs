@@ -17,9 +17,9 @@ use super::{
     rpc::Methods,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, scope, view_as},
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::{ActiveRequests, Gauges, HttpMetrics, RpcMetrics, StageMetrics},
-    redact::{Redaction, SourceUrls},
+    redact::SourceUrls,
     request::Recording,
     semconv::KnownMethods,
 };
@@ -88,11 +88,12 @@ pub struct ImageTraceLayerBuilder {
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
+    random_trace_ids: bool,
     attributes_after_sampling: bool,
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
     addresses: AddressRules,
-    redaction: Redaction,
+    texts: TextRules,
     request_headers: HeaderAllowList,
     response_headers: HeaderAllowList,
     trace_response: bool,
@@ -133,11 +134,6 @@ impl ImageTraceLayerBuilder {
     /// Measurements go where `gauges` are read, in place of
     /// [`meter_provider`](Self::meter_provider). This saves two SDK lookups a request, because
     /// `http.server.active_requests` is counted beside the SDK, and read when metrics are collected.
-    ///
-    /// Give all layers of one provider the same `Gauges`, or none to any of them: the SDK does not
-    /// add up several sources of one metric. The layers of [`Telemetry`](crate::Telemetry) have its
-    /// [`gauges`](crate::Telemetry::gauges). The metric lasts as long as one of its layers, even when
-    /// the `Gauges` are dropped.
     pub fn gauges(mut self, gauges: &Gauges) -> Self {
         self.meter.meter = Some(gauges.meter().clone());
         self.active_requests = Some(gauges.active_requests());
@@ -179,6 +175,15 @@ impl ImageTraceLayerBuilder {
     /// default, so that trace ids and baggage don't leak to foreign origins.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate_external = propagate;
+        self
+    }
+
+    /// Whether the low 56 bits of the trace ids that the tracer provider makes are random; `false` by
+    /// default. New traces then carry the random flag of W3C Trace Context level 2, which some samplers
+    /// need. The id generators of the SDK and of X-Ray make such ids, but a layer does not know the
+    /// generator of its provider; layers from `Telemetry` do.
+    pub fn random_trace_ids(mut self, random: bool) -> Self {
+        self.random_trace_ids = random;
         self
     }
 
@@ -276,14 +281,28 @@ impl ImageTraceLayerBuilder {
         mut self,
         keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
-        self.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
+        self.texts.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
         self
     }
 
     /// How much is recorded of source URLs: in stages, in error messages, and in paths and queries that
     /// contain a source (plain, percent-encoded or in URL-safe base64).
     pub fn source_urls(mut self, source_urls: SourceUrls) -> Self {
-        self.redaction.source_urls = source_urls;
+        self.texts.redaction.source_urls = source_urls;
+        self
+    }
+
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. What is
+    /// cut off is marked with an ellipsis.
+    pub fn longest_message(mut self, bytes: usize) -> Self {
+        self.texts.longest_message = bytes;
+        self
+    }
+
+    /// The most bytes that are recorded of one attribute's text, from headers, URLs or the service; 16 KiB
+    /// by default. What is cut off is marked with an ellipsis.
+    pub fn longest_attribute(mut self, bytes: usize) -> Self {
+        self.texts.longest_attribute = bytes;
         self
     }
 
@@ -361,13 +380,14 @@ impl ImageTraceLayerBuilder {
                 propagation: self.propagation.unwrap_or(Propagation::Global),
                 propagate_external: self.propagate_external,
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
-                redaction: self.redaction,
+                texts: self.texts,
                 server_timing: self.server_timing,
             },
             http_metrics: meter
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
+            random_trace_ids: self.random_trace_ids,
             attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,
             trust: self.trust,

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceContextExt;
 
-use crate::request::RequestState;
+use crate::{propagation::trace_flags, request::RequestState};
 
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -22,7 +22,7 @@ pub(super) fn add_trace_response<L: ?Sized>(headers: &mut HeaderMap, state: &Req
         "00-{}-{}-{:02x}",
         span.trace_id(),
         span.span_id(),
-        span.trace_flags().to_u8()
+        trace_flags(&state.context).to_u8()
     );
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.append(TRACE_RESPONSE, value);

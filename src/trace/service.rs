@@ -21,8 +21,8 @@ use super::{
     finish::{Finish, Root},
 };
 use crate::{
-    instrument::{Attributes, attach, watch},
-    propagation::{ContextLines, continued_trace_id, with_next_trace_id},
+    instrument::{SpanAttributes, Work, watch},
+    propagation::{ContextLines, continued_trace_id, denied_parent, is_denied, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
@@ -98,7 +98,7 @@ where
     let Some(mut active) = config.begin(record, trust, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
-    let _current = attach(&active);
+    let _current = active.attach();
     let future = watch(&mut active, || inner.call(request));
     ResponseFuture::new(future, Some(active))
 }
@@ -128,6 +128,7 @@ impl Config {
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);
+        let mut attributes = SpanAttributes::none();
         let (context, recording) = if !has_span {
             (parent, false)
         } else {
@@ -138,7 +139,7 @@ impl Config {
             span.span_kind = Some(SpanKind::Server);
             span.start_time = Some(clock.started_at());
             span.links = links;
-            self.start(span, parent, &incoming)
+            self.start(span, parent, &incoming, &mut attributes)
         };
 
         let Incoming { facts, call, .. } = incoming;
@@ -149,7 +150,12 @@ impl Config {
         let state = Arc::new(RequestState::new(context, recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
         request.extensions_mut().insert(RequestTrace::new(handle));
-        Some(Active::Traced(Finish::new(state, call, has_context)))
+        Some(Active::Traced(Finish::new(
+            state,
+            attributes,
+            call,
+            has_context,
+        )))
     }
 
     /// Returns a context with the root span in it, and whether that span records.
@@ -158,23 +164,37 @@ impl Config {
         mut span: SpanBuilder,
         mut parent: Context,
         incoming: &Incoming<'_, B>,
+        attributes: &mut SpanAttributes,
     ) -> (Context, bool) {
+        let add_attributes = |added: &mut Vec<_>| {
+            incoming.add_attributes(self, added);
+            self.recording.texts.cut_all(added);
+        };
         let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
-        let mut late: Option<&Attributes<'_>> = None;
-        let add_attributes = |attributes: &mut _| incoming.add_attributes(self, attributes);
-        if self.attributes_after_sampling {
-            late = Some(&add_attributes);
-        } else {
+        if !self.attributes_after_sampling {
             add_attributes(&mut known);
+            attributes.saw(&known);
         }
         span.attributes = Some(known);
-        match continued_trace_id(&parent) {
-            None => self.recording.tracer.start(span, &parent, late),
-            Some(id) => {
-                (parent, span.links) = without_parent(&parent);
-                with_next_trace_id(id, || self.recording.tracer.start(span, &parent, late))
+        let tracer = &self.recording.tracer;
+        let continued = continued_trace_id(&parent);
+        let is_new = continued.is_none() && !parent.span().span_context().is_valid();
+        let has_random_id = is_new && self.random_trace_ids;
+        let (context, recording) = match (continued, denied_parent(&parent)) {
+            (_, Some(denied)) => {
+                parent = parent.with_remote_span_context(denied);
+                tracer.start_root(span, &parent, has_random_id)
             }
+            (None, None) => tracer.start_root(span, &parent, has_random_id),
+            (Some(id), None) => {
+                (parent, span.links) = without_parent(&parent);
+                with_next_trace_id(id, || tracer.start(span, &parent))
+            }
+        };
+        if recording && self.attributes_after_sampling {
+            add_attributes(attributes.kept());
         }
+        (context, recording)
     }
 
     /// Asks the filter and the trust rule.
@@ -219,6 +239,7 @@ fn carries_anything(context: &Context) -> bool {
     context.has_active_span()
         || !context.baggage().is_empty()
         || continued_trace_id(context).is_some()
+        || is_denied(context)
 }
 
 /// The context of a trace that came without a sampling decision. The sampler would take a parent for

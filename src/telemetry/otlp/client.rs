@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header::USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::USER_AGENT};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -50,7 +50,12 @@ impl Client {
     pub(super) fn new(exporter: &OtlpExporter, tls: Option<Tls>) -> Self {
         let http2 = exporter.protocol == Protocol::Grpc;
         let agent = concat!("tower-image-trace/", env!("CARGO_PKG_VERSION"));
-        let mut headers = HeaderMap::from_iter(exporter.headers.iter().cloned());
+        let secret = |(name, value): &(HeaderName, HeaderValue)| {
+            let mut value = value.clone();
+            value.set_sensitive(true);
+            (name.clone(), value)
+        };
+        let mut headers = HeaderMap::from_iter(exporter.headers.iter().map(secret));
         headers
             .entry(USER_AGENT)
             .or_insert(HeaderValue::from_static(agent));
@@ -145,14 +150,12 @@ fn build(http2: bool, tls: Option<&Tls>) -> Inner {
 /// An error and its causes in one line.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
+    for cause in crate::instrument::chain(error).skip(1) {
         let cause_text = cause.to_string();
         // Many errors repeat their cause.
         if !text.contains(&cause_text) {
             text = format!("{text}: {cause_text}");
         }
-        next = cause.source();
     }
     text
 }

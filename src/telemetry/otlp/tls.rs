@@ -3,7 +3,7 @@
 use std::{
     cell::OnceCell,
     error::Error,
-    fmt, io,
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -228,20 +228,7 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The error of type `E` among the causes; I/O errors hide theirs from `source`.
+/// The error of type `E` among the causes.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = match error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref)
-        {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
+    crate::instrument::chain(error).find_map(|error| error.downcast_ref())
 }

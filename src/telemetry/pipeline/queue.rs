@@ -29,6 +29,9 @@ pub(super) fn count<T: Item>(batch: &[T]) -> u64 {
 /// Why items are lost that were neither sent nor refused before the end.
 pub(super) const UNSENT: &str = "not sent before the timeout of the shutdown";
 
+/// For how many items a batch takes memory before they are there.
+const LARGEST_RESERVED: usize = 4_096;
+
 /// Items collected into batches of a fixed size.
 ///
 /// Producers never wait: a full queue drops what comes, and counts it. One consumer takes batches in
@@ -102,14 +105,24 @@ impl<T> Queue<T> {
                 }
                 mem::take(&mut state.flushing)
             };
-            let due = flushing
-                || timeout(self.limits.schedule_delay, self.ready.notified())
-                    .await
-                    .is_err();
+            let due = flushing || self.is_due().await;
             let mut state = self.lock();
             if due && state.full.is_empty() && !state.open.is_empty() {
                 return mem::take(&mut state.open);
             }
+        }
+    }
+
+    /// Waits for a full batch, or for the end of the schedule's delay, for which it returns true.
+    async fn is_due(&self) -> bool {
+        let ready = self.ready.notified();
+        match self.limits.schedule_delay {
+            // Every item says that it is there, and is to be sent at once.
+            Duration::ZERO => {
+                ready.await;
+                true
+            }
+            delay => timeout(delay, ready).await.is_err(),
         }
     }
 
@@ -134,15 +147,19 @@ impl<T: Item> Queue<T> {
             return self.report.dropped(item.count());
         }
         if state.open.capacity() == 0 {
-            state.open.reserve_exact(self.limits.max_export_batch_size);
+            // A batch may be allowed to be larger than it ever is.
+            let batch = self.limits.max_export_batch_size.min(LARGEST_RESERVED);
+            state.open.reserve_exact(batch);
         }
         state.open.push(item);
         state.accepted += 1;
         if state.open.len() == self.limits.max_export_batch_size {
             state.close_batch();
-            drop(state);
-            self.ready.notify_one();
+        } else if !self.limits.schedule_delay.is_zero() {
+            return;
         }
+        drop(state);
+        self.ready.notify_one();
     }
 
     /// The SDK's flush of a processor.

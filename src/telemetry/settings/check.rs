@@ -40,11 +40,7 @@ impl Settings {
             errors.push(invalid("sampler", ratio, "a ratio from 0 to 1"));
         }
         if self.aws_resource && cfg!(not(feature = "aws")) {
-            errors.push(SettingError::Feature {
-                setting: "aws_resource".to_owned(),
-                value: "true".to_owned(),
-                feature: "aws",
-            });
+            errors.push(SettingError::feature("aws_resource", "true", "aws"));
         }
         match errors.is_empty() {
             true => Ok(()),
@@ -68,11 +64,7 @@ fn exporter(signal: Signal, exporter: &Exporter, errors: &mut Vec<SettingError>)
         ),
     };
     if let Some(feature) = feature {
-        errors.push(SettingError::Feature {
-            setting: setting.to_owned(),
-            value,
-            feature,
-        });
+        errors.push(SettingError::feature(setting, value, feature));
     } else if let Exporter::Otlp(exporter) = exporter {
         otlp(setting, exporter, errors);
     }
@@ -120,12 +112,8 @@ fn batching(setting: &str, batching: &Batching, errors: &mut Vec<SettingError>) 
         let expected = format!("a number from 1 to the queue size, {queue}");
         errors.push(invalid(&setting, batch, &expected));
     }
-    for (field, duration) in [
-        ("schedule_delay", batching.schedule_delay),
-        ("export_timeout", batching.export_timeout),
-    ] {
-        above_zero(&format!("{setting}.{field}"), duration, errors);
-    }
+    let setting = format!("{setting}.export_timeout");
+    above_zero(&setting, batching.export_timeout, errors);
 }
 
 fn above_zero(setting: &str, duration: Duration, errors: &mut Vec<SettingError>) {
@@ -135,9 +123,5 @@ fn above_zero(setting: &str, duration: Duration, errors: &mut Vec<SettingError>)
 }
 
 fn invalid(setting: &str, value: impl ToString, expected: &str) -> SettingError {
-    SettingError::Invalid {
-        setting: setting.to_owned(),
-        value: value.to_string(),
-        expected: expected.to_owned(),
-    }
+    SettingError::invalid(setting, &value.to_string(), expected)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{pem::Pem, protocol::Protocol, sampler::Sampler};
+use super::{endpoint::EndpointText, pem::Pem, protocol::Protocol, sampler::Sampler};
 use crate::{
     propagation::Propagators,
     telemetry::{id_generator::TraceIdGenerator, signal::Signal},
@@ -16,7 +16,7 @@ pub(crate) struct Code {
     pub(crate) console: bool,
     pub(crate) console_metrics: bool,
     pub(crate) console_logs: bool,
-    pub(crate) endpoint: Option<String>,
+    pub(crate) endpoint: Option<EndpointText>,
     pub(crate) protocol: Option<Protocol>,
     pub(crate) insecure: Option<bool>,
     pub(crate) timeout: Option<Duration>,

@@ -1,5 +1,7 @@
 //! From what people write as an endpoint to the one URL that requests go to.
 
+use std::fmt;
+
 use http::{
     Uri,
     uri::{Authority, PathAndQuery, Scheme},
@@ -7,13 +9,23 @@ use http::{
 
 use super::protocol::Protocol;
 
+/// An endpoint as it was written, of which `Debug` and `Display` show nothing that may be secret.
+#[derive(Clone)]
+pub(crate) struct EndpointText(pub(crate) String);
+
+impl fmt::Debug for EndpointText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&without_secrets(&self.0))
+    }
+}
+
 /// What decides about an endpoint besides its own text.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
     pub(super) protocol: Protocol,
     /// `GRPC_INSECURE`; `None` when it is not set.
     pub(super) insecure: Option<bool>,
-    /// A certificate or key is set, which means TLS.
+    /// A certificate or key is set, which means TLS for `host:port`.
     pub(super) certificate: bool,
     /// For HTTP: appended to the path (`/v1/traces`), or `None` to take the URL as it is.
     pub(super) append: Option<&'static str>,
@@ -21,8 +33,8 @@ pub(super) struct Rules {
 
 /// The URL for `endpoint`, which always has a scheme, an authority and a path; `https` means TLS.
 ///
-/// An error says what is wrong and what is accepted.
-pub(super) fn resolve(endpoint: &str, rules: Rules) -> Result<Uri, String> {
+/// An error says what is expected.
+pub(super) fn resolve(endpoint: &str, rules: Rules) -> Result<Uri, &'static str> {
     let grpc = rules.protocol == Protocol::Grpc;
     let (scheme, rest) = match endpoint.split_once("://") {
         Some((scheme, rest)) => (Some(scheme), rest),
@@ -31,21 +43,10 @@ pub(super) fn resolve(endpoint: &str, rules: Rules) -> Result<Uri, String> {
     let tls = match scheme.map(str::to_ascii_lowercase).as_deref() {
         Some("https") => true,
         Some("http") if rules.protocol == Protocol::Https => {
-            return Err(
-                "the protocol https and an endpoint that starts with http:// contradict \
-                        each other: use https:// or the protocol http"
-                    .to_owned(),
-            );
-        }
-        Some("http") if rules.certificate => {
-            return Err(
-                "a certificate is set, but an endpoint that starts with http:// is not \
-                        encrypted: use https:// or leave the certificate out"
-                    .to_owned(),
-            );
+            return Err("a URL that starts with https://, because the protocol is https");
         }
         Some("http") => false,
-        Some(_) => return Err("expected host:port or a URL with http:// or https://".to_owned()),
+        Some(_) => return Err("host:port or a URL that starts with http:// or https://"),
         None => {
             rules.protocol == Protocol::Https || rules.certificate || rules.insecure == Some(false)
         }
@@ -55,9 +56,8 @@ pub(super) fn resolve(endpoint: &str, rules: Rules) -> Result<Uri, String> {
     let (authority, path) = rest.split_at(split);
     if authority.contains('@') {
         return Err(
-            "a user name or password in the endpoint is not supported: use \
-                    OTEL_EXPORTER_OTLP_HEADERS=authorization=…"
-                .to_owned(),
+            "an endpoint without a user name or password, which a header can carry: \
+                    OTEL_EXPORTER_OTLP_HEADERS=authorization=…",
         );
     }
     let authority = authority_with_port(authority, scheme.is_none(), grpc)?;
@@ -68,30 +68,29 @@ pub(super) fn resolve(endpoint: &str, rules: Rules) -> Result<Uri, String> {
         .authority(authority)
         .path_and_query(path)
         .build()
-        .map_err(|error| format!("expected host:port or a URL ({error})"))
+        .map_err(|_| HOST)
 }
 
-fn authority_with_port(text: &str, add_port: bool, grpc: bool) -> Result<Authority, String> {
-    let expected = "expected host:port or a URL, for example collector:4317";
+const HOST: &str = "host:port or a URL, for example collector:4317";
+
+fn authority_with_port(text: &str, add_port: bool, grpc: bool) -> Result<Authority, &'static str> {
     if !text.starts_with('[') && text.matches(':').count() > 1 {
-        return Err("an IPv6 address needs brackets: [::1]:4317".to_owned());
+        return Err("an IPv6 address in brackets, for example [::1]:4317");
     }
-    let authority: Authority = text.parse().map_err(|_| expected.to_owned())?;
+    let authority: Authority = text.parse().map_err(|_| HOST)?;
     let host = authority.host();
     if host.is_empty() || !is_host(host) {
-        return Err(expected.to_owned());
+        return Err(HOST);
     }
     // Only a port may follow the host; `Authority` accepts `host:` and `host:port` too.
     match &text[host.len()..] {
         "" if add_port => {
             let port = if grpc { 4317 } else { 4318 };
-            format!("{text}:{port}")
-                .parse()
-                .map_err(|_| expected.to_owned())
+            format!("{text}:{port}").parse().map_err(|_| HOST)
         }
         "" => Ok(authority),
         port if matches!(authority.port_u16(), Some(1..)) && port.len() > 1 => Ok(authority),
-        _ => Err("expected a port between 1 and 65535 behind the host".to_owned()),
+        _ => Err("a port between 1 and 65535 after the host"),
     }
 }
 
@@ -106,46 +105,60 @@ fn is_host(host: &str) -> bool {
     }
 }
 
-fn path_of(path: &str, grpc: bool, append: Option<&str>) -> Result<PathAndQuery, String> {
+fn path_of(path: &str, grpc: bool, append: Option<&str>) -> Result<PathAndQuery, &'static str> {
     if path.contains('#') {
-        return Err("a fragment (#…) has no meaning in an endpoint".to_owned());
+        return Err("an endpoint without a fragment (#…)");
     }
     let path = match append {
         _ if grpc && matches!(path, "" | "/") => "/".to_owned(),
         _ if grpc => {
             return Err(
-                "OTLP over gRPC has no path: use host:port, or the protocol http".to_owned(),
+                "host:port for OTLP over gRPC, which has no path; OTLP over HTTP needs the \
+                        protocol http",
             );
         }
         Some(_) if path.contains('?') => {
             return Err(
-                "a query (?…) is only possible in a per-signal endpoint such as \
-                        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
-                    .to_owned(),
+                "an endpoint without a query (?…), which only a per-signal one such as \
+                        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT may have",
             );
         }
         Some(append) => format!("{}{append}", path.trim_end_matches('/')),
         None if path.starts_with('/') => path.to_owned(),
         None => format!("/{path}"),
     };
-    path.parse()
-        .map_err(|_| "the path of the endpoint is not a valid URL path".to_owned())
+    path.parse().map_err(|_| "a valid path in the URL")
 }
 
-/// An endpoint as it may be shown: without user, password and query.
+/// An endpoint as it may be shown: without user, password, query and fragment, and of its path only
+/// what OTLP itself prescribes. Tokens of collectors stand in any of these.
+///
+/// Text that is not an endpoint may be a secret in the wrong place, so only what looks like a scheme
+/// and a host is shown.
 pub(super) fn without_secrets(endpoint: &str) -> String {
-    let (base, query) = match endpoint.split_once('?') {
-        Some((base, _)) => (base, "?…"),
-        None => (endpoint, ""),
-    };
-    match base.rsplit_once('@') {
-        Some((before, host)) => {
-            let scheme = before.split_once("://").map_or("", |(scheme, _)| scheme);
-            let separator = if scheme.is_empty() { "" } else { "://" };
-            format!("{scheme}{separator}…@{host}{query}")
+    let (scheme, rest) = match endpoint.split_once("://") {
+        Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            (format!("{scheme}://"), rest)
         }
-        None => format!("{base}{query}"),
+        Some(_) => return "…".to_owned(),
+        None => (String::new(), endpoint),
+    };
+    // A password may hold every character, so nothing beside an `@` is certain.
+    if rest.contains('@') {
+        return format!("{scheme}…");
     }
+    let split = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(split);
+    let host = |b: u8| b.is_ascii_alphanumeric() || b".-_:[]".contains(&b);
+    if !authority.bytes().all(host) {
+        return format!("{scheme}…");
+    }
+    let prescribed = ["", "/", "/v1/traces", "/v1/metrics", "/v1/logs"];
+    let path = match path {
+        path if prescribed.contains(&path) => path,
+        _ => "/…",
+    };
+    format!("{scheme}{authority}{path}")
 }
 
 #[cfg(test)]
@@ -213,22 +226,21 @@ mod tests {
         ("https://c?key=1",          Http,  None,        false, None,   Ok("https://c/?key=1")),
         ("c:4317",                   Grpc,  None,        false, None,   Ok("http://c:4317/")),
         // contradictions
-        ("http://collector:4318",    Https, None,        false, TRACES, Err("contradict")),
-        ("http://collector:4317",    Grpc,  None,        true,  TRACES, Err("certificate is set")),
-        ("http://collector:4318",    Http,  None,        true,  TRACES, Err("certificate is set")),
+        ("http://collector:4318",    Https, None,        false, TRACES, Err("because the protocol is https")),
+        ("http://collector:4317",    Grpc,  None,        true,  TRACES, Ok("http://collector:4317/")),
         ("http://c:4318/v1/traces",  Grpc,  None,        false, TRACES, Err("has no path")),
         ("c:4317/v1/traces",         Grpc,  None,        false, None,   Err("has no path")),
         ("http://c:4318?key=1",      Http,  None,        false, TRACES, Err("per-signal")),
         // not an endpoint
         ("http://user:pw@c:4318",    Http,  None,        false, TRACES, Err("user name or password")),
         ("user@c:4317",              Grpc,  None,        false, TRACES, Err("user name or password")),
-        ("grpc://collector:4317",    Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("unix:///var/run/otlp",     Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("://collector:4317",        Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("http://",                  Http,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("http:///v1/traces",        Http,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("//collector:4318",         Http,  None,        false, TRACES, Err("expected host:port or a URL")),
-        (":4317",                    Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
+        ("grpc://collector:4317",    Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("unix:///var/run/otlp",     Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("://collector:4317",        Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("http://",                  Http,  None,        false, TRACES, Err("host:port or a URL")),
+        ("http:///v1/traces",        Http,  None,        false, TRACES, Err("host:port or a URL")),
+        ("//collector:4318",         Http,  None,        false, TRACES, Err("host:port or a URL")),
+        (":4317",                    Grpc,  None,        false, TRACES, Err("host:port or a URL")),
         ("4317:",                    Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
         ("collector:",               Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
         ("collector:0",              Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
@@ -236,13 +248,57 @@ mod tests {
         ("collector:http",           Grpc,  None,        false, TRACES, Err("port between 1 and 65535")),
         ("collector:4317:4318",      Grpc,  None,        false, TRACES, Err("brackets")),
         ("::1:4317",                 Grpc,  None,        false, TRACES, Err("brackets")),
-        ("[::1:4317",                Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("[collector]:4317",         Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("two words:4317",           Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("kollektör:4317",           Grpc,  None,        false, TRACES, Err("expected host:port or a URL")),
-        ("http://c:4318/a b",        Http,  None,        false, None,   Err("not a valid URL path")),
+        ("[::1:4317",                Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("[collector]:4317",         Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("two words:4317",           Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("kollektör:4317",           Grpc,  None,        false, TRACES, Err("host:port or a URL")),
+        ("http://c:4318/a b",        Http,  None,        false, None,   Err("a valid path in the URL")),
         ("http://c:4318/#top",       Http,  None,        false, None,   Err("fragment")),
     ];
+
+    // faults D5: "is not accepted: expected expected host:port".
+    #[test]
+    fn each_reason_reads_on_after_the_word_expected() {
+        for &(endpoint, protocol, insecure, certificate, append, _) in TABLE {
+            let rules = Rules {
+                protocol,
+                insecure,
+                certificate,
+                append,
+            };
+            if let Err(expected) = resolve(endpoint, rules) {
+                assert!(expected.starts_with(['a', 'h']), "{endpoint}: {expected}");
+                assert!(!expected.contains("expected"), "{endpoint}: {expected}");
+            }
+        }
+    }
+
+    // faults C16, F13
+    #[test]
+    fn what_may_be_secret_is_not_shown() {
+        for (endpoint, shown) in [
+            ("collector:4317", "collector:4317"),
+            (
+                "http://collector:4318/v1/traces",
+                "http://collector:4318/v1/traces",
+            ),
+            ("ftp://collector", "ftp://collector"),
+            ("http://[::1]:4318/", "http://[::1]:4318/"),
+            ("https://c/s3cret/v1/traces", "https://c/…"),
+            ("https://c/v1/traces?key=s3cret", "https://c/…"),
+            ("https://c?key=s3cret", "https://c/…"),
+            ("https://c#key=s3cret", "https://c/…"),
+            ("https://user:s3cret@c", "https://…"),
+            ("https://user:s3?cret@c", "https://…"),
+            ("https://user:s3/cret@c", "https://…"),
+            ("https://c?mail=s3cret@s3cret", "https://…"),
+            ("user:s3cret@c:4317", "…"),
+            ("s3cret s3cret=", "…"),
+            ("Bearer s3cret://c", "…"),
+        ] {
+            assert_eq!(without_secrets(endpoint), shown, "{endpoint}");
+        }
+    }
 
     #[test]
     fn each_endpoint_has_one_url_or_one_reason() {

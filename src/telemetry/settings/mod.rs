@@ -3,6 +3,7 @@
 //! `code` and `env` hold what the service and the environment say, `resolve` and `exporters` make
 //! `values` of it, and `check` looks at values that code has built.
 
+mod certificates;
 mod check;
 mod code;
 #[cfg(feature = "_otlp")]
@@ -10,6 +11,7 @@ mod credentials;
 mod endpoint;
 mod env;
 mod exporters;
+mod headers;
 mod pairs;
 mod pem;
 mod protocol;
@@ -21,6 +23,7 @@ mod values;
 pub(crate) use self::credentials::{Credentials, Roots};
 pub(super) use self::{
     code::Code,
+    endpoint::EndpointText,
     env::{PREFIX, Variables},
 };
 pub use self::{

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     propagation::{Propagator, Propagators},
     telemetry::{
-        error::{SettingError, TelemetryError},
+        error::{Consequence, SettingError, TelemetryError},
         id_generator::TraceIdGenerator,
         signal::Signal,
     },
@@ -40,9 +40,8 @@ impl Settings {
 
     /// The order of precedence is `code`, the crate's own variables, the standard ones, the default.
     pub(crate) fn resolve(mut vars: Variables, code: &Code) -> Result<Self, TelemetryError> {
-        let disabled = vars.parse_bool(&["OTEL_SDK_DISABLED"]).unwrap_or(false);
-        let metrics_on = is_asked_for(&mut vars, code, Signal::Metrics);
-        let logs_on = is_asked_for(&mut vars, code, Signal::Logs);
+        let disabled = vars.parse_bool(None, &["OTEL_SDK_DISABLED"]) == Some(true);
+        let asked_for = Signal::ALL.map(|signal| (signal, is_asked_for(&mut vars, code, signal)));
         let default = Self::default();
         let mut settings = Self {
             resource_attributes: resource_attributes(&mut vars),
@@ -56,10 +55,10 @@ impl Settings {
             span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             metric_export_interval: vars
-                .parse_millis(&["OTEL_METRIC_EXPORT_INTERVAL"])
+                .parse_interval("OTEL_METRIC_EXPORT_INTERVAL")
                 .unwrap_or(default.metric_export_interval),
             metric_export_timeout: vars
-                .parse_millis(&["OTEL_METRIC_EXPORT_TIMEOUT"])
+                .parse_timeout(&["OTEL_METRIC_EXPORT_TIMEOUT"])
                 .unwrap_or(default.metric_export_timeout),
             metric_temporality: temporality(&mut vars),
             ..default
@@ -67,48 +66,69 @@ impl Settings {
         if let Some(name) = service_name(&vars, code, &mut settings.resource_attributes) {
             settings.service_name = name;
         }
-        if !disabled {
-            settings.traces = exporter(&mut vars, code, Signal::Traces, true);
-            settings.metrics = exporter(&mut vars, code, Signal::Metrics, metrics_on);
-            settings.logs = exporter(&mut vars, code, Signal::Logs, logs_on);
+        for (signal, is_asked_for) in asked_for {
+            if is_asked_for && !disabled {
+                *settings.exporter_mut(signal) = exporter(&mut vars, code, signal);
+            }
         }
-        let errors = vars.into_errors();
-        if errors.is_empty() {
-            Ok(settings)
-        } else {
-            Err(TelemetryError::Settings(errors))
+        let (errors, warnings) = vars.into_mistakes();
+        settings.warnings = warnings;
+        match errors.is_empty() {
+            true => Ok(settings),
+            false => Err(TelemetryError::Settings(errors)),
         }
     }
 }
 
 fn propagators(vars: &mut Variables, code: &Code) -> Propagators {
-    let variable = vars.own("PROPAGATORS");
     let names: Vec<_> = Propagator::ALL.iter().map(|format| format.name()).collect();
-    let expected = format!("a list of {} or none", names.join(", "));
-    let parsed = vars.parse(
-        &[variable.as_str(), "OTEL_PROPAGATORS"],
-        &expected,
-        |list| list.parse().ok(),
-    );
+    let expected = format!("{} or none", names.join(", "));
+    let own = vars.own("PROPAGATORS");
+    let parsed = match vars.get(&own) {
+        Some(_) => {
+            let expected = format!("a list of {expected}");
+            vars.parse(&[&own], &expected, |list| list.parse().ok())
+        }
+        None => standard_propagators(vars, &expected),
+    };
     code.propagators.clone().or(parsed).unwrap_or_default()
 }
 
+/// Of the standard variable, the known names are used.
+fn standard_propagators(vars: &mut Variables, expected: &str) -> Option<Propagators> {
+    let variable = "OTEL_PROPAGATORS";
+    let list = vars.get(variable)?;
+    let names = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        names.partition(|name| name.parse::<Propagators>().is_ok());
+    let (known, unknown) = (known.join(","), unknown.join(","));
+    if !unknown.is_empty() {
+        let error = SettingError::invalid(variable, &unknown, expected);
+        vars.warn(
+            error,
+            match known.is_empty() {
+                true => Consequence::Ignored,
+                false => Consequence::OthersUsed,
+            },
+        );
+    }
+    known.parse().ok().filter(|_| !known.is_empty())
+}
+
 fn propagate_external(vars: &mut Variables, code: &Code) -> bool {
-    let variable = vars.own("PROPAGATE_EXTERNAL");
-    let parsed = vars.parse_bool(&[variable.as_str()]);
+    let parsed = vars.parse_bool(Some("PROPAGATE_EXTERNAL"), &[]);
     code.propagate_external.or(parsed).unwrap_or(false)
 }
 
 fn aws_resource(vars: &mut Variables, code: &Code) -> bool {
-    let variable = vars.own("AWS_RESOURCE");
-    let parsed = vars.parse_bool(&[variable.as_str()]);
+    let parsed = vars.parse_bool(Some("AWS_RESOURCE"), &[]);
     let asked = code.aws_resource.or(parsed).unwrap_or(false);
     if asked && cfg!(not(feature = "aws")) {
-        vars.refuse(SettingError::Feature {
-            setting: variable,
-            value: "true".to_owned(),
-            feature: "aws",
-        });
+        let variable = vars.own("AWS_RESOURCE");
+        vars.refuse(SettingError::feature(variable, "true", "aws"));
     }
     asked
 }
@@ -122,14 +142,19 @@ fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
 }
 
 fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
-    let ratio = vars.parse(
-        &["OTEL_TRACES_SAMPLER_ARG"],
-        "a number from 0 to 1",
-        Sampler::parse_ratio,
-    );
-    let expected = match vars.get("OTEL_TRACES_SAMPLER") {
+    let name = vars.get("OTEL_TRACES_SAMPLER").map(str::to_ascii_lowercase);
+    let expected = match name.as_deref() {
         Some("xray") => sampler::NO_XRAY,
         _ => sampler::NAMES,
+    };
+    // The argument of another sampler is no ratio.
+    let ratio = match name.is_none_or(|name| name.ends_with("traceidratio")) {
+        true => vars.parse(
+            &["OTEL_TRACES_SAMPLER_ARG"],
+            "a number from 0 to 1",
+            Sampler::parse_ratio,
+        ),
+        false => None,
     };
     let parsed = vars.parse(&["OTEL_TRACES_SAMPLER"], expected, |name| {
         Sampler::named(name, ratio)
@@ -138,37 +163,54 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
 }
 
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {
-    let mut limit = |name, default| {
-        vars.parse(&[name], "a whole number", |value| value.parse().ok())
+    let mut limit = |names: &[&str], default| {
+        vars.parse(names, "a whole number", |value| value.parse().ok())
             .unwrap_or(default)
     };
     SpanLimits {
-        attributes: limit("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", default.attributes),
-        events: limit("OTEL_SPAN_EVENT_COUNT_LIMIT", default.events),
-        links: limit("OTEL_SPAN_LINK_COUNT_LIMIT", default.links),
+        attributes: limit(
+            &[
+                "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+                "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            ],
+            default.attributes,
+        ),
+        events: limit(&["OTEL_SPAN_EVENT_COUNT_LIMIT"], default.events),
+        links: limit(&["OTEL_SPAN_LINK_COUNT_LIMIT"], default.links),
+        attributes_per_event: limit(
+            &["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT"],
+            default.attributes_per_event,
+        ),
+        attributes_per_link: limit(
+            &["OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"],
+            default.attributes_per_link,
+        ),
     }
 }
 
 fn batching(vars: &mut Variables, family: &str, default: Batching) -> Batching {
     let name = |what| format!("{family}_{what}");
     let max_queue_size = vars
-        .parse_count(&[name("MAX_QUEUE_SIZE").as_str()])
+        .parse_count(&name("MAX_QUEUE_SIZE"))
         .unwrap_or(default.max_queue_size);
-    let batch_variable = name("MAX_EXPORT_BATCH_SIZE");
     let expected = format!("a whole number from 1 to the queue size, {max_queue_size}");
-    let max_export_batch_size = vars.parse(&[batch_variable.as_str()], &expected, |value| {
+    let batch_variable = name("MAX_EXPORT_BATCH_SIZE");
+    let max_export_batch_size = vars.parse(&[&batch_variable], &expected, |value| {
         value
             .parse()
             .ok()
             .filter(|size| (1..=max_queue_size).contains(size))
     });
-    let mut millis = |what, default| vars.parse_millis(&[name(what).as_str()]).unwrap_or(default);
     Batching {
         max_queue_size,
         max_export_batch_size: max_export_batch_size
             .unwrap_or(max_queue_size.min(default.max_export_batch_size)),
-        schedule_delay: millis("SCHEDULE_DELAY", default.schedule_delay),
-        export_timeout: millis("EXPORT_TIMEOUT", default.export_timeout),
+        schedule_delay: vars
+            .parse_delay(&name("SCHEDULE_DELAY"))
+            .unwrap_or(default.schedule_delay),
+        export_timeout: vars
+            .parse_timeout(&[&name("EXPORT_TIMEOUT")])
+            .unwrap_or(default.export_timeout),
     }
 }
 
@@ -188,11 +230,9 @@ fn temporality(vars: &mut Variables) -> Temporality {
 }
 
 fn resource_attributes(vars: &mut Variables) -> Vec<(String, String)> {
-    vars.parse(
-        &["OTEL_RESOURCE_ATTRIBUTES"],
-        "key=value,key=value with percent-encoded values",
-        pairs::parse,
-    )
+    vars.parse(&["OTEL_RESOURCE_ATTRIBUTES"], pairs::EXPECTED, |text| {
+        pairs::parse(text).collect::<Result<_, _>>().ok()
+    })
     .unwrap_or_default()
 }
 
@@ -215,7 +255,7 @@ fn service_name(
         let (_, name) = vars.first(&[crate_variable.as_str(), "OTEL_SERVICE_NAME"])?;
         Some(name.to_owned())
     });
-    // Who switches telemetry on as imgproxy is configured, finds the service under its name.
+    // Telemetry that is switched on as imgproxy's is shows the service under imgproxy's name.
     let as_imgproxy = || {
         let endpoint = vars.own("ENDPOINT");
         let switched_on = code.endpoint.is_none() && vars.get(&endpoint).is_some();

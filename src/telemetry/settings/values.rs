@@ -8,7 +8,7 @@ use opentelemetry_sdk::metrics::Temporality;
 use super::{endpoint::without_secrets, pem::Pem, protocol::Protocol, sampler::Sampler};
 use crate::{
     propagation::Propagators,
-    telemetry::{id_generator::TraceIdGenerator, signal::Signal},
+    telemetry::{error::SettingWarning, id_generator::TraceIdGenerator, signal::Signal},
 };
 
 /// Where one signal goes.
@@ -141,7 +141,7 @@ pub struct Batching {
     pub max_queue_size: usize,
     /// How many items go into one request at most.
     pub max_export_batch_size: usize,
-    /// How long an item waits at most for a batch to fill.
+    /// How long an item waits at most for a batch to fill; 0 sends it at once.
     pub schedule_delay: Duration,
     /// How long a batch is retried before it is given up.
     pub export_timeout: Duration,
@@ -171,6 +171,10 @@ pub struct SpanLimits {
     pub events: u32,
     /// Links a span.
     pub links: u32,
+    /// Attributes an event: `OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT`.
+    pub attributes_per_event: u32,
+    /// Attributes a link: `OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`.
+    pub attributes_per_link: u32,
 }
 
 impl Default for SpanLimits {
@@ -179,6 +183,8 @@ impl Default for SpanLimits {
             attributes: 128,
             events: 128,
             links: 128,
+            attributes_per_event: 128,
+            attributes_per_link: 128,
         }
     }
 }
@@ -226,6 +232,8 @@ pub struct Settings {
     pub metric_export_timeout: Duration,
     /// Whether sums and histograms count from the start or from the last export.
     pub metric_temporality: Temporality,
+    /// Mistakes in `OTEL_*` variables, which are reported when telemetry starts.
+    pub warnings: Vec<SettingWarning>,
 }
 
 impl Settings {
@@ -242,6 +250,14 @@ impl Settings {
             Signal::Traces => &self.traces,
             Signal::Metrics => &self.metrics,
             Signal::Logs => &self.logs,
+        }
+    }
+
+    pub(super) const fn exporter_mut(&mut self, signal: Signal) -> &mut Exporter {
+        match signal {
+            Signal::Traces => &mut self.traces,
+            Signal::Metrics => &mut self.metrics,
+            Signal::Logs => &mut self.logs,
         }
     }
 
@@ -282,6 +298,7 @@ impl Default for Settings {
             metric_export_interval: Duration::from_secs(60),
             metric_export_timeout: Duration::from_secs(30),
             metric_temporality: Temporality::default(),
+            warnings: Vec::new(),
         }
     }
 }
