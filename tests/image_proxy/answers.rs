@@ -2,12 +2,16 @@
 
 use std::net::SocketAddr;
 
-use axum::http::{Method, StatusCode};
+use axum::{
+    Router,
+    http::{Method, StatusCode},
+    routing::get,
+};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use image::GenericImageView;
 use tower_image_trace::Telemetry;
 
-use super::{Limits, Service, demo::Demo, origin};
+use super::{Limits, Service, demo::Demo, origin, serve};
 
 #[tokio::test]
 async fn a_picture_comes_with_its_type_and_length() {
@@ -92,6 +96,27 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
         assert_eq!(answer.status, status, "{path}");
         assert_eq!(answer.text(), sentence, "{path}");
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    }
+}
+
+/// What is beyond a limit is for the client to change.
+#[tokio::test]
+async fn pictures_beyond_a_limit_are_unprocessable() {
+    // faults E1, F21
+    let wide = get(include_bytes!("pictures/wide17000.png").as_slice());
+    let origin = serve(Router::new().route("/wide.png", wide)).await;
+    let limits = Limits {
+        memory: 8 << 20,
+        ..Limits::default()
+    };
+    let service = Service::with(origin, limits).await;
+    for (options, part) in [
+        ("f:webp", "a side of a webp picture has at most 16383"),
+        ("rs:force:4096:4096", "and a worker has 8: ask for"),
+    ] {
+        let answer = service.resize(options, "/wide.png").await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{options}");
+        assert!(answer.text().contains(part), "{}", answer.text());
     }
 }
 

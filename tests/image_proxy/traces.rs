@@ -147,6 +147,31 @@ async fn a_resize_has_four_stages() {
     assert_eq!(trace.span(ROOT).span_kind, SpanKind::Server);
 }
 
+/// What a result does not show of its source is on the span.
+#[tokio::test]
+async fn animations_and_profiles_are_on_the_span() {
+    // faults E3, E6
+    let animation = include_bytes!("pictures/anim.webp").as_slice();
+    let profile = include_bytes!("pictures/icc_swapped.png").as_slice();
+    let router = Router::new()
+        .route("/animation", get(animation))
+        .route("/profile", get(profile));
+    let service = Service::with(serve(router).await, Limits::default()).await;
+    for (source, animated, profile) in [
+        ("/animation", "true", "none"),
+        ("/profile", "false", "converted"),
+    ] {
+        service.resize("w:9", source).await;
+        service.trace().await.has(
+            "processing_image",
+            &[
+                ("image.source.animated", animated),
+                ("image.source.color_profile", profile),
+            ],
+        );
+    }
+}
+
 /// An error is recorded on its stage and on the request.
 #[tokio::test]
 async fn errors_are_on_their_stage() {

@@ -56,18 +56,20 @@ pub(super) fn needed(source: &Source<'_>, plan: &Plan, format: Format) -> u64 {
         0
     };
 
-    // A grey picture with a profile of colours gets three channels.
-    let pixel = if source.icc_length() > 0 && !color.has_color() {
-        3 * pixel
-    } else {
-        pixel
-    };
-    // The encoder's copies, and what it has written of a picture that cannot be compressed, in a vector that doubles.
+    let mut channels = u64::from(color.channel_count());
+    let depth = pixel / channels;
+    // A grey picture with a profile of colours gets two channels more.
+    if source.icc_length() > 0 && !color.has_color() {
+        channels += 2;
+    }
+    let pixel = channels * depth;
+    // The picture and the encoder's copies of it, and what it has written of a picture that cannot be compressed, in a
+    // vector that doubles.
     let encode = result
         * match format {
             Format::Jpeg => pixel + 14,
-            Format::Png => 7 * pixel,
-            Format::WebP => pixel + 20,
+            Format::Png => pixel * (5 + depth),
+            Format::WebP => pixel + channels * (depth - 1) + 4 + 3 * channels,
         };
     // The `image` crate's JPEG decoder copies the encoded source.
     let encoded = 2 * source.length();
