@@ -18,20 +18,23 @@ const STATUS: &[u8] = b"grpc-status:";
 pub(super) struct WebFrames {
     /// Content type `-web-text`: the frames are in base64.
     pub(super) is_text: bool,
-    /// Up to three letters, or up to four in between, of a group of base64.
+    /// Up to three letters of a group of base64.
     letters: Vec<u8>,
     /// The head of a frame, as far as it was read.
     head: Vec<u8>,
     /// What is left of the frame.
     left: usize,
     trailers: Vec<u8>,
+    code: Option<GrpcCode>,
 }
 
 impl WebFrames {
     pub(super) fn read(&mut self, piece: &[u8]) {
         if !self.is_text {
+            self.note_whole(piece);
             return self.frames(piece);
         }
+        self.note_whole(&piece.chunks(4).flat_map(group).collect::<Vec<_>>());
         for letter in piece {
             self.letters.push(*letter);
             if self.letters.len() == 4 {
@@ -40,6 +43,15 @@ impl WebFrames {
                 self.letters.clear();
                 self.frames(&bytes);
             }
+        }
+    }
+
+    /// A piece that is a frame of trailers is one, even after a body that was no frames.
+    fn note_whole(&mut self, piece: &[u8]) {
+        if let [TRAILERS, a, b, c, d, block @ ..] = piece
+            && u32::from_be_bytes([*a, *b, *c, *d]) as usize == block.len()
+        {
+            self.code = status(block).or(self.code);
         }
     }
 
@@ -65,18 +77,26 @@ impl WebFrames {
                     .extend_from_slice(&part[..part.len().min(room)]);
             }
             self.left -= part.len();
+            if self.left == 0 && self.head[0] & TRAILERS != 0 {
+                self.code = status(&self.trailers).or(self.code);
+            }
             bytes = rest;
         }
     }
 
-    /// The status in the trailers: an HTTP/1.1 header block.
+    /// The status in the trailers, once they have come as a whole.
     pub(super) fn code(&self) -> Option<GrpcCode> {
-        self.trailers.split(|byte| *byte == b'\n').find_map(|line| {
-            let (name, value) = line.split_at_checked(STATUS.len())?;
-            name.eq_ignore_ascii_case(STATUS)
-                .then(|| GrpcCode::parse(value.trim_ascii()))
-        })
+        self.code
     }
+}
+
+/// The status in an HTTP/1.1 header block.
+fn status(block: &[u8]) -> Option<GrpcCode> {
+    block.split(|byte| *byte == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(STATUS.len())?;
+        name.eq_ignore_ascii_case(STATUS)
+            .then(|| GrpcCode::parse(value.trim_ascii()))
+    })
 }
 
 /// The bytes of four letters of base64 (RFC 4648 §4); fewer with padding, none when it is no base64.
