@@ -42,7 +42,12 @@ impl TextRules {
     }
 
     /// The value of an attribute that may contain URLs.
-    pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        // So are most values, and a URL has more letters in any form.
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b" _-.:".contains(&byte);
+        if text.len() < 8 && text.len() <= self.longest_attribute && text.bytes().all(is_word) {
+            return Cow::Borrowed(text);
+        }
         let redact = |text| self.redaction.message(text);
         bounded(text, self.longest_attribute, redact)
     }
@@ -80,9 +85,15 @@ impl TextRules {
     }
 
     /// Cuts the values of attributes that are redacted already.
-    pub(crate) fn cut_all<'a>(&self, attributes: impl IntoIterator<Item = &'a mut KeyValue>) {
+    pub(crate) fn cut_all(&self, attributes: &mut [KeyValue]) {
         for attribute in attributes {
-            self.each_text(&mut attribute.value, |text| self.cut(text));
+            match &attribute.value {
+                Value::String(text) if text.as_str().len() <= self.longest_attribute => {}
+                Value::String(_) | Value::Array(_) => {
+                    self.each_text(&mut attribute.value, |text| self.cut(text));
+                }
+                _ => {}
+            }
         }
     }
 
@@ -156,6 +167,11 @@ mod tests {
         assert_eq!(message(&long), format!("{}…", "x".repeat(17)));
         assert_eq!(rules().cut(&long), format!("{}…", "x".repeat(37)));
         assert!(matches!(rules().cut("short"), Cow::Borrowed("short")));
+        let tiny = TextRules {
+            longest_attribute: 5,
+            ..rules()
+        };
+        assert_eq!(tiny.text("six ok"), "si…");
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl RequestTrace {
     /// ```
     #[must_use]
     pub fn current() -> Self {
-        let state = with_current(|request| request.cloned());
+        let state = with_current(|request| Some(Arc::clone(request)));
         Self { state }
     }
 

@@ -256,7 +256,7 @@ impl Running {
 
 /// The context of the current span, if that is a span of the same request below its root.
 fn enclosing(request: &Arc<RequestState>) -> Option<Context> {
-    if !with_current(|current| current.is_some_and(|current| Arc::ptr_eq(current, request))) {
+    if !with_current(|current| Arc::ptr_eq(current, request)) {
         return None;
     }
     let root = request.context.span();

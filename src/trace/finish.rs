@@ -367,9 +367,8 @@ impl Finish {
             .recording
             .texts
             .cut_all(&mut ending.attributes);
-        let mut attributes = std::mem::take(&mut self.attributes);
-        attributes.kept().extend(ending.attributes.drain(..));
-        attributes.give(&span, custom);
+        let attributes = std::mem::take(&mut self.attributes);
+        attributes.give(&span, ending.attributes.drain(..), custom);
         if let Some(name) = ending.span_name.take() {
             span.update_name(name);
         }
