@@ -27,8 +27,8 @@ pub(crate) struct SpanAttributes(Option<Box<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// First the keys that the span began with, then those of an earlier span, which mostly are the
-    /// same.
+    /// The first `seen` keys are those of this span. Keys of an earlier span may follow: they are left in
+    /// place because the next span mostly has the same.
     keys: Vec<Key>,
     /// How many keys the span began with. Their values stay, because its sampler saw them.
     seen: usize,
@@ -44,7 +44,7 @@ thread_local! {
 const MOST_SPARE: usize = 64;
 
 impl SpanAttributes {
-    /// Of a span that begins with these.
+    /// The attributes of a span that begins with these.
     pub(crate) fn begun_with(attributes: &[KeyValue]) -> Self {
         // The spare is missing while another span uses it, and while the thread ends.
         let spare = SPARE.try_with(Cell::take).unwrap_or_default();

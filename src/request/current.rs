@@ -7,13 +7,12 @@ use super::RequestState;
 thread_local! {
     /// The requests that this thread is working on, the innermost last.
     ///
-    /// An entry in the [`Context`] would cost each request three allocations, and the request would own
-    /// itself through it.
+    /// An entry in the [`Context`] would cost three allocations a request, and a reference cycle.
     static CURRENT: RefCell<Vec<Arc<RequestState>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A context, and mostly a request, that are current until this is dropped. Never outlives what was
-/// current before.
+/// Keeps a context, and mostly a request, current until it is dropped. Guards must be dropped in the
+/// reverse order of their making.
 #[derive(Debug)]
 #[must_use = "what was current before is current again when this is dropped"]
 pub(crate) struct Current {
@@ -25,7 +24,7 @@ impl Current {
     /// Makes a request current, and a context of it if it has one.
     #[inline]
     pub(crate) fn request(request: Arc<RequestState>, context: Option<Context>) -> Self {
-        // While a thread ends it has no current request any more.
+        // This fails only while the thread ends.
         let pushed = CURRENT.try_with(|current| current.borrow_mut().push(request));
         Self {
             _context: context.map(Context::attach),
@@ -46,7 +45,7 @@ impl Drop for Current {
     #[inline]
     fn drop(&mut self) {
         if self.has_request {
-            // Dropped after the borrow: the last one of a request drops what belongs to it.
+            // The request is dropped after the borrow ends: its drop may run foreign code.
             let _request = CURRENT.try_with(|current| current.borrow_mut().pop());
         }
     }

@@ -90,7 +90,7 @@ impl Finish {
         }
     }
 
-    /// Makes the request current, as it is while it is worked on.
+    /// Makes the request and its context current.
     pub(super) fn attach(&self) -> Current {
         let state: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&self.state);
         let context = self.has_context.then(|| self.state.context.clone());
