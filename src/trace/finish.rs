@@ -97,7 +97,7 @@ impl Finish {
         }
     }
 
-    /// Makes the request current, as it is while it is worked on.
+    /// Makes the request and its context current.
     pub(super) fn attach(&self) -> Current {
         let state: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&self.state);
         let context = self.has_context.then(|| self.state.context.clone());
@@ -381,13 +381,11 @@ impl Finish {
             .texts
             .cut_all(&mut ending.attributes);
         let mut attributes = std::mem::take(&mut self.attributes);
-        let kept = attributes.kept();
         if let Some(route) = ending.route.take() {
             // Another route than the one that the span began with.
-            set(kept, KeyValue::new("http.route", route));
+            set(attributes.kept(), KeyValue::new("http.route", route));
         }
-        kept.extend(ending.attributes.drain(..));
-        attributes.give(&span, custom);
+        attributes.give(&span, ending.attributes.drain(..), custom);
         if let Some(name) = ending.span_name.take() {
             span.update_name(name);
         }
