@@ -180,8 +180,13 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::*;
-    use crate::telemetry::Telemetry;
+    use opentelemetry::StringValue;
+
+    use super::{
+        super::queue::{Item, Queue},
+        *,
+    };
+    use crate::telemetry::{Telemetry, event::Sink, settings::Batching};
 
     /// Waits for what a thread may still be about to drop.
     fn assert_dropped<T: ?Sized>(what: &str, held: &Weak<T>) {
@@ -190,6 +195,35 @@ mod tests {
             assert!(Instant::now() < deadline, "{what} is kept");
             std::thread::yield_now();
         }
+    }
+
+    impl Item for u8 {}
+
+    // faults A16
+    #[tokio::test]
+    async fn what_was_given_up_in_the_queue_was_not_handed_to_the_exporter() {
+        let report = Arc::new(SignalReport::new(Signal::Traces, Sink::default()));
+        let limits = Batching {
+            max_export_batch_size: 2,
+            ..Settings::default().span_batching
+        };
+        let queue = Queue::new(limits, Arc::clone(&report));
+        (1..=3_u8).for_each(|item| queue.push(item));
+        let (batch, _taken) = queue.next().await;
+        assert_eq!(batch, [1, 2]);
+        queue.abandon();
+        let named = |outcomes: Vec<(Option<StringValue>, u64)>| {
+            let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0);
+            let named = outcomes.map(|(kind, count)| (kind.map(String::from), count));
+            named.collect::<Vec<_>>()
+        };
+        let timeout = || Some("timeout".to_owned());
+        assert_eq!(
+            named(report.processing_outcomes()),
+            [(None, 2), (timeout(), 1)]
+        );
+        assert_eq!(named(report.export_outcomes()), [(timeout(), 2)]);
+        assert_eq!(report.stats().failed, 3);
     }
 
     #[test]
