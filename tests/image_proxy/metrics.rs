@@ -308,7 +308,7 @@ fn code_and_registry_agree(run: &Run) {
     for name in registry.attributes.keys() {
         assert!(seen.contains(name) || optional(name), "no {name}");
     }
-    // No attempt of this run has an unknown method, is repeated, or lasts until its client leaves.
+    // No attempt of this run has an unknown method or is repeated.
     let (_, declared) = &registry.spans["attempt"];
     let unseen: Vec<_> = declared.difference(&seen_of_attempts).collect();
     assert_eq!(
