@@ -5,7 +5,7 @@ mod dropped;
 mod rows;
 mod stack;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use opentelemetry::trace::Status;
 
@@ -13,17 +13,28 @@ use self::{
     rows::{ROWS, Row},
     stack::{Client, STACKS, Server, Stack},
 };
+use crate::support::{registry::Registry, semconv};
 
 #[tokio::test]
 async fn every_row_on_every_stack() {
+    let registry = Registry::read();
+    let (mut requests, mut calls) = (BTreeSet::new(), BTreeSet::new());
     for stack in STACKS {
         for row in ROWS {
-            check(stack, row).await;
+            let seen = match stack {
+                Stack::Tonic => &mut calls,
+                _ => &mut requests,
+            };
+            seen.extend(check(stack, row, &registry).await);
         }
     }
+    // faults A16
+    assert_eq!(requests, registry.spans["request"].1);
+    assert_eq!(calls, registry.spans["call"].1);
 }
 
-async fn check(stack: Stack, row: &Row) {
+/// Returns the attributes of the root span.
+async fn check(stack: Stack, row: &Row, registry: &Registry) -> Vec<String> {
     let server = Server::start(stack).await;
     server.send(row).await;
     server.wait_for_the_end().await;
@@ -50,6 +61,12 @@ async fn check(stack: Stack, row: &Row) {
         Some("localhost"),
         "{what}"
     );
+    registry.check_span(if is_rpc { "call" } else { "request" }, root.keys());
+    for event in root.0.events.iter() {
+        assert_eq!(event.name, "exception");
+        let keys = event.attributes.iter().map(|pair| pair.key.as_str());
+        semconv::EXCEPTION.check_attributes("exception", keys);
+    }
     // Semconv rpc-spans: a call has neither the client's address nor the protocol (faults A16).
     let http_only = |value: &'static str| (!is_rpc).then_some(value);
     assert_eq!(
@@ -76,6 +93,8 @@ async fn check(stack: Stack, row: &Row) {
         root.get("error.type").as_ref(),
         "{what}"
     );
+    let keys = duration.attributes.keys().map(String::as_str);
+    semconv::Metric::named(name).unwrap().check_attributes(keys);
     for value in duration.attributes.values() {
         assert!(
             !value.contains("localhost") && !value.contains("secret"),
@@ -97,4 +116,5 @@ async fn check(stack: Stack, row: &Row) {
         0,
         "{what}: the context was not current"
     );
+    root.keys().into_iter().map(str::to_owned).collect()
 }

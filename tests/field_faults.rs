@@ -21,7 +21,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_image_trace::{DownloadLayer, RequestTrace, Trust, trace::Record};
+use tower_image_trace::{DownloadLayer, RequestTrace, Telemetry, Trust, trace::Record};
 
 use crate::support::{ChannelBody, Recorder, body::data};
 
@@ -526,6 +526,27 @@ async fn a_sampler_sees_the_matched_route() {
         .iter()
         .filter(|it| it.key.as_str() == "http.route");
     assert_eq!(routes.count(), 1);
+}
+
+// faults F7
+#[tokio::test]
+async fn a_sampler_that_telemetry_was_given_sees_the_attributes() {
+    let shown = Shown::default();
+    let sampler = shown.clone();
+    let telemetry = Telemetry::builder()
+        .vars([("", ""); 0])
+        .endpoint("http://127.0.0.1:9")
+        .tracer_provider_with(|provider| provider.with_sampler(sampler))
+        .build()
+        .unwrap();
+    let service = telemetry
+        .trace_layer()
+        .layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+    service.oneshot(get_request("/picture")).await.unwrap();
+    let path = KeyValue::new("url.path", "/picture");
+    assert!(shown.0.lock().unwrap().contains(&path));
 }
 
 /// A request that is not recorded goes on in the context that was current.

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{RequestTrace, metrics::Gauges, pool::BufferPool};
 
-use crate::support::{Recorder, download::builder};
+use crate::support::{Recorder, download::builder, semconv};
 
 /// What everything here takes at least.
 const A_WHILE: Duration = Duration::from_millis(20);
@@ -77,6 +77,9 @@ async fn durations_are_in_seconds_and_sizes_in_bytes() {
             ("s".to_owned(), DURATIONS.to_vec()),
             "{name}"
         );
+        if let Some(semconv) = semconv::Metric::named(name) {
+            assert_eq!(recorder.description(name), semconv.brief);
+        }
         let series = recorder.only_series(name);
         let mean = series.sum / series.count as f64;
         // In milliseconds it would be twenty, in any machine's time.

@@ -11,7 +11,11 @@ use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_
 use tonic::Code;
 use tower_image_trace::{Protocol, Telemetry};
 
-use crate::support::otlp::{Behaviour, OtlpServer, PATIENCE, attributes};
+use crate::support::{
+    otlp::{Behaviour, OtlpServer, PATIENCE, attributes},
+    registry::Registry,
+    semconv,
+};
 
 /// The latest value for each set of attributes.
 fn points(metrics: &[Metric], name: &str) -> BTreeMap<String, i64> {
@@ -27,10 +31,151 @@ fn points(metrics: &[Metric], name: &str) -> BTreeMap<String, i64> {
             panic!("{point:?}")
         };
         let component = &attributes["otel.component.type"];
-        assert_eq!(attributes["otel.component.name"], format!("{component}/0"));
+        let (kind, number) = attributes["otel.component.name"].split_once('/').unwrap();
+        assert!(kind == component && number.parse::<u32>().is_ok());
         (format!("{component} {error}"), value)
     };
     points.map(point).collect()
+}
+
+/// Instrument, unit, description and attributes.
+fn assert_as_semconv_has_it(metric: &Metric) {
+    let name = &*metric.name;
+    let semconv = semconv::Metric::named(name).unwrap_or_else(|| panic!("{name}"));
+    let Some(Data::Sum(sum)) = &metric.data else {
+        panic!("{metric:?}")
+    };
+    let instrument = match sum.is_monotonic {
+        true => "counter",
+        false => "updowncounter",
+    };
+    assert_eq!(instrument, semconv.instrument, "{name}");
+    assert_eq!(metric.unit, semconv.unit, "{name}");
+    assert_eq!(metric.description, semconv.brief, "{name}");
+    for point in &sum.data_points {
+        semconv.check_attributes(point.attributes.iter().map(|pair| pair.key.as_str()));
+    }
+}
+
+/// Telemetry whose metrics arrive whatever becomes of its spans.
+fn with_spans_to(endpoint: &str, metrics: &OtlpServer) -> Telemetry {
+    Telemetry::builder()
+        .vars([
+            ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", metrics.endpoint()),
+            ("OTEL_BSP_EXPORT_TIMEOUT", "100".to_owned()),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", endpoint.to_owned()),
+            ("OTEL_METRICS_EXPORTER", "otlp".to_owned()),
+        ])
+        .build()
+        .unwrap()
+}
+
+fn record(telemetry: &Telemetry, spans: u64) {
+    let tracer = telemetry.tracer_provider().tracer("test");
+    (0..spans).for_each(|_| drop(tracer.start("span")));
+}
+
+/// The metrics as they are when this is called.
+fn collect(telemetry: &Telemetry, server: &OtlpServer) -> Vec<Metric> {
+    let before = server.metrics().len();
+    telemetry.meter_provider().force_flush().unwrap();
+    server.wait_for_metrics_beyond(before)
+}
+
+// faults A16
+#[test]
+fn spans_are_processed_when_the_exporter_gets_them_whatever_becomes_of_the_export() {
+    let metrics_server = OtlpServer::start();
+    let server = OtlpServer::start();
+    server.behave(Behaviour::Hang);
+    let telemetry = with_spans_to(&server.endpoint(), &metrics_server);
+    record(&telemetry, 3);
+    let before = points(
+        &collect(&telemetry, &metrics_server),
+        "otel.sdk.processor.span.processed",
+    );
+    assert_eq!(before["batching_span_processor "], 0);
+    telemetry
+        .force_flush_blocking(Duration::ZERO)
+        .expect_err("the collector hangs");
+    server.wait_for_requests(1);
+    let metrics = collect(&telemetry, &metrics_server);
+    let processed = points(&metrics, "otel.sdk.processor.span.processed");
+    assert_eq!(processed["batching_span_processor "], 3);
+    let exported = points(&metrics, "otel.sdk.exporter.span.exported");
+    assert_eq!(exported["otlp_grpc_span_exporter "], 0);
+    server.behave(Behaviour::Accept);
+}
+
+// faults A16
+#[test]
+fn a_failed_export_says_its_cause() {
+    let metrics_server = OtlpServer::start();
+    let exported = |telemetry: &Telemetry| {
+        points(
+            &collect(telemetry, &metrics_server),
+            "otel.sdk.exporter.span.exported",
+        )
+    };
+
+    // A port that was free a moment ago.
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let telemetry = with_spans_to(&format!("http://{address}"), &metrics_server);
+    record(&telemetry, 2);
+    telemetry.force_flush_blocking(PATIENCE).unwrap_err();
+    assert_eq!(exported(&telemetry)["otlp_grpc_span_exporter connect"], 2);
+
+    let server = OtlpServer::start();
+    let telemetry = with_spans_to(&server.endpoint(), &metrics_server);
+    server.behave(Behaviour::Reject(2, "too old"));
+    record(&telemetry, 3);
+    telemetry.force_flush_blocking(PATIENCE).unwrap_err();
+    let exported = exported(&telemetry);
+    assert_eq!(exported["otlp_grpc_span_exporter "], 1);
+    assert_eq!(exported["otlp_grpc_span_exporter rejected"], 2);
+}
+
+// faults A16
+#[test]
+fn components_have_names_and_addresses_of_their_own() {
+    let server = OtlpServer::start();
+    let two = [(); 2].map(|()| {
+        Telemetry::builder()
+            .vars([("", ""); 0])
+            .endpoint(server.endpoint())
+            .metrics(true)
+            .build()
+            .unwrap()
+    });
+    let mut names = BTreeSet::new();
+    let endpoint = server.endpoint();
+    let (_, port) = endpoint.rsplit_once(':').unwrap();
+    for telemetry in &two {
+        let metrics = collect(telemetry, &server);
+        let mut of_this = BTreeSet::new();
+        for metric in metrics
+            .iter()
+            .filter(|metric| metric.name.starts_with("otel."))
+        {
+            assert_as_semconv_has_it(metric);
+            let Some(Data::Sum(sum)) = &metric.data else {
+                panic!("{metric:?}")
+            };
+            for point in &sum.data_points {
+                let attributes = attributes(&point.attributes);
+                if metric.name.contains(".exporter.") {
+                    assert_eq!(attributes["server.address"], "127.0.0.1");
+                    assert_eq!(attributes["server.port"], port);
+                }
+                of_this.insert(attributes["otel.component.name"].clone());
+            }
+        }
+        assert_eq!(of_this.len(), 3, "{of_this:?}");
+        assert!(names.is_disjoint(&of_this), "{names:?} {of_this:?}");
+        names.extend(of_this);
+    }
 }
 
 #[test]
@@ -55,7 +200,7 @@ fn spans_exported_and_dropped() {
         let exporter = format!("otlp_{protocol}_span_exporter ");
         let exported = points(&metrics, "otel.sdk.exporter.span.exported");
         assert_eq!(exported[&exporter], 100, "{exported:?}");
-        assert_eq!(exported[&format!("{exporter}_OTHER")], 0);
+        assert_eq!(exported[&format!("{exporter}rejected")], 0);
         let processed = points(&metrics, "otel.sdk.processor.span.processed");
         assert_eq!(processed["batching_span_processor "], 100);
         assert_eq!(processed["batching_span_processor queue_full"], 0);
@@ -111,7 +256,11 @@ fn what_waits_what_was_dropped_and_what_was_refused() {
         let exporter = format!("otlp_{protocol}_span_exporter ");
         let exported = points(&metrics, "otel.sdk.exporter.span.exported");
         assert_eq!(exported[&exporter], 17, "{exported:?}");
-        assert_eq!(exported[&format!("{exporter}_OTHER")], 3);
+        let refused = match protocol {
+            Protocol::Grpc => "INVALID_ARGUMENT",
+            _ => "400",
+        };
+        assert_eq!(exported[&format!("{exporter}{refused}")], 3);
         let processed = points(&metrics, "otel.sdk.processor.span.processed");
         assert_eq!(processed["batching_span_processor "], 20);
         assert_eq!(processed["batching_span_processor queue_full"], 5);
@@ -120,31 +269,7 @@ fn what_waits_what_was_dropped_and_what_was_refused() {
         let data_points = points(&metrics, "otel.sdk.exporter.metric_data_point.exported");
         let exporter = format!("otlp_{protocol}_metric_exporter ");
         assert!(data_points[&exporter] > 0);
-        assert!(data_points[&format!("{exporter}_OTHER")] > 0);
-    }
-}
-
-#[test]
-fn units_say_what_is_counted() {
-    let server = OtlpServer::start();
-    let telemetry = Telemetry::builder()
-        .vars([("", ""); 0])
-        .endpoint(server.endpoint())
-        .metrics(true)
-        .build()
-        .unwrap();
-    telemetry.shutdown_blocking(PATIENCE).unwrap();
-    for (name, unit) in [
-        ("otel.sdk.exporter.span.exported", "{span}"),
-        (
-            "otel.sdk.exporter.metric_data_point.exported",
-            "{data_point}",
-        ),
-        ("otel.sdk.processor.span.processed", "{span}"),
-        ("otel.sdk.processor.span.queue.size", "{span}"),
-        ("otel.sdk.processor.span.queue.capacity", "{span}"),
-    ] {
-        assert_eq!(server.wait_for_metric(name).unit, unit, "{name}");
+        assert!(data_points[&format!("{exporter}{refused}")] > 0);
     }
 }
 
@@ -177,14 +302,20 @@ fn log_records_exported_and_dropped() {
     let metrics = server.metrics();
     let exported = points(&metrics, "otel.sdk.exporter.log.exported");
     assert_eq!(exported["otlp_grpc_log_exporter "], 10);
-    assert_eq!(exported["otlp_grpc_log_exporter _OTHER"], 0);
+    assert_eq!(exported["otlp_grpc_log_exporter rejected"], 0);
     let processed = points(&metrics, "otel.sdk.processor.log.processed");
     assert_eq!(processed["batching_log_processor "], 10);
     assert_eq!(processed["batching_log_processor queue_full"], 5);
     for (name, expected) in [("size", 0), ("capacity", 10)] {
         let name = format!("otel.sdk.processor.log.queue.{name}");
         assert_eq!(points(&metrics, &name)["batching_log_processor "], expected);
-        assert_eq!(server.wait_for_metric(&name).unit, "{log_record}");
+        assert_eq!(points(&metrics, &name).len(), 1);
+    }
+    for metric in metrics
+        .iter()
+        .filter(|metric| metric.name.contains(".log."))
+    {
+        assert_as_semconv_has_it(metric);
     }
 }
 
@@ -204,8 +335,8 @@ fn in_the_scope_of_all_other_metrics() {
     let scopes: BTreeSet<_> = server.metric_scopes().into_iter().collect();
     let [(name, schema)] = Vec::from_iter(scopes).try_into().unwrap();
     assert_eq!(name, "tower-image-trace");
-    assert!(
-        schema.starts_with("https://opentelemetry.io/schemas/"),
-        "{schema}"
-    );
+    // faults A16
+    let version = schema.strip_prefix("https://opentelemetry.io/schemas/");
+    assert_eq!(version, Some(semconv::VERSION));
+    assert_eq!(version, Some(&*Registry::semconv_version()));
 }

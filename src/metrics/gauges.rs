@@ -8,12 +8,16 @@ use std::{
     },
 };
 
+#[cfg(feature = "_export")]
+use opentelemetry::StringValue;
 use opentelemetry::{
     KeyValue,
     metrics::{AsyncInstrument, Meter, MeterProvider},
 };
 
 use super::{active::ActiveRequests, metric::Metric};
+#[cfg(feature = "_export")]
+use crate::attribute::ERROR_TYPE;
 use crate::{in_progress::RequestsInProgress, instrument::scope};
 
 /// Callbacks, read at each collection of metrics until this is dropped.
@@ -151,20 +155,26 @@ impl Gauges {
             .build();
     }
 
-    /// A count that never falls.
+    /// Counts that never fall, one for each outcome: `None` is success, anything else an `error.type`.
     #[cfg(feature = "_export")]
-    pub(crate) fn counter(
+    pub(crate) fn outcomes(
         &self,
         metric: Metric,
         attributes: Vec<KeyValue>,
-        read: impl Fn() -> Option<u64> + Send + Sync + 'static,
+        read: impl Fn() -> Vec<(Option<StringValue>, u64)> + Send + Sync + 'static,
     ) {
-        let callback = self.register(metric, attributes, read);
+        let ask = self.keep(metric, attributes.clone(), move || Some(read()));
         self.meter
             .u64_observable_counter(metric.name)
             .with_unit(metric.unit)
             .with_description(metric.description)
-            .with_callback(callback)
+            .with_callback(move |instrument| {
+                for (error_type, count) in ask().unwrap_or_default() {
+                    let mut attributes = attributes.clone();
+                    attributes.extend(error_type.map(|kind| KeyValue::new(ERROR_TYPE, kind)));
+                    instrument.observe(count, &attributes);
+                }
+            })
             .build();
     }
 
@@ -205,6 +215,25 @@ impl Gauges {
     where
         F: Fn() -> Option<T> + Send + Sync + 'static,
     {
+        let ask = self.keep(metric, attributes.clone(), read);
+        move |instrument| {
+            if let Some(value) = ask() {
+                instrument.observe(value, &attributes);
+            }
+        }
+    }
+
+    /// Keeps `read`, in place of an earlier one of the same series. The closure it returns calls `read`
+    /// for as long as this `Gauges` exists.
+    fn keep<T, F>(
+        &self,
+        metric: Metric,
+        attributes: Vec<KeyValue>,
+        read: F,
+    ) -> impl Fn() -> Option<T> + Send + Sync + 'static
+    where
+        F: Fn() -> Option<T> + Send + Sync + 'static,
+    {
         let name = metric.name;
         let source = Arc::new(Source {
             read,
@@ -219,19 +248,13 @@ impl Gauges {
             .collect();
         sources.push(Registered {
             name,
-            attributes: attributes.clone(),
+            attributes,
             _source: source,
         });
         drop(sources);
         // The caller's closures are dropped after the lock: they may use these gauges.
         drop(replaced);
-        move |instrument| {
-            if let Some(source) = weak.upgrade()
-                && let Some(value) = source.ask(name)
-            {
-                instrument.observe(value, &attributes);
-            }
-        }
+        move || weak.upgrade()?.ask(name)
     }
 }
 

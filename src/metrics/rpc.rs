@@ -19,7 +19,9 @@ impl RpcMetrics {
             duration: meter
                 .f64_histogram("rpc.server.call.duration")
                 .with_unit("s")
-                .with_description("Duration of incoming remote procedure calls.")
+                .with_description(
+                    "Measures the duration of an incoming Remote Procedure Call (RPC).",
+                )
                 .with_boundaries(DURATION_BUCKETS.to_vec())
                 .build(),
         }

@@ -157,6 +157,17 @@ impl TelemetryBuilder {
         self
     }
 
+    /// An attribute of everything that is exported, such as `service.namespace` or
+    /// `deployment.environment.name`. It comes before one in `OTEL_RESOURCE_ATTRIBUTES`.
+    ///
+    /// `service.instance.id` replaces the random one that each process has. `service.name` and
+    /// `service.version` have methods of their own.
+    pub fn resource_attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        let attribute = (key.into(), value.into());
+        self.code.resource_attributes.push(attribute);
+        self
+    }
+
     /// The formats of the caller's context; `tracecontext,baggage` when left out.
     pub fn propagators(mut self, propagators: Propagators) -> Self {
         self.code.propagators = Some(propagators);
@@ -242,7 +253,8 @@ impl TelemetryBuilder {
     }
 
     /// Changes the tracer provider before it is built, for a span processor of your own beside the
-    /// exporter of this crate.
+    /// exporter of this crate, or a sampler of your own. Both see the attributes of root spans from the
+    /// start, which makes requests dearer that are not sampled.
     pub fn tracer_provider_with(
         mut self,
         change: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send + 'static,

@@ -46,6 +46,9 @@ pub struct Telemetry {
     #[cfg(feature = "logs")]
     pub(super) logger_provider: SdkLoggerProvider,
     pub(super) settings: Settings,
+    /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
+    /// service may, and is to see them from the start (semconv http-spans).
+    pub(super) attributes_after_sampling: bool,
     pub(super) in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
     /// `None` when everything is switched off.
     pub(super) pipeline: Option<Arc<Pipeline>>,
@@ -101,8 +104,7 @@ impl Telemetry {
         let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external)
-            // None of the samplers looks at attributes.
-            .attributes_after_sampling(true)
+            .attributes_after_sampling(self.attributes_after_sampling)
             // Both id generators are random in the lower 12 bytes.
             .random_trace_ids(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);

@@ -21,7 +21,12 @@ pub(super) fn build(settings: &Settings) -> Resource {
         .resource_attributes
         .iter()
         .map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    let resource = Resource::builder_empty().with_detector(Box::new(TelemetryResourceDetector));
+    let resource = Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_attributes([
+            KeyValue::new("telemetry.distro.name", env!("CARGO_PKG_NAME")),
+            KeyValue::new("telemetry.distro.version", env!("CARGO_PKG_VERSION")),
+        ]);
     #[cfg(all(feature = "process", target_os = "linux"))]
     let resource = resource.with_attributes(process::attributes());
     #[cfg(feature = "aws")]
@@ -66,12 +71,17 @@ fn instance_id() -> &'static str {
 /// Semconv process: the process in which the service runs.
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod process {
+    use std::sync::OnceLock;
+
     use opentelemetry::KeyValue;
     use procfs::{CurrentSI, KernelStats, process::Process, ticks_per_second};
 
     pub(super) fn attributes() -> impl Iterator<Item = KeyValue> {
         let pid = KeyValue::new("process.pid", i64::from(std::process::id()));
-        let created = created().map(|time| KeyValue::new("process.creation.time", time));
+        /// The kernel's time of the boot moves when the clock is set, and an identity must not.
+        static CREATED: OnceLock<Option<String>> = OnceLock::new();
+        let created = CREATED.get_or_init(created).as_deref();
+        let created = created.map(|time| KeyValue::new("process.creation.time", time));
         std::iter::once(pid).chain(created)
     }
 
@@ -135,12 +145,13 @@ mod tests {
         build(&builder.settings().unwrap())
     }
 
+    fn get(resource: &Resource, key: &'static str) -> Option<String> {
+        resource.get(&Key::new(key)).map(|value| value.to_string())
+    }
+
     // faults A17
     #[test]
     fn an_instance_has_an_id_of_its_own_and_a_version_when_it_is_set() {
-        let get = |resource: &Resource, key: &'static str| {
-            resource.get(&Key::new(key)).map(|value| value.to_string())
-        };
         let plain = resource(&[], None);
         let id = get(&plain, "service.instance.id").unwrap();
         let lengths: Vec<_> = id.split('-').map(str::len).collect();
@@ -162,5 +173,24 @@ mod tests {
         assert_eq!(get(&set, "service.version").as_deref(), Some("1"));
         let set = resource(&vars, Some("2"));
         assert_eq!(get(&set, "service.version").as_deref(), Some("2"));
+    }
+
+    // faults A17
+    #[test]
+    fn attributes_in_code_come_before_the_environments() {
+        let builder = Telemetry::builder()
+            .vars([(
+                "OTEL_RESOURCE_ATTRIBUTES",
+                "service.instance.id=env,service.namespace=shop,a=b",
+            )])
+            .resource_attribute("service.instance.id", "first")
+            .resource_attribute("service.instance.id", "code");
+        let resource = build(&builder.settings().unwrap());
+        assert_eq!(
+            get(&resource, "service.instance.id").as_deref(),
+            Some("code")
+        );
+        assert_eq!(get(&resource, "service.namespace").as_deref(), Some("shop"));
+        assert_eq!(get(&resource, "a").as_deref(), Some("b"));
     }
 }

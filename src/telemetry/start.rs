@@ -51,6 +51,7 @@ impl Telemetry {
             let summary = settings.summary();
             outlets.events.emit(&TelemetryEvent::Started { summary });
         }
+        let attributes_after_sampling = outlets.tracer_provider.is_none();
         if let Some(Change(change)) = outlets.tracer_provider.take() {
             builders.tracers = change(builders.tracers);
         }
@@ -71,6 +72,7 @@ impl Telemetry {
             #[cfg(feature = "logs")]
             logger_provider: builders.loggers.build(),
             settings,
+            attributes_after_sampling,
             in_progress: OnceLock::new(),
             pipeline,
         })

@@ -202,6 +202,7 @@ impl Server {
             &[]
         };
         let request = request
+            .header("user-agent", "rows")
             .body(Full::new(Bytes::from_static(message)))
             .unwrap();
 

@@ -22,80 +22,8 @@ use super::{Limits, Service};
 use crate::support::{
     otlp::{OtlpServer, PATIENCE, ReceivedSpan, attributes},
     registry::{self, Registry},
+    semconv,
 };
-
-/// Semantic conventions 1.42: instrument, unit, and the attributes that this run may have.
-const SEMCONV_METRICS: [(&str, &str, &str, &[&str]); 10] = [
-    (
-        "http.client.request.duration",
-        "histogram",
-        "s",
-        &[
-            "error.type",
-            "http.request.method",
-            "http.response.status_code",
-            "network.protocol.version",
-            "server.address",
-            "server.port",
-            "url.scheme",
-        ],
-    ),
-    ("http.server.request.duration", "histogram", "s", HTTP),
-    ("http.server.request.body.size", "histogram", "By", HTTP),
-    ("http.server.response.body.size", "histogram", "By", HTTP),
-    (
-        "http.server.active_requests",
-        "updowncounter",
-        "{request}",
-        &["http.request.method", "url.scheme"],
-    ),
-    ("process.cpu.time", "counter", "s", &["cpu.mode"]),
-    ("process.memory.usage", "updowncounter", "By", &[]),
-    ("process.memory.virtual", "updowncounter", "By", &[]),
-    ("process.thread.count", "updowncounter", "{thread}", &[]),
-    (
-        "process.unix.file_descriptor.count",
-        "updowncounter",
-        "{file_descriptor}",
-        &[],
-    ),
-];
-
-const HTTP: &[&str] = &[
-    "error.type",
-    "http.request.method",
-    "http.response.status_code",
-    "http.route",
-    "network.protocol.version",
-    "url.scheme",
-];
-
-/// The attributes that semantic conventions 1.42 have for HTTP spans, and for errors.
-const SEMCONV_SPAN_ATTRIBUTES: [&str; 23] = [
-    "client.address",
-    "client.port",
-    "error.type",
-    "http.request.body.size",
-    "http.request.method",
-    "http.request.method_original",
-    "http.request.resend_count",
-    "http.response.body.size",
-    "http.response.status_code",
-    "http.route",
-    "network.local.address",
-    "network.local.port",
-    "network.peer.address",
-    "network.peer.port",
-    "network.protocol.name",
-    "network.protocol.version",
-    "server.address",
-    "server.port",
-    "url.full",
-    "url.path",
-    "url.query",
-    "url.scheme",
-    "user_agent.original",
-];
 
 /// The attributes of a series and its value; for a histogram, the count.
 type Point = (BTreeMap<String, String>, f64);
@@ -291,64 +219,71 @@ fn code_and_registry_agree(run: &Run) {
     let registry = Registry::read();
     let mut seen = BTreeSet::new();
 
-    // `telemetry_self_metrics` tests the metrics of the export pipeline.
-    let metrics = run.metrics.iter();
-    for (name, metric) in metrics.filter(|(name, _)| !name.starts_with("otel.sdk.")) {
+    for (name, metric) in &run.metrics {
         let points = points(metric);
-        let attributes: BTreeSet<String> = points
-            .into_iter()
-            .flat_map(|(attributes, _)| attributes.into_keys())
-            .collect();
+        let emitted = |attributes| registry::Metric {
+            instrument: instrument(metric).to_owned(),
+            unit: metric.unit.clone(),
+            brief: metric.description.clone(),
+            attributes,
+        };
         if let Some(declared) = registry.metrics.get(name) {
+            let attributes: BTreeSet<String> = points
+                .into_iter()
+                .flat_map(|(attributes, _)| attributes.into_keys())
+                .collect();
             seen.extend(attributes.iter().cloned());
-            let emitted = registry::Metric {
-                instrument: instrument(metric).to_owned(),
-                unit: metric.unit.clone(),
-                brief: metric.description.clone(),
-                attributes,
-            };
-            assert_eq!(emitted, *declared, "{name}");
+            assert_eq!(emitted(attributes), *declared, "{name}");
         } else {
-            let mut semconv = SEMCONV_METRICS.iter();
-            let declared = semconv.find(|(semconv, ..)| semconv == name);
-            let (_, kind, unit, known) = declared.unwrap_or_else(|| panic!("{name} is undeclared"));
-            assert_eq!(
-                (instrument(metric), &*metric.unit),
-                (*kind, *unit),
-                "{name}"
-            );
-            let unknown = attributes.iter().find(|key| !known.contains(&key.as_str()));
-            assert_eq!(unknown, None, "{name}");
+            let semconv = semconv::Metric::named(name);
+            let semconv = semconv.unwrap_or_else(|| panic!("{name} is undeclared"));
+            let declared = registry::Metric {
+                instrument: semconv.instrument.to_owned(),
+                unit: semconv.unit.to_owned(),
+                brief: semconv.brief.to_owned(),
+                attributes: BTreeSet::new(),
+            };
+            assert_eq!(emitted(BTreeSet::new()), declared, "{name}");
+            for (attributes, _) in &points {
+                semconv.check_attributes(attributes.keys().map(String::as_str));
+            }
         }
     }
     let optional = |name: &str| {
         name.starts_with("process.") && !cfg!(all(feature = "process", target_os = "linux"))
             || name.starts_with("tokio.") && !cfg!(feature = "tokio-metrics")
     };
-    let semconv = SEMCONV_METRICS.iter().map(|(name, ..)| *name);
+    // `every_row` makes calls, and `telemetry_self_metrics` exports log records.
+    let elsewhere = |name: &str| name.starts_with("rpc.") || name.contains(".log.");
+    let semconv = semconv::METRICS.iter().map(|metric| metric.name);
     for name in semconv.chain(registry.metrics.keys().map(String::as_str)) {
         assert!(
-            run.metrics.contains_key(name) || optional(name),
+            run.metrics.contains_key(name) || optional(name) || elsewhere(name),
             "no {name}"
         );
     }
 
+    let mut seen_of_attempts = BTreeSet::new();
     for span in &run.spans {
         let group = match span.name.as_str() {
             name if registry.spans.contains_key(name) => name,
             _ if span.kind() == SpanKind::Client => "attempt",
             _ => "request",
         };
-        let (kind, declared) = &registry.spans[group];
+        let (kind, _) = &registry.spans[group];
         assert_eq!(
             span.kind().as_str_name(),
             format!("SPAN_KIND_{}", kind.to_uppercase())
         );
+        let keys = span.attributes.iter().map(|pair| pair.key.as_str());
+        registry.check_span(group, keys.clone());
+        if group == "attempt" {
+            seen_of_attempts.extend(keys.map(str::to_owned));
+        }
         for KeyValue { key, value, .. } in &span.attributes {
-            if SEMCONV_SPAN_ATTRIBUTES.contains(&key.as_str()) {
+            let Some(declared) = registry.attributes.get(key) else {
                 continue;
-            }
-            assert!(declared.contains(key), "{key} of {group} is undeclared");
+            };
             let value = value.as_ref().unwrap().value.as_ref().unwrap();
             let emitted = match value {
                 any_value::Value::StringValue(_) => "string",
@@ -356,17 +291,60 @@ fn code_and_registry_agree(run: &Run) {
                 any_value::Value::BoolValue(_) => "boolean",
                 other => panic!("{key}: {other:?}"),
             };
-            assert_eq!(emitted, registry.attributes[key], "{key}");
+            assert_eq!(emitted, declared, "{key}");
             seen.insert(key.clone());
+        }
+        for event in &span.events {
+            assert_eq!(event.name, "exception");
+            let keys = event.attributes.iter().map(|pair| pair.key.as_str());
+            semconv::EXCEPTION.check_attributes("exception", keys);
         }
     }
     let names: BTreeSet<&str> = run.spans.iter().map(|span| span.name.as_str()).collect();
     for name in registry.spans.keys() {
-        let unnamed = ["attempt", "request"].contains(&name.as_str());
+        let unnamed = ["attempt", "call", "request"].contains(&name.as_str());
         assert!(unnamed || names.contains(name.as_str()), "no span {name}");
     }
     for name in registry.attributes.keys() {
         assert!(seen.contains(name) || optional(name), "no {name}");
+    }
+    // No attempt of this run has an unknown method or is repeated.
+    let (_, declared) = &registry.spans["attempt"];
+    let unseen: Vec<_> = declared.difference(&seen_of_attempts).collect();
+    assert_eq!(
+        unseen,
+        ["http.request.method_original", "http.request.resend_count"]
+    );
+
+    resource_is_declared(&run.spans[0].resource, &registry);
+}
+
+// faults A16, A17
+fn resource_is_declared(resource: &BTreeMap<String, String>, registry: &Registry) {
+    let mut known = BTreeSet::new();
+    for (name, entity) in &semconv::ENTITIES {
+        assert!(registry.imports.contains(*name), "{name} is undeclared");
+        let keys = resource.keys().map(String::as_str);
+        let keys: Vec<_> = keys.filter(|key| entity.knows(key)).collect();
+        known.extend(keys.iter().copied());
+        if *name != "process" || cfg!(all(feature = "process", target_os = "linux")) {
+            entity.check_attributes(name, keys);
+        }
+    }
+    let keys: BTreeSet<_> = resource.keys().map(String::as_str).collect();
+    assert_eq!(keys, known);
+    let metrics = semconv::METRICS.iter().map(|metric| metric.name);
+    let entities = semconv::ENTITIES.iter().map(|(name, _)| *name);
+    let imports: BTreeSet<String> = metrics.chain(entities).map(str::to_owned).collect();
+    assert_eq!(registry.imports, imports);
+    if cfg!(all(feature = "process", target_os = "linux")) {
+        let pid = std::process::id().to_string();
+        assert_eq!(resource["process.pid"], pid);
+        let created = &resource["process.creation.time"];
+        assert!(
+            created.len() == "2023-11-21T09:25:34Z".len() && created.ends_with('Z'),
+            "{created}"
+        );
     }
 }
 

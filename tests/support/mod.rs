@@ -8,5 +8,6 @@ pub mod download;
 pub mod otlp;
 pub mod recorder;
 pub mod registry;
+pub mod semconv;
 
 pub use self::{body::ChannelBody, recorder::Recorder};

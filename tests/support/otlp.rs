@@ -233,6 +233,13 @@ impl OtlpServer {
         })
     }
 
+    /// Waits for metrics beyond the first `count` that arrived, and returns them.
+    pub fn wait_for_metrics_beyond(&self, count: usize) -> Vec<Metric> {
+        self.wait_for(|state| {
+            Some(state.metrics.get(count..)?.to_vec()).filter(|new| !new.is_empty())
+        })
+    }
+
     /// Waits for that many requests, taken or not, blocking.
     pub fn wait_for_requests(&self, count: usize) -> Vec<HeaderMap> {
         self.wait_for(|state| (state.requests.len() >= count).then(|| state.requests.clone()))

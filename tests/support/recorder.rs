@@ -104,6 +104,12 @@ impl Recorder {
             .collect()
     }
 
+    pub fn description(&self, metric: &str) -> String {
+        let mut found = self.map_metrics(metric, |found| found.description().to_owned());
+        assert_eq!(found.len(), 1, "{metric}: {found:#?}");
+        found.remove(0)
+    }
+
     /// The unit of a histogram, and the boundaries of its buckets.
     pub fn buckets(&self, metric: &str) -> (String, Vec<f64>) {
         let mut found = self.map_metrics(metric, |found| {

@@ -4,6 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_norway::Value;
 
+use super::semconv::{self, Group};
+
+/// What calls say of HTTP beside semconv's attributes of RPC.
+const HTTP_OF_CALLS: [&str; 3] = [
+    "http.response.body.size",
+    "http.response.status_code",
+    "user_agent.original",
+];
+
 #[derive(Debug, PartialEq)]
 pub struct Metric {
     pub instrument: String,
@@ -19,6 +28,8 @@ pub struct Registry {
     pub metrics: BTreeMap<String, Metric>,
     /// Kinds and attributes by the last part of the group's id.
     pub spans: BTreeMap<String, (String, BTreeSet<String>)>,
+    /// Metrics and entities of semconv.
+    pub imports: BTreeSet<String>,
 }
 
 impl Registry {
@@ -27,14 +38,43 @@ impl Registry {
         for file in [
             include_str!("../../telemetry-registry/attributes.yaml"),
             include_str!("../../telemetry-registry/metrics.yaml"),
+            include_str!("../../telemetry-registry/resource.yaml"),
             include_str!("../../telemetry-registry/spans.yaml"),
         ] {
             let file: Value = serde_norway::from_str(file).unwrap();
             for group in file["groups"].as_sequence().unwrap() {
                 registry.add(group);
             }
+            for kind in ["metrics", "entities"] {
+                let names = file.get("imports").and_then(|imports| imports.get(kind));
+                for name in names.and_then(Value::as_sequence).into_iter().flatten() {
+                    let name = name.as_str().unwrap().to_owned();
+                    assert!(registry.imports.insert(name.clone()), "{name} twice");
+                }
+            }
         }
         registry
+    }
+
+    /// The version of semconv that the registry imports from.
+    pub fn semconv_version() -> String {
+        let manifest = include_str!("../../telemetry-registry/registry_manifest.yaml");
+        let manifest: Value = serde_norway::from_str(manifest).unwrap();
+        let path = text(&manifest["dependencies"][0], "registry_path");
+        let (_, version) = path.split_once("/tags/v").unwrap();
+        version.strip_suffix(".zip[model]").unwrap().to_owned()
+    }
+
+    /// Fails when a span of this group has an undeclared attribute, or lacks a required one of semconv.
+    pub fn check_span<'a>(&self, group: &str, keys: impl IntoIterator<Item = &'a str> + Clone) {
+        let (_, declared) = &self.spans[group];
+        for key in keys.clone() {
+            assert!(declared.contains(key), "{key} of {group} is undeclared");
+        }
+        if let Some(semconv) = semconv_group(group) {
+            let of_semconv = keys.into_iter().filter(|key| semconv.knows(key));
+            semconv.check_attributes(group, of_semconv);
+        }
     }
 
     fn add(&mut self, group: &Value) {
@@ -70,9 +110,27 @@ impl Registry {
         };
         assert!(!before, "{id} twice");
         text(group, "stability");
+        let semconv = id.strip_prefix("span.image.").and_then(semconv_group);
         for name in references(group) {
-            assert!(self.attributes.contains_key(&name), "{id}: {name}");
+            let of_semconv = match semconv {
+                Some(semconv) => semconv.knows(&name),
+                None => name == "error.type",
+            };
+            let is_known = of_semconv
+                || self.attributes.contains_key(&name)
+                || id == "span.image.call" && HTTP_OF_CALLS.contains(&&*name);
+            assert!(is_known, "{id}: {name}");
         }
+    }
+}
+
+/// The span of semconv that a group extends.
+fn semconv_group(group: &str) -> Option<&'static Group> {
+    match group {
+        "request" => Some(&semconv::HTTP_SERVER),
+        "call" => Some(&semconv::GRPC_SERVER),
+        "attempt" => Some(&semconv::HTTP_CLIENT),
+        _ => None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the collector said to a request.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
@@ -38,6 +41,8 @@ impl Accepted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) message: String,
+    /// Of low cardinality: the value of `error.type`.
+    pub(crate) error_type: Cow<'static, str>,
     pub(crate) retry: Retry,
 }
 
@@ -75,7 +80,11 @@ impl Answer {
             429 | 502 | 503 | 504 => self.retry_after().map_or(Retry::Backoff, Retry::After),
             _ => Retry::Never,
         };
-        Failure { message, retry }
+        Failure {
+            message,
+            error_type: self.status.as_str().to_owned().into(),
+            retry,
+        }
     }
 
     /// Seconds or a date (RFC 9110 §10.2.3).

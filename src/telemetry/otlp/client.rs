@@ -16,7 +16,11 @@ use super::{
     answer::{Answer, Failure, Retry},
     tls::Tls,
 };
-use crate::telemetry::settings::{OtlpExporter, Protocol};
+use crate::{
+    request::{Class, io_error_type},
+    semconv::OTHER,
+    telemetry::settings::{OtlpExporter, Protocol},
+};
 
 #[derive(Debug)]
 enum Inner {
@@ -87,27 +91,26 @@ impl Client {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().extend(own);
-        let message = match timeout(self.timeout, self.exchange(request)).await {
-            Ok(Ok(answer)) => return Ok(answer),
-            Ok(Err(message)) => message,
+        match timeout(self.timeout, self.exchange(request)).await {
+            Ok(result) => result,
             Err(_) => {
                 // On an HTTP/2 connection that hangs, all further requests would hang too.
                 self.inner = build(self.http2, self.tls.as_ref());
-                format!("no answer within {:?}", self.timeout)
+                Err(Failure {
+                    message: format!("no answer within {:?}", self.timeout),
+                    error_type: Class::Timeout.as_str().into(),
+                    retry: Retry::Backoff,
+                })
             }
-        };
-        Err(Failure {
-            message,
-            retry: Retry::Backoff,
-        })
+        }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
         let response = self.inner.request(request).await;
-        let response = response.map_err(|error| self.message(&error))?;
+        let response = response.map_err(|error| self.failure(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| self.message(&*error))?;
+        let body = body.map_err(|error| self.failure(&*error))?;
         Ok(Answer {
             status: head.status,
             headers: head.headers,
@@ -117,11 +120,21 @@ impl Client {
         })
     }
 
-    fn message(&self, error: &(dyn Error + 'static)) -> String {
+    fn failure(&self, error: &(dyn Error + 'static)) -> Failure {
         let message = chain(error);
-        match self.tls.as_ref().and_then(|tls| tls.explain(error)) {
-            Some(explained) => format!("{explained} ({message})"),
-            None => message,
+        let explained = self.tls.as_ref().and_then(|tls| tls.explain(error));
+        let error_type = match (&explained, Class::of(error, true)) {
+            (Some(_), _) => Class::Tls.as_str(),
+            (None, Some(class)) => class.as_str(),
+            (None, None) => io_error_type(error).unwrap_or(OTHER),
+        };
+        Failure {
+            message: match explained {
+                Some(explained) => format!("{explained} ({message})"),
+                None => message,
+            },
+            error_type: error_type.into(),
+            retry: Retry::Backoff,
         }
     }
 }

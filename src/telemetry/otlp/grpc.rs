@@ -18,7 +18,7 @@ use super::{
     client::Client,
     encode::Encoded,
 };
-use crate::semconv::GrpcCode;
+use crate::semconv::{GrpcCode, OTHER};
 
 pub(super) async fn send(
     client: &mut Client,
@@ -51,6 +51,7 @@ pub(super) async fn send(
         Some(status) => Err(status.into_failure()),
         None => Err(Failure {
             message: "the answer is not gRPC: it has no grpc-status".to_owned(),
+            error_type: OTHER.into(),
             retry: Retry::Never,
         }),
     }
@@ -101,7 +102,11 @@ impl Status {
             "" => name.to_owned(),
             message => format!("{name}: {message}"),
         };
-        Failure { message, retry }
+        Failure {
+            message,
+            error_type: name.into(),
+            retry,
+        }
     }
 }
 

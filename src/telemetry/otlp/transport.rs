@@ -60,6 +60,7 @@ impl Transport {
             #[cfg(not(all(feature = "otlp-grpc", feature = "otlp-http")))]
             protocol => Err(Failure {
                 message: format!("compiled without OTLP over {protocol}"),
+                error_type: crate::semconv::OTHER.into(),
                 retry: Retry::Never,
             }),
         }

@@ -19,7 +19,10 @@ use super::{
 };
 #[cfg(feature = "logs")]
 use crate::console::ConsoleLogExporter;
-use crate::console::{ConsoleExporter, ConsoleMetricExporter};
+use crate::{
+    console::{ConsoleExporter, ConsoleMetricExporter},
+    semconv::OTHER,
+};
 
 /// Prints the spans that come into `queue`, for ever; runs on the I/O thread.
 pub(crate) async fn print_spans(queue: Arc<Queue<SpanData>>, exporter: ConsoleExporter) {
@@ -89,7 +92,7 @@ fn settle<T: Item>(queue: &Queue<T>, taken: &Taken<'_, T>, printed: OTelSdkResul
 fn count(report: &SignalReport, items: u64, printed: &OTelSdkResult) {
     match printed {
         Ok(()) => report.count_exported(items, 0),
-        Err(_) => report.count_lost(items),
+        Err(_) => report.count_lost(items, OTHER.into()),
     }
 }
 

@@ -51,7 +51,8 @@ pub(crate) async fn deliver<T: Item>(
                 Err(failure) => {
                     let left = window.saturating_sub(started.elapsed());
                     let Some(wait) = pause_before_retry(&failure, &mut pause, left) else {
-                        if taken.count(|report| report.count_lost(items)) {
+                        let kind = failure.error_type;
+                        if taken.count(|report| report.count_lost(items, kind)) {
                             report.lost(items, &failure.message);
                         }
                         if failure.retry != Retry::Never {

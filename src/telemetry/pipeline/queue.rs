@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::timeout};
 
 use super::{
     deadline::{deadline, until},
-    report::SignalReport,
+    report::{SignalReport, TIMEOUT},
 };
 use crate::telemetry::settings::Batching;
 
@@ -191,6 +191,7 @@ impl<T: Item> Queue<T> {
             items: count(&batch),
         };
         state.taken = taken.items;
+        self.report.count_taken(taken.items);
         (batch, taken)
     }
 
@@ -227,7 +228,7 @@ impl<T: Item> Taken<'_, T> {
 impl<T: Item> Drop for Taken<'_, T> {
     fn drop(&mut self) {
         // The I/O thread has ended, or the consumer has panicked.
-        if self.count(|report| report.count_lost(self.items)) {
+        if self.count(|report| report.count_lost(self.items, TIMEOUT.into())) {
             self.queue.report.lost(self.items, UNSENT);
         }
         let mut state = self.queue.lock();
@@ -261,7 +262,7 @@ impl<T: Item> Queue<T> {
         }
         state.counted += old.len() as u64;
         let items = count(&old);
-        self.report.count_lost(items);
+        self.report.count_given_up(items);
         drop(state);
         self.report.lost(items, error);
         self.lock().settled += old.len() as u64;
@@ -330,12 +331,13 @@ impl<T: Item> AnyQueue for Queue<T> {
         let full = mem::take(&mut state.full);
         let open = mem::take(&mut state.open);
         let queued = full.iter().map(|(_, batch)| count(batch)).sum::<u64>() + count(&open);
-        let left = mem::take(&mut state.taken) + queued;
+        let taken = mem::take(&mut state.taken);
         state.counted = state.accepted;
         state.settled = state.accepted;
-        self.report.count_lost(left);
+        self.report.count_lost(taken, TIMEOUT.into());
+        self.report.count_given_up(queued);
         drop(state);
-        self.report.note_lost(left, UNSENT);
+        self.report.note_lost(taken + queued, UNSENT);
         self.settled.notify_all();
     }
 

@@ -1,6 +1,8 @@
 //! The counters of each signal, and when something is said about them.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,11 +11,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use opentelemetry::StringValue;
+
 use super::deadline::run_until;
 use crate::telemetry::{
     event::{SignalStats, Sink, TelemetryEvent},
     signal::Signal,
 };
+
+/// The `error.type` of what was not exported in time.
+pub(super) const TIMEOUT: &str = "timeout";
+/// The `error.type` of what the collector refused by a partial success (semconv sdk-metrics).
+const REJECTED: &str = "rejected";
 
 /// For how long a kind of event is not reported again.
 const QUIET: Duration = Duration::from_secs(60);
@@ -75,8 +84,13 @@ impl Reports {
 pub(crate) struct SignalReport {
     signal: Signal,
     sink: Sink,
+    /// What was handed to the exporter.
+    taken: AtomicU64,
     exported: AtomicU64,
-    failed: AtomicU64,
+    /// What was handed to the exporter and not exported, by `error.type`.
+    failures: Mutex<BTreeMap<Cow<'static, str>, u64>>,
+    /// What was never handed to the exporter.
+    given_up: AtomicU64,
     dropped: AtomicU64,
     after_shutdown: AtomicU64,
     said: Mutex<Said>,
@@ -129,8 +143,10 @@ impl SignalReport {
         Self {
             signal,
             sink,
+            taken: AtomicU64::new(0),
             exported: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            failures: Mutex::new(BTreeMap::from([(REJECTED.into(), 0)])),
+            given_up: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             after_shutdown: AtomicU64::new(0),
             said: Mutex::default(),
@@ -140,10 +156,43 @@ impl SignalReport {
     pub(crate) fn stats(&self) -> SignalStats {
         SignalStats {
             exported: self.exported.load(Relaxed),
-            failed: self.failed.load(Relaxed),
+            failed: self.failures().values().sum::<u64>() + self.given_up.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
             after_shutdown: self.after_shutdown.load(Relaxed),
         }
+    }
+
+    /// How exports ended (semconv sdk-metrics: `otel.sdk.exporter.span.exported`). `None` is success,
+    /// anything else an `error.type`.
+    pub(super) fn export_outcomes(&self) -> Vec<(Option<StringValue>, u64)> {
+        let success = (None, self.exported.load(Relaxed));
+        let failures = self.failures();
+        let failures = failures
+            .iter()
+            .map(|(kind, count)| (Some(kind.clone().into()), *count));
+        std::iter::once(success).chain(failures).collect()
+    }
+
+    /// How processing ended (semconv sdk-metrics: `otel.sdk.processor.span.processed`). It ends well
+    /// when the exporter gets the items, whatever becomes of the export.
+    pub(super) fn processing_outcomes(&self) -> Vec<(Option<StringValue>, u64)> {
+        [
+            (None, &self.taken),
+            (Some("queue_full".into()), &self.dropped),
+            (Some("already_shutdown".into()), &self.after_shutdown),
+            (Some(TIMEOUT.into()), &self.given_up),
+        ]
+        .map(|(kind, count)| (kind, count.load(Relaxed)))
+        .into()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<Cow<'static, str>, u64>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what was handed to the exporter.
+    pub(super) fn count_taken(&self, items: u64) {
+        self.taken.fetch_add(items, Relaxed);
     }
 
     /// Counts what came when the queue was full. It is called on request paths, so it says nothing.
@@ -160,12 +209,19 @@ impl SignalReport {
     pub(super) fn count_exported(&self, items: u64, rejected: u64) {
         let rejected = rejected.min(items);
         self.exported.fetch_add(items - rejected, Relaxed);
-        self.failed.fetch_add(rejected, Relaxed);
+        self.count_lost(rejected, REJECTED.into());
     }
 
-    /// Counts what was given up.
-    pub(super) fn count_lost(&self, items: u64) {
-        self.failed.fetch_add(items, Relaxed);
+    /// Counts what was handed to the exporter and not exported.
+    pub(super) fn count_lost(&self, items: u64, error_type: Cow<'static, str>) {
+        if items > 0 {
+            *self.failures().entry(error_type).or_default() += items;
+        }
+    }
+
+    /// Counts what was given up before it was handed to the exporter.
+    pub(super) fn count_given_up(&self, items: u64) {
+        self.given_up.fetch_add(items, Relaxed);
     }
 
     /// Says that the collector took a request, and what it said to it.

@@ -3,68 +3,107 @@
 //! The names are those of the OpenTelemetry SDK's own metrics:
 //! <https://opentelemetry.io/docs/specs/semconv/otel/sdk-metrics/>
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use opentelemetry::KeyValue;
 
 use super::{queue::AnyQueue, report::SignalReport, shutdown::Pipeline};
 use crate::{
     metrics::{Gauges, Metric},
+    semconv::server,
     telemetry::{
-        settings::{Exporter, Protocol, Settings},
+        settings::{Exporter, OtlpExporter, Protocol, Settings},
         signal::Signal,
     },
 };
 
 /// What the metrics of a signal are called.
 struct Names {
-    unit: &'static str,
     exporter: &'static str,
-    exported: &'static str,
+    exported: Metric,
     /// The SDK's reader of metrics is no processor.
     processor: Option<ProcessorNames>,
 }
 
 struct ProcessorNames {
     processor: &'static str,
-    processed: &'static str,
-    queue_size: &'static str,
-    queue_capacity: &'static str,
+    processed: Metric,
+    queue_size: Metric,
+    queue_capacity: Metric,
 }
 
 const SPANS: Names = Names {
-    unit: "{span}",
     exporter: "span_exporter",
-    exported: "otel.sdk.exporter.span.exported",
+    exported: Metric {
+        name: "otel.sdk.exporter.span.exported",
+        unit: "{span}",
+        description: "The number of spans for which the export has finished, either successful or failed.",
+    },
     processor: Some(ProcessorNames {
         processor: "batching_span_processor",
-        processed: "otel.sdk.processor.span.processed",
-        queue_size: "otel.sdk.processor.span.queue.size",
-        queue_capacity: "otel.sdk.processor.span.queue.capacity",
+        processed: Metric {
+            name: "otel.sdk.processor.span.processed",
+            unit: "{span}",
+            description: "The number of spans for which the processing has finished, either successful or failed.",
+        },
+        queue_size: Metric {
+            name: "otel.sdk.processor.span.queue.size",
+            unit: "{span}",
+            description: "The number of spans in the queue of a given instance of an SDK span processor.",
+        },
+        queue_capacity: Metric {
+            name: "otel.sdk.processor.span.queue.capacity",
+            unit: "{span}",
+            description: "The maximum number of spans the queue of a given instance of an SDK span processor can hold.",
+        },
     }),
 };
 
 const DATA_POINTS: Names = Names {
-    unit: "{data_point}",
     exporter: "metric_exporter",
-    exported: "otel.sdk.exporter.metric_data_point.exported",
+    exported: Metric {
+        name: "otel.sdk.exporter.metric_data_point.exported",
+        unit: "{data_point}",
+        description: "The number of metric data points for which the export has finished, either successful or failed.",
+    },
     processor: None,
 };
 
 const LOG_RECORDS: Names = Names {
-    unit: "{log_record}",
     exporter: "log_exporter",
-    exported: "otel.sdk.exporter.log.exported",
+    exported: Metric {
+        name: "otel.sdk.exporter.log.exported",
+        unit: "{log_record}",
+        description: "The number of log records for which the export has finished, either successful or failed.",
+    },
     processor: Some(ProcessorNames {
         processor: "batching_log_processor",
-        processed: "otel.sdk.processor.log.processed",
-        queue_size: "otel.sdk.processor.log.queue.size",
-        queue_capacity: "otel.sdk.processor.log.queue.capacity",
+        processed: Metric {
+            name: "otel.sdk.processor.log.processed",
+            unit: "{log_record}",
+            description: "The number of log records for which the processing has finished, either successful or failed.",
+        },
+        queue_size: Metric {
+            name: "otel.sdk.processor.log.queue.size",
+            unit: "{log_record}",
+            description: "The number of log records in the queue of a given instance of an SDK log processor.",
+        },
+        queue_capacity: Metric {
+            name: "otel.sdk.processor.log.queue.capacity",
+            unit: "{log_record}",
+            description: "The maximum number of log records the queue of a given instance of an SDK Log Record processor can hold.",
+        },
     }),
 };
 
 /// `otel.sdk.exporter.*` and `otel.sdk.processor.*` of all signals that go to a collector.
 pub(crate) fn register(gauges: &Gauges, settings: &Settings, pipeline: &Pipeline) {
+    /// Several pipelines of a process have the same resource: a number tells their components apart.
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let instance = STARTED.fetch_add(1, Relaxed);
     for (signal, names) in [
         (Signal::Traces, SPANS),
         (Signal::Metrics, DATA_POINTS),
@@ -74,93 +113,64 @@ pub(crate) fn register(gauges: &Gauges, settings: &Settings, pipeline: &Pipeline
             continue;
         };
         let report = pipeline.reports().of(signal);
-        register_exporter(gauges, exporter.protocol, report, &names);
-        if let (Some(processor), Some(queue)) = (&names.processor, pipeline.queue(signal)) {
-            register_processor(gauges, report, queue, names.unit, processor);
+        let mut attributes = component(&exporter_type(exporter, names.exporter), instance);
+        attributes.extend(collector(exporter));
+        let counts = Arc::clone(report);
+        gauges.outcomes(names.exported, attributes, move || counts.export_outcomes());
+        if let (Some(names), Some(queue)) = (names.processor, pipeline.queue(signal)) {
+            let attributes = component(names.processor, instance);
+            register_processor(gauges, report, queue, &names, attributes);
         }
     }
-}
-
-fn register_exporter(
-    gauges: &Gauges,
-    protocol: Protocol,
-    report: &Arc<SignalReport>,
-    names: &Names,
-) {
-    let protocol = match protocol {
-        Protocol::Grpc => "grpc",
-        Protocol::Http | Protocol::Https => "http",
-    };
-    let name = || Metric {
-        name: names.exported,
-        unit: names.unit,
-        description: "The number of items for which the export has finished, successful or failed.",
-    };
-    let taken = component(&format!("otlp_{protocol}_{}", names.exporter));
-    let refused = with_error(&taken, "_OTHER");
-    let counts = Arc::clone(report);
-    gauges.counter(name(), taken, move || Some(counts.stats().exported));
-    let counts = Arc::clone(report);
-    gauges.counter(name(), refused, move || Some(counts.stats().failed));
 }
 
 fn register_processor(
     gauges: &Gauges,
     report: &Arc<SignalReport>,
     queue: &Arc<dyn AnyQueue>,
-    unit: &'static str,
     names: &ProcessorNames,
+    attributes: Vec<KeyValue>,
 ) {
-    let name = || Metric {
-        name: names.processed,
-        unit,
-        description: "The number of items for which the processing has finished, successful or failed.",
-    };
-    let attributes = component(names.processor);
-    let dropped = with_error(&attributes, "queue_full");
-    let late = with_error(&attributes, "already_shutdown");
     let counts = Arc::clone(report);
-    gauges.counter(name(), attributes.clone(), move || {
-        let stats = counts.stats();
-        Some(stats.exported + stats.failed)
+    gauges.outcomes(names.processed, attributes.clone(), move || {
+        counts.processing_outcomes()
     });
-    let counts = Arc::clone(report);
-    gauges.counter(name(), dropped, move || Some(counts.stats().dropped));
-    let counts = Arc::clone(report);
-    gauges.counter(name(), late, move || Some(counts.stats().after_shutdown));
     let size = Arc::clone(queue);
-    gauges.up_down_counter(
-        Metric {
-            name: names.queue_size,
-            unit,
-            description: "The number of items in the queue.",
-        },
-        attributes.clone(),
-        move || size.pending().try_into().ok(),
-    );
+    gauges.up_down_counter(names.queue_size, attributes.clone(), move || {
+        size.pending().try_into().ok()
+    });
     let capacity = queue.limits().max_queue_size;
-    gauges.up_down_counter(
-        Metric {
-            name: names.queue_capacity,
-            unit,
-            description: "The number of items the queue can hold.",
-        },
-        attributes,
-        move || capacity.try_into().ok(),
-    );
+    gauges.up_down_counter(names.queue_capacity, attributes, move || {
+        capacity.try_into().ok()
+    });
 }
 
-fn component(kind: &str) -> Vec<KeyValue> {
+/// `otlp_grpc_span_exporter` and the like.
+fn exporter_type(exporter: &OtlpExporter, of: &str) -> String {
+    let protocol = match exporter.protocol {
+        Protocol::Grpc => "grpc",
+        Protocol::Http | Protocol::Https => "http",
+    };
+    format!("otlp_{protocol}_{of}")
+}
+
+fn component(kind: &str, instance: usize) -> Vec<KeyValue> {
     vec![
         KeyValue::new("otel.component.type", kind.to_owned()),
-        KeyValue::new("otel.component.name", format!("{kind}/0")),
+        KeyValue::new("otel.component.name", format!("{kind}/{instance}")),
     ]
 }
 
-fn with_error(attributes: &[KeyValue], error: &'static str) -> Vec<KeyValue> {
-    let mut attributes = attributes.to_vec();
-    attributes.push(KeyValue::new("error.type", error));
-    attributes
+/// The address and the port of an exporter's collector.
+fn collector(exporter: &OtlpExporter) -> Vec<KeyValue> {
+    let Some((host, port)) = server(&exporter.endpoint, || None) else {
+        return Vec::new();
+    };
+    let port = port.unwrap_or(if exporter.uses_tls() { 443 } else { 80 });
+    vec![
+        KeyValue::new("server.address", host.to_owned()),
+        KeyValue::new("server.port", i64::from(port)),
+    ]
 }
 
 #[cfg(all(test, feature = "_otlp"))]
@@ -170,8 +180,13 @@ mod tests {
         time::{Duration, Instant},
     };
 
-    use super::*;
-    use crate::telemetry::Telemetry;
+    use opentelemetry::StringValue;
+
+    use super::{
+        super::queue::{Item, Queue},
+        *,
+    };
+    use crate::telemetry::{Telemetry, event::Sink, settings::Batching};
 
     /// Waits for what a thread may still be about to drop.
     fn assert_dropped<T: ?Sized>(what: &str, held: &Weak<T>) {
@@ -180,6 +195,35 @@ mod tests {
             assert!(Instant::now() < deadline, "{what} is kept");
             std::thread::yield_now();
         }
+    }
+
+    impl Item for u8 {}
+
+    // faults A16
+    #[tokio::test]
+    async fn what_was_given_up_in_the_queue_was_not_handed_to_the_exporter() {
+        let report = Arc::new(SignalReport::new(Signal::Traces, Sink::default()));
+        let limits = Batching {
+            max_export_batch_size: 2,
+            ..Settings::default().span_batching
+        };
+        let queue = Queue::new(limits, Arc::clone(&report));
+        (1..=3_u8).for_each(|item| queue.push(item));
+        let (batch, _taken) = queue.next().await;
+        assert_eq!(batch, [1, 2]);
+        queue.abandon();
+        let named = |outcomes: Vec<(Option<StringValue>, u64)>| {
+            let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0);
+            let named = outcomes.map(|(kind, count)| (kind.map(String::from), count));
+            named.collect::<Vec<_>>()
+        };
+        let timeout = || Some("timeout".to_owned());
+        assert_eq!(
+            named(report.processing_outcomes()),
+            [(None, 2), (timeout(), 1)]
+        );
+        assert_eq!(named(report.export_outcomes()), [(timeout(), 2)]);
+        assert_eq!(report.stats().failed, 3);
     }
 
     #[test]

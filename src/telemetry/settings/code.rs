@@ -22,6 +22,7 @@ pub(crate) struct Code {
     pub(crate) timeout: Option<Duration>,
     pub(crate) service_name: Option<String>,
     pub(crate) service_version: Option<String>,
+    pub(crate) resource_attributes: Vec<(String, String)>,
     pub(crate) propagators: Option<Propagators>,
     pub(crate) propagate_external: Option<bool>,
     pub(crate) trace_id_generator: Option<TraceIdGenerator>,

@@ -45,7 +45,7 @@ impl Settings {
         let asked_for = Signal::ALL.map(|signal| (signal, is_asked_for(&mut vars, code, signal)));
         let default = Self::default();
         let mut settings = Self {
-            resource_attributes: resource_attributes(&mut vars),
+            resource_attributes: resource_attributes(&mut vars, code),
             aws_resource: aws_resource(&mut vars, code),
             propagators: propagators(&mut vars, code),
             propagate_external: propagate_external(&mut vars, code),
@@ -231,11 +231,16 @@ fn temporality(vars: &mut Variables) -> Temporality {
     .unwrap_or_default()
 }
 
-fn resource_attributes(vars: &mut Variables) -> Vec<(String, String)> {
-    vars.parse(&["OTEL_RESOURCE_ATTRIBUTES"], pairs::EXPECTED, |text| {
-        pairs::parse(text).collect::<Result<_, _>>().ok()
-    })
-    .unwrap_or_default()
+fn resource_attributes(vars: &mut Variables, code: &Code) -> Vec<(String, String)> {
+    let parsed = vars.parse(&["OTEL_RESOURCE_ATTRIBUTES"], pairs::EXPECTED, |text| {
+        pairs::parse(text).collect::<Result<Vec<_>, _>>().ok()
+    });
+    let mut attributes = parsed.unwrap_or_default();
+    for (key, value) in &code.resource_attributes {
+        attributes.retain(|(other, _)| other != key);
+        attributes.push((key.clone(), value.clone()));
+    }
+    attributes
 }
 
 /// Takes `service.name` out of the resource attributes, where it counts less than its own variables.
