@@ -1,19 +1,22 @@
-//! A service without a collector shows its requests on the terminal, and goes on when nobody can
-//! read them.
+//! A service without a collector shows its requests on the terminal. It goes on when the terminal
+//! cannot be written to.
 
-use std::convert::Infallible;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::{
+    convert::Infallible,
+    io::{self, Write},
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use opentelemetry::trace::{Tracer, TracerProvider};
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{SdkTracerProvider, SpanExporter};
+use opentelemetry_sdk::{
+    propagation::TraceContextPropagator,
+    trace::{SdkTracerProvider, SpanExporter},
+};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
-use tower_image_trace::console::ConsoleExporter;
-use tower_image_trace::{ImageTraceLayer, RequestTrace, Stage};
+use tower_image_trace::{ImageTraceLayer, RequestTrace, Stage, console::ConsoleExporter};
 
 const TRACE_ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -49,7 +52,7 @@ impl Write for ClosedPipe {
     }
 }
 
-/// Travels with a response, and ends after it.
+/// A stage that travels with a response and ends after it.
 type LateStage = Arc<Mutex<Option<Stage>>>;
 
 async fn not_found(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -1,4 +1,4 @@
-//! Metrics and the service's log on the terminal, for when there is no collector to look at.
+//! A service without a collector shows its metrics and its log on the terminal.
 
 use std::{
     io::{self, Write},
@@ -20,7 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::support::otlp::PATIENCE;
 
-/// Passes on what is written at once.
+/// Sends each written text to a channel.
 struct Page(Sender<String>);
 
 impl Page {
@@ -85,7 +85,7 @@ fn metrics_are_a_line_for_each_series() {
         format!("ratio{{long={}…}} 0.123", "x".repeat(59)),
         "time count=2 sum=2.00 s mean=1.00 s".to_owned(),
     ];
-    // by the interval, which may have come before all was recorded
+    // A collection may come before everything was recorded, so the test waits for a complete page.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let page = pages.recv_timeout(PATIENCE).unwrap();
@@ -160,7 +160,7 @@ fn log_records_are_a_line_each() {
     assert_eq!(telemetry.log_record_stats().exported, 2);
 }
 
-/// A terminal that stands still, as one does after Ctrl-S.
+/// A blocked terminal, as after Ctrl-S.
 struct Stuck(Receiver<()>);
 
 impl Write for Stuck {
@@ -174,7 +174,7 @@ impl Write for Stuck {
     }
 }
 
-/// If writing to the log waited for the terminal, this test would not end.
+/// This test would not end if logging waited for the terminal.
 #[test]
 fn a_terminal_that_stands_still_holds_up_nobody() {
     let (go_on, stuck) = channel();

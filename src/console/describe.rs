@@ -1,13 +1,15 @@
-//! What a span says about itself, in the words of an image service.
+//! Describes a span in the words of an image service.
 
-use opentelemetry::Value;
-use opentelemetry::trace::{SpanKind, Status};
+use opentelemetry::{
+    Value,
+    trace::{SpanKind, Status},
+};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::text::{bytes, cut, printable};
 use crate::attribute::*;
 
-/// Attributes that have words of their own here.
+/// Attributes with a form of their own in a block. They are not repeated as `key=value`.
 const KNOWN: [&str; 14] = [
     ERROR_TYPE,
     PROCESSING_OPTIONS,
@@ -24,7 +26,7 @@ const KNOWN: [&str; 14] = [
     SOURCE_WIDTH,
     STAGE_CANCELLED,
 ];
-/// What every server span has and nobody looks for in a waterfall.
+/// Prefixes of attributes that every HTTP or RPC span has. A waterfall leaves them out.
 const OF_EVERY_REQUEST: [&str; 7] = [
     "client.",
     "http.",
@@ -35,22 +37,22 @@ const OF_EVERY_REQUEST: [&str; 7] = [
     "user_agent.",
 ];
 const RPC_CODE: &str = "rpc.response.status_code";
-/// Columns of the value of an attribute that means nothing to this crate.
+/// The longest value of an attribute that this crate does not know, in columns.
 const VALUE_COLUMNS: usize = 40;
-/// Errors shown of one span: a retried operation may have recorded hundreds.
+/// The most errors shown per span: a retried operation may record hundreds.
 const MAX_ERRORS: usize = 3;
 
-/// Message and type.
+/// The message and the type of an error.
 pub(super) type Error = (String, Option<String>);
 
 pub(super) enum Outcome {
     /// An HTTP status code.
     Status(i64),
-    /// A gRPC status code, and whether it is an error.
+    /// A gRPC status code and whether it is an error.
     Code(String, bool),
     Cancelled,
     Failed,
-    /// A span that says nothing about how it went.
+    /// The span has no status, no status code and no error.
     Ended,
 }
 
@@ -68,8 +70,8 @@ pub(super) fn outcome(span: &SpanData) -> Outcome {
     }
 }
 
-/// Method and route of a request, or its path where it has no route; else the name of the span. Of a
-/// gRPC call the method, even one that nobody knows.
+/// The first words of a block: method and route of an HTTP request (its path if it has no route), the
+/// method of a gRPC call, or the name of any other span.
 pub(super) fn title(span: &SpanData) -> String {
     let method =
         text(span, "http.request.method_original").or_else(|| text(span, "http.request.method"));
@@ -88,7 +90,7 @@ fn path(span: &SpanData) -> Option<String> {
     })
 }
 
-/// That a request or stage was cancelled, with the phase the request had come to.
+/// Says that a request or stage was cancelled and, for a request, in which phase.
 pub(super) fn cancelled(span: &SpanData) -> Option<String> {
     match (
         text(span, REQUEST_CANCELLED),
@@ -103,13 +105,13 @@ pub(super) fn cancelled(span: &SpanData) -> Option<String> {
     }
 }
 
-/// What matters of a request or stage beside its title.
+/// Everything to show of a request or stage beside its title and its errors.
 pub(super) fn facts(span: &SpanData) -> Vec<String> {
     let is_request = span.span_kind == SpanKind::Server;
     let is_attempt = span.span_kind == SpanKind::Client;
     let mut facts = Vec::new();
     if is_request {
-        // Without a route the path is in the title.
+        // Without a route, the title shows the path.
         let route = text(span, "http.route");
         facts.extend(path(span).filter(|path| route.is_some_and(|route| route != *path)));
     }
@@ -149,13 +151,13 @@ pub(super) fn facts(span: &SpanData) -> Vec<String> {
             cut(&value, VALUE_COLUMNS)
         )
     }));
-    // The longest comes last, where it is cut first.
+    // URLs are the longest texts, so they come last, where a line is cut.
     facts.extend(text(span, SOURCE_URL).or_else(|| text(span, SOURCE_ORIGIN)));
     facts.extend(text(span, "url.full").filter(|_| is_attempt));
     facts
 }
 
-/// `1000x872 jpeg 138 kB`, or as much of it as is known.
+/// Formats a picture as `1000x872 jpeg 138 kB`, without the parts that are unknown.
 fn picture(span: &SpanData, [width, height, format, bytes]: [&str; 4]) -> Option<String> {
     let pixels = text(span, width)
         .zip(text(span, height))
@@ -167,7 +169,7 @@ fn picture(span: &SpanData, [width, height, format, bytes]: [&str; 4]) -> Option
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
-/// The errors of a span as message and type, and how many more there are.
+/// The first errors of a span, and the number of further ones.
 pub(super) fn errors(span: &SpanData) -> (Vec<Error>, usize) {
     let mut errors: Vec<_> = span
         .events
@@ -217,14 +219,14 @@ fn size(span: &SpanData, key: &str) -> Option<String> {
     }
 }
 
-/// A value as printable text; an empty one counts as absent.
+/// An attribute's value as printable text. An empty one counts as absent.
 fn text(span: &SpanData, key: &str) -> Option<String> {
     find(span, key)
         .map(|value| printable(&value.as_str()))
         .filter(|text| !text.is_empty())
 }
 
-/// The last value of an attribute: setting one again does not replace it.
+/// The last value of an attribute. The SDK keeps all values of a key that was set more than once.
 fn find<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
     span.attributes
         .iter()

@@ -1,8 +1,10 @@
-//! Where lines go.
+//! The writer that the metric and log exporters share.
 
-use std::fmt;
-use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{Mutex, PoisonError},
+};
 
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 
@@ -18,7 +20,7 @@ impl Lines {
         Self::new(io::stdout())
     }
 
-    /// Writes all lines at once, so that those of others come before or after them.
+    /// Writes all lines with one call, so that output of other exporters cannot come between them.
     pub(super) fn print(&self, lines: &[String]) -> OTelSdkResult {
         if lines.is_empty() {
             return Ok(());

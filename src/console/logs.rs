@@ -1,15 +1,21 @@
-//! Log records as lines.
+//! Prints log records as lines.
 
-use std::fmt::Write as _;
-use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Write as _,
+    io::Write,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use opentelemetry::logs::AnyValue;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLogRecord};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    logs::{LogBatch, LogExporter, SdkLogRecord},
+};
 
-use super::lines::Lines;
-use super::text::{cut, printable};
+use super::{
+    lines::Lines,
+    text::{cut, printable},
+};
 
 /// The longest message or attribute value, in terminal columns.
 const MESSAGE: usize = 1_000;
@@ -28,7 +34,7 @@ impl ConsoleLogExporter {
         Self(Lines::stdout())
     }
 
-    /// Prints to `writer`; each batch is one `write_all` and one `flush`.
+    /// Prints to `writer`. Each batch is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self(Lines::new(writer))
     }
@@ -46,7 +52,7 @@ fn describe(record: &SdkLogRecord) -> String {
     let severity = record.severity_text().unwrap_or_default();
     let message = record.body().map(text).unwrap_or_default();
     let mut line = format!("{} {severity:<5} {message}", time_of_day(time));
-    // writing to a string does not fail
+    // Writing to a `String` cannot fail.
     for (key, value) in record.attributes_iter() {
         let _ = write!(line, " {}={}", printable(key.as_str()), text(value));
     }

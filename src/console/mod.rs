@@ -1,5 +1,4 @@
-//! Each trace of this process as a waterfall on the terminal, for when there is no collector to
-//! look at.
+//! Prints each trace of this process as a waterfall on the terminal. No collector is needed.
 //!
 //! ```text
 //! GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
@@ -16,10 +15,10 @@
 //!   streaming_image   +41.5 ms 6.70 ms │                                   ██████│
 //! ```
 //!
-//! The first line is the request: method, route, status, total time and trace id. Below it is what
-//! came in and went out, then its stages on one time axis, each with its start after that of the
-//! request, its duration, its bar and what is known of it. Errors are told in words below the stage
-//! they happened in.
+//! The first line is the request: method, route, status, total time and trace id. The lines below it
+//! show what came in and went out, then the stages on one time axis. Each stage has its offset from
+//! the start of the request, its duration, its bar and its attributes. An error is written below the
+//! stage it happened in.
 //!
 //! [`ConsoleExporter`] is a [`SpanExporter`], so it goes into a tracer provider like any other:
 //!
@@ -33,22 +32,21 @@
 //! # provider.shutdown().unwrap();
 //! ```
 //!
-//! A batch processor hands over its spans every five seconds unless `OTEL_BSP_SCHEDULE_DELAY` or
-//! its own configuration says otherwise; a tenth of a second feels immediate. It writes from a
-//! thread of its own. A simple processor writes in the thread that ends the span, where a terminal
-//! that stands still holds up the request.
+//! A batch processor writes from its own thread, by default every five seconds. A delay of 100 ms
+//! (`OTEL_BSP_SCHEDULE_DELAY=100`) looks immediate. A simple processor writes on the thread that ends
+//! the span, so a blocked terminal (Ctrl-S) blocks the request.
 //!
-//! # What makes a block
+//! # When a block is printed
 //!
-//! A block is printed when a *local root* ends: a span without a parent, or whose parent is in
-//! another process. It shows all spans of this process below that root that ended before it or came
-//! in the same batch. A stage that ends later, as blocking work does whose client went away, is
-//! printed in a short block of its own with the same trace id, on the time axis of its request.
-//! Stages whose root has not ended are printed when the exporter is shut down or flushed, and also
-//! when they are among the oldest of more than 4096.
+//! A block is printed when a *local root* ends: a span without a parent, or with a parent in another
+//! process. The block shows all spans below that root that ended before it or came in the same batch.
+//! A stage that ends later, such as blocking work that outlives a cancelled request, is printed in a
+//! short block of its own, with the same trace id and on the time axis of its request. Stages whose
+//! root has not ended are printed when the exporter is flushed or shut down. More than 4,096 of them
+//! are not held: the oldest are printed at once.
 //!
-//! [`ConsoleMetricExporter`] prints metrics, and `ConsoleLogExporter` (feature `logs`) the service's
-//! log, as plain lines.
+//! [`ConsoleMetricExporter`] prints metrics as lines, and `ConsoleLogExporter` (feature `logs`) prints
+//! log records.
 
 mod assembly;
 mod describe;
@@ -59,26 +57,32 @@ mod metrics;
 mod text;
 mod waterfall;
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_sdk::{
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{SpanData, SpanExporter},
+};
 
-use self::assembly::{Assembly, Block};
 #[cfg(feature = "logs")]
 pub use self::logs::ConsoleLogExporter;
 pub use self::metrics::ConsoleMetricExporter;
-use self::waterfall::Waterfall;
+use self::{
+    assembly::{Assembly, Block},
+    waterfall::Waterfall,
+};
 
 const DEFAULT_WIDTH: usize = 80;
 
 /// Prints each finished trace of this process as a waterfall; see the [module](self) for a picture.
 ///
-/// A writer that fails (a closed pipe, a full disk) makes `export` return an error and loses the
-/// blocks at hand; the next batch is tried again.
+/// When the writer fails (a closed pipe, a full disk), `export` returns an error and the blocks of
+/// that batch are lost. The next batch is written as usual.
 pub struct ConsoleExporter {
     waterfall: Waterfall,
     state: Mutex<State>,
@@ -86,19 +90,19 @@ pub struct ConsoleExporter {
 
 struct State {
     assembly: Assembly,
-    /// None once shut down.
+    /// `None` after shutdown.
     writer: Option<Box<dyn Write + Send>>,
 }
 
 impl ConsoleExporter {
-    /// Prints to standard output, in colour when that is a terminal that knows colour. `NO_COLOR`
-    /// switches colour off, `CLICOLOR_FORCE` on; an empty variable counts as unset.
+    /// Prints to standard output, in colour if that is a terminal and `TERM` is not `dumb`. `NO_COLOR`
+    /// switches colour off, `CLICOLOR_FORCE` on. An empty variable counts as unset.
     pub fn stdout() -> Self {
         Self::new(io::stdout()).with_color(wants_color(io::stdout().is_terminal(), var))
     }
 
-    /// Prints to `writer` without colour, in as many columns as `COLUMNS` says, 80 without it. Each
-    /// batch is one `write_all` and one `flush`.
+    /// Prints to `writer` without colour. Lines have at most `COLUMNS` columns, 80 if the variable is
+    /// unset. Each batch is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self {
             waterfall: Waterfall::new(columns(var), false),
@@ -148,7 +152,7 @@ impl ConsoleExporter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A writer of the caller's that panicked leaves nothing half done.
+        // The state is consistent even if the caller's writer panicked.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,7 +167,7 @@ fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String>) -> bool 
 }
 
 fn columns(var: impl Fn(&str) -> Option<String>) -> usize {
-    // 0 stands for a terminal of unknown size.
+    // 0 means a terminal of unknown size.
     let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
     columns
         .filter(|&columns| columns > 0)

@@ -1,13 +1,11 @@
-//! Whole blocks as text, from spans built by hand.
+//! Tests of whole blocks, from spans built by hand.
 
-use std::io;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::{io, sync::Arc, time::UNIX_EPOCH};
 
-use opentelemetry::trace::{
-    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+use opentelemetry::{
+    InstrumentationScope, KeyValue, Value,
+    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
 
 use super::*;
@@ -15,7 +13,7 @@ use crate::attribute::*;
 
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
-/// A span that starts and ends so many microseconds after the beginning of time.
+/// A span from `start` to `end`, in microseconds since the epoch.
 pub(super) fn span(id: u64, parent: u64, name: &'static str, start: u64, end: u64) -> SpanData {
     SpanData {
         span_context: SpanContext::new(
@@ -89,7 +87,7 @@ impl Write for Page {
 }
 
 impl Page {
-    /// What was written since the last call.
+    /// Returns what was written since the last call.
     fn read(&self) -> String {
         String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
     }
@@ -100,7 +98,7 @@ fn exporter(columns: usize) -> (ConsoleExporter, Page) {
     (ConsoleExporter::new(page.clone()).with_width(columns), page)
 }
 
-/// The page that spans make which come in one batch.
+/// Draws `spans`, which come in one batch.
 pub(super) fn draw(columns: usize, spans: Vec<SpanData>) -> String {
     let (exporter, page) = exporter(columns);
     ready(exporter.export(spans)).unwrap();
@@ -268,7 +266,7 @@ fn from_microseconds_to_hours() {
         request(4, "/huge", 200, 0, 9_000_000_000),
         span(8, 7, "queue", 5, 5),
         request(7, "/zero", 200, 5, 5),
-        // A clock that was set back.
+        // The clock was set back.
         span(10, 9, "queue", 3, 1),
         request(9, "/back", 200, 5, 4),
     ];

@@ -1,10 +1,10 @@
-//! Text for a terminal: harmless characters, display widths, numbers people can read.
+//! Text for a terminal: harmless characters, display widths, and readable durations and sizes.
 
 use std::time::Duration;
 
-/// Writes out everything a terminal would obey or hide rather than show: control characters (escape
-/// sequences start with one), direction overrides, zero-width and unassigned characters. Runs of
-/// white space become one space, so that a message of several lines flows as one.
+/// Escapes every character that a terminal would obey or hide: control characters (escape sequences
+/// start with one), direction overrides, zero-width and unassigned characters. A run of white space
+/// becomes one space, so that a message of several lines becomes one line.
 pub(super) fn printable(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for word in text.split_whitespace() {
@@ -12,8 +12,8 @@ pub(super) fn printable(text: &str) -> String {
             out.push(' ');
         }
         for c in word.chars() {
-            // `escape_debug` knows Unicode's unprintable characters, but for Rust literals it
-            // escapes quotes too.
+            // `escape_debug` knows Unicode's unprintable characters. It also escapes quotes and
+            // backslashes, which a terminal shows as they are.
             if matches!(c, '"' | '\'' | '\\') || combines(c) {
                 out.push(c);
             } else {
@@ -24,8 +24,8 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
-/// The number of terminal columns of a [`printable`] text. Wide characters are judged by block, so
-/// a rare symbol may be given two columns where it takes one: a line is never longer than it was
+/// The number of terminal columns of a [`printable`] text. Wide characters are judged by Unicode
+/// block, so a rare symbol may count as two columns where it takes one. A line is never longer than
 /// measured.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
@@ -53,8 +53,8 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// Whether `c` is drawn onto the character before it: the standard library escapes such a character
-/// at the start of a string and keeps it elsewhere.
+/// Whether `c` is drawn onto the character before it. The standard library escapes such a character
+/// at the start of a string only.
 fn combines(c: char) -> bool {
     if c.is_ascii() {
         return false;
@@ -64,7 +64,7 @@ fn combines(c: char) -> bool {
     c.escape_debug().len() > 1 && after_a_letter.escape_debug().nth(1) == Some(c)
 }
 
-/// `text` in at most `columns` columns, its end replaced by `…` where it is longer.
+/// Cuts `text` to at most `columns` columns. A text that is longer ends with `…`.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -86,13 +86,13 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
-/// `text` filled up with spaces to `columns` columns.
+/// Fills `text` up with spaces to `columns` columns.
 pub(super) fn pad(text: &str, columns: usize) -> String {
     let missing = columns.saturating_sub(width(text));
     format!("{text}{:missing$}", "")
 }
 
-/// Lays `pieces` out in as few lines of `columns` columns as their order allows.
+/// Lays `pieces` out in order, in as few lines of `columns` columns as possible.
 pub(super) fn fill<'a>(
     pieces: impl IntoIterator<Item = &'a str>,
     separator: &str,
@@ -112,7 +112,7 @@ pub(super) fn fill<'a>(
     lines
 }
 
-/// A duration with three significant digits: `412 µs`, `38.2 ms`, `1.20 s`, `2m 05s`, `1h 02m`.
+/// Formats a duration with three significant digits: `412 µs`, `38.2 ms`, `1.20 s`, `2m 05s`, `1h 02m`.
 pub(super) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     if duration < Duration::from_millis(59_950) {
@@ -125,16 +125,16 @@ pub(super) fn duration(duration: Duration) -> String {
     }
 }
 
-/// A size with three significant digits in decimal units: `412 B`, `23.4 kB`, `1.20 MB`.
+/// Formats a size with three significant digits in decimal units: `412 B`, `23.4 kB`, `1.20 MB`.
 pub(super) fn bytes(bytes: i64) -> String {
     three_digits(bytes as f64, &["B", "kB", "MB", "GB", "TB"])
 }
 
-/// `value`, a whole number of the first of `units`, each of which is 1000 of the one before.
+/// Formats `value`, a whole number of the first of `units`. Each unit is 1,000 times the one before.
 fn three_digits(value: f64, units: &[&str]) -> String {
     let mut value = value;
     let mut unit = 0;
-    // The limits lie where rounding would show a fourth digit.
+    // From 999.5 on, rounding would show a fourth digit.
     while value >= 999.5 && unit + 1 < units.len() {
         value /= 1000.0;
         unit += 1;

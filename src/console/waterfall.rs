@@ -1,14 +1,18 @@
-//! A block as lines of text.
+//! Draws a block as lines of text.
 
-use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
 
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::assembly::{Block, Heading};
-use super::describe::{self, Outcome};
-use super::text::{cut, duration, fill, pad, printable, width};
+use super::{
+    assembly::{Block, Heading},
+    describe::{self, Outcome},
+    text::{cut, duration, fill, pad, printable, width},
+};
 
 // ANSI "select graphic rendition" parameters.
 const PLAIN: &str = "";
@@ -22,14 +26,14 @@ const MAGENTA: &str = "35";
 const CYAN: &str = "36";
 
 const INDENT: usize = 2;
-/// Columns of `+38.2 ms` and `38.2 ms`, so that bars of different blocks line up.
+/// Columns of `+38.2 ms` and of `38.2 ms`. They are fixed, so that the bars of all blocks line up.
 const OFFSET: usize = 8;
 const DURATION: usize = 7;
-/// Columns of the longest of the four stages every request has.
+/// Columns of the longest name among the crate's own four stages.
 const STAGE_NAME: usize = "downloading_image".len();
-/// A title that cannot have as many columns beside the trace id leaves that to the next line.
+/// If fewer columns than these are left for the title, the trace id goes to the next line.
 const MIN_TITLE: usize = 16;
-/// Links shown of a request; an untrusted upstream makes one.
+/// The most links shown per request. An untrusted upstream makes one.
 const MAX_LINKS: usize = 3;
 
 /// How blocks are drawn.
@@ -103,7 +107,7 @@ impl Drawing {
         self.troubles(root, INDENT, errors_of_stages);
     }
 
-    /// A title, texts that are never cut, and the trace id, on one line if they fit.
+    /// Draws a title, texts that are never cut, and the trace id, on one line if they fit.
     fn head(&mut self, title: &str, texts: &[(&str, String)], trace_id: TraceId) {
         let columns = self.waterfall.columns;
         let trace_id = trace_id.to_string();
@@ -144,7 +148,7 @@ impl Drawing {
             "streaming_image" => GREEN,
             _ => CYAN,
         };
-        // However deep the stage, some of its name can be read.
+        // A deeply nested stage keeps half of the column for its name.
         let nested = (depth * INDENT).min(layout.name / 2);
         let name = cut(&printable(&stage.name), layout.name - nested);
         let start = elapsed(layout.start, stage.start_time);
@@ -177,8 +181,7 @@ impl Drawing {
         );
     }
 
-    /// Says in words that a span was cancelled or failed, leaving out errors that are shown
-    /// elsewhere.
+    /// Says that a span was cancelled or failed. Errors in `shown` are left out.
     fn troubles(&mut self, span: &SpanData, indent: usize, shown: &HashSet<describe::Error>) {
         if let Some(text) = describe::cancelled(span) {
             self.words(YELLOW, indent, &text);
@@ -228,13 +231,13 @@ impl Drawing {
     }
 }
 
-/// What the stages of a block have in common: one time axis, one set of columns.
+/// The time axis and the columns that all stages of a block share.
 struct Layout {
     start: SystemTime,
     total: Duration,
-    /// Columns of the name with the indent of nested stages.
+    /// Columns of the name, with the indent of nested stages.
     name: usize,
-    /// Columns between the frames of the bar.
+    /// Columns of the bar without its frame.
     bar: usize,
 }
 
@@ -262,9 +265,8 @@ impl Layout {
     }
 }
 
-/// A bar from `start` to `end` on an axis of `total` in `cells` columns, with a precision of an
-/// eighth of a column at its end, and of about a third at its start, for which Unicode has fewer
-/// blocks.
+/// Draws a bar from `start` to `end` on an axis of `total`, in `cells` columns. Its end is exact to an
+/// eighth of a column, its start to about a third, because Unicode has fewer blocks for that side.
 fn bar(start: Duration, end: Duration, total: Duration, cells: usize) -> String {
     const LEFT: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
     const RIGHT: [char; 9] = [' ', '▕', '▕', '▐', '▐', '▐', '█', '█', '█'];
@@ -275,7 +277,7 @@ fn bar(start: Duration, end: Duration, total: Duration, cells: usize) -> String 
             ((at.as_secs_f64() / total.as_secs_f64() * last as f64).round() as usize).min(last)
         }
     };
-    // However short, a stage leaves a mark.
+    // Even the shortest stage leaves a mark.
     let from = eighths(start).min(last - 1);
     let to = eighths(end).max(from + 1);
     (0..cells)
@@ -300,7 +302,7 @@ fn status_style(code: i64) -> &'static str {
     }
 }
 
-/// A clock that was set back gives nothing rather than an error.
+/// The time from `from` to `to`, or zero if the clock was set back.
 fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
@@ -324,7 +326,7 @@ mod tests {
             (12, 15, " ▐  "),
             (30, 32, "   ▕"),
             (32, 32, "   ▕"),
-            // A stage of a request whose clock was set back.
+            // A stage that starts after its request ended, because the clock was set back.
             (40, 50, "   ▕"),
         ] {
             let [start_at, end_at] = [start, end].map(Duration::from_millis);
