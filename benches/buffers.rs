@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Duration};
 
 use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use tower_image_trace::metrics::BufferPool;
+use tower_image_trace::pool::BufferPool;
 
 const CHUNK: usize = 16 * 1024;
 

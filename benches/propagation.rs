@@ -173,7 +173,7 @@ fn formats(criterion: &mut Criterion) {
         &[Propagator::TraceContext, Propagator::Baggage],
         &headers,
     );
-    extract(&mut group, "all seven", &Propagator::ALL, &headers);
+    extract(&mut group, "all seven", Propagator::ALL, &headers);
 }
 
 criterion_group!(benches, beside_the_sdk, formats);

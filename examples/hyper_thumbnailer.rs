@@ -1,4 +1,4 @@
-//! An image service on hyper alone, over HTTP/1.1 and HTTP/2, that shows where the time of each
+//! An image service on hyper alone, over HTTP/1.1 and HTTP/2. It shows where the time of each
 //! request goes.
 //!
 //! ```text
@@ -7,34 +7,46 @@
 //! curl --http2-prior-knowledge -o sky.jpg http://127.0.0.1:8080/thumbnail/300/hubble_deep_field.jpg
 //! ```
 //!
-//! There is no router: the handler names its route. Responses have a `Server-Timing` header, which
-//! the developer tools of browsers show, and the page at `/` as text.
+//! There is no router, so the handler names its route. Each response has a `Server-Timing` header:
+//! the developer tools of browsers show it, and the page at `/` prints it as text.
 
-use std::convert::Infallible;
-use std::error::Error;
-use std::io::Cursor;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::{
+    convert::Infallible,
+    error::Error,
+    io::{self, Cursor},
+    net::Ipv4Addr,
+    pin::pin,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::{conn::auto, graceful::GracefulShutdown},
+    service::TowerToHyperService,
+};
 use image::{ImageError, ImageFormat};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, time::timeout};
 use tower::{ServiceBuilder, service_fn};
-use tower_image_trace::trace::PeerAddr;
-use tower_image_trace::{ImageTraceLayer, RequestTrace, RequestsInProgressLayer, Telemetry};
+use tower_image_trace::{
+    RequestTrace, Telemetry, TelemetryError, shutdown_signal, trace::PeerAddr,
+};
 
 /// Longest side of a thumbnail, in pixels.
 const MAX_SIDE: u32 = 2048;
 
-/// How many pictures are worked on at once.
+/// Most pictures that are processed at the same time.
 const WORKERS: usize = 2;
+
+/// How long running requests may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long work that cannot be cancelled is waited for.
+const CANCEL: Duration = Duration::from_secs(1);
+/// How long sending the last spans may take.
+const FLUSH: Duration = Duration::from_secs(5);
 
 const PAGE: &str = include_str!("hyper_thumbnailer.html");
 
@@ -57,45 +69,41 @@ const PICTURES: [(&str, &[u8]); 4] = [
     ),
 ];
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let port = match Vec::from_iter(std::env::args().skip(1)).as_slice() {
         [] => 8080,
         [option, port] if option == "--port" => port.parse()?,
         _ => return Err("usage: hyper_thumbnailer [--port PORT]".into()),
     };
+    let runtime = Runtime::new()?;
+    let telemetry = runtime.block_on(async { telemetry() })?;
+    let outcome = runtime.block_on(serve(port, &telemetry));
+    // Requests that are still running are dropped with their runtime. That ends their spans, which are then sent.
+    runtime.shutdown_timeout(CANCEL);
+    telemetry.shutdown_blocking(FLUSH)?;
+    Ok(outcome?)
+}
+
+/// Answers requests until a signal.
+async fn serve(port: u16, telemetry: &Telemetry) -> io::Result<()> {
+    let mut signal = pin!(shutdown_signal());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     println!("http://{}", listener.local_addr()?);
 
-    let telemetry = match Telemetry::from_env()? {
-        enabled if enabled.is_enabled() => enabled,
-        _ => Telemetry::builder().console().build()?,
-    };
     let (in_progress, _) = telemetry.in_progress_layer();
-    let trace = telemetry
-        .trace_layer_builder()
-        .server_timing(true)
-        .trace_response(true)
-        .build();
-    tokio::select! {
-        served = serve(listener, in_progress, trace) => served?,
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-    }
-    telemetry.shutdown(Duration::from_secs(5)).await?;
-    Ok(())
-}
-
-async fn serve(
-    listener: TcpListener,
-    in_progress: RequestsInProgressLayer,
-    trace: ImageTraceLayer,
-) -> std::io::Result<()> {
+    let trace = telemetry.trace_layer_builder();
+    let trace = trace.server_timing(true).trace_response(true).build();
     let service = ServiceBuilder::new()
         .layer(in_progress)
         .layer(trace)
         .service(service_fn(answer));
+    let connections = GracefulShutdown::new();
     loop {
-        let (connection, address) = listener.accept().await?;
+        let (connection, address) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            () = &mut signal => break,
+        };
+        // Without it no span knows the address of its client.
         let peer = PeerAddr::from(address);
         let service = ServiceBuilder::new()
             .map_request(move |mut request: Request<Incoming>| {
@@ -103,12 +111,27 @@ async fn serve(
                 request
             })
             .service(service.clone());
+        let connection = auto::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
+            .into_owned();
+        let connection = connections.watch(connection);
         tokio::spawn(async move {
-            // An error is a client that left, which the trace says already.
-            let _ = auto::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(connection), TowerToHyperService::new(service))
-                .await;
+            // An error means that the client left. Its trace says so already.
+            let _ = connection.await;
         });
+    }
+    drop(listener);
+    if timeout(DRAIN, connections.shutdown()).await.is_err() {
+        eprintln!("hyper_thumbnailer: gave up on requests that took longer than {DRAIN:?}");
+    }
+    Ok(())
+}
+
+/// Exports to the collector that the environment names, or to the terminal if it names none.
+fn telemetry() -> Result<Telemetry, TelemetryError> {
+    match Telemetry::from_env()? {
+        enabled if enabled.is_enabled() => Ok(enabled),
+        _ => Telemetry::builder().console().build(),
     }
 }
 
@@ -135,17 +158,23 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     };
     trace.set_route("/thumbnail/{width}/{picture}");
     if request.method() != Method::GET {
-        return Ok(sentence(StatusCode::METHOD_NOT_ALLOWED, "only GET"));
+        return Ok(sentence(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "only GET is supported",
+        ));
     }
     let Some(width) = width
         .parse()
         .ok()
         .filter(|width| (1..=MAX_SIDE).contains(width))
     else {
-        return Ok(sentence(StatusCode::BAD_REQUEST, "a width is 1 to 2048"));
+        return Ok(sentence(
+            StatusCode::BAD_REQUEST,
+            "the width must be 1 to 2048 pixels",
+        ));
     };
     let Some((_, picture)) = PICTURES.iter().find(|(known, _)| *known == name) else {
-        return Ok(sentence(StatusCode::NOT_FOUND, "no such picture"));
+        return Ok(sentence(StatusCode::NOT_FOUND, "there is no such picture"));
     };
     let worker = trace.queue().run(WORKER.acquire()).await;
     let stage = trace.process(format!("w:{width}"));

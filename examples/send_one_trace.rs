@@ -1,12 +1,11 @@
-//! Sends one trace and its metrics to the collector named in the environment, and prints the trace id:
-//! a quick check that a collector can be reached with the settings of a service.
+//! Sends one trace and its metrics to the collector that the environment names, and prints the trace id.
+//! This checks quickly that the settings of a service reach the collector.
 //!
 //! ```sh
 //! OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4317 cargo run --example send_one_trace
 //! ```
 
-use std::convert::Infallible;
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response};
 use tower::{Layer, ServiceExt, service_fn};

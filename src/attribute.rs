@@ -1,10 +1,10 @@
 //! The names of the crate's own span attributes.
 //!
-//! Everything that OpenTelemetry's semantic conventions name is recorded under their names
-//! (`http.*`, `url.*`, `server.*`, `error.type` …); what only image services have lives here, under `image.`.
+//! Attributes that OpenTelemetry's semantic conventions define keep their names (`http.*`, `url.*`,
+//! `server.*`, `error.type` …). Those of image services are listed here, under `image.`.
 
-/// Root span: the phase in which the request was cancelled: the name of the innermost running
-/// stage (`queue`, `downloading_image` …), `handler` or `response_body`. String.
+/// Root span: the phase in which the request was cancelled. The name of the innermost running stage
+/// (`queue`, `downloading_image` …), or `handler`, or `response_body`. String.
 pub const REQUEST_CANCELLED: &str = "image.request.cancelled";
 /// Stage span: `true` when the stage was dropped before it was done, or its request was cancelled
 /// while it ran. Client span of a download: `true` when it was dropped before its response was
@@ -22,6 +22,11 @@ pub const SOURCE_FORMAT: &str = "image.source.format";
 pub const SOURCE_WIDTH: &str = "image.source.width";
 /// The height of the source, in pixels. Integer.
 pub const SOURCE_HEIGHT: &str = "image.source.height";
+/// Whether the source is an animation, of which only the first frame was processed. Boolean.
+pub const SOURCE_ANIMATED: &str = "image.source.animated";
+/// What became of the source's ICC profile: `none`, `converted` or `kept`, or `ignored` if it could
+/// not be used. String.
+pub const SOURCE_COLOR_PROFILE: &str = "image.source.color_profile";
 /// Processing stage: the options as the service names them. String.
 pub const PROCESSING_OPTIONS: &str = "image.processing.options";
 /// The size of the encoded result, in bytes. Integer.

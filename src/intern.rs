@@ -1,4 +1,4 @@
-//! Texts that come again with every request, recorded without an allocation each time.
+//! Interned strings that recur in every request, recorded without an allocation each time.
 
 use std::{
     borrow::Cow,
@@ -10,10 +10,10 @@ use std::{
 use opentelemetry::StringValue;
 use rustc_hash::FxHasher;
 
-/// Places to look in for an entry, from the one its hash says.
+/// The places to search for an entry, starting with the one of its hash.
 const PROBES: usize = 8;
 
-/// A table to which entries are added and from which none is ever taken, read without a lock.
+/// An insert-only table that is read without a lock.
 pub(crate) struct Table<T, const PLACES: usize>([OnceLock<T>; PLACES]);
 
 impl<T, const PLACES: usize> Table<T, PLACES> {
@@ -21,7 +21,7 @@ impl<T, const PLACES: usize> Table<T, PLACES> {
         Self([const { OnceLock::new() }; PLACES])
     }
 
-    /// The entry of that hash, made if it is the first time; `None` if there is no place for it.
+    /// The entry of that hash, made on first use; `None` when its places are taken.
     pub(crate) fn find(
         &self,
         hash: usize,
@@ -40,15 +40,15 @@ impl<T, const PLACES: usize> fmt::Debug for Table<T, PLACES> {
     }
 }
 
-/// The names of all spans there were. A service that names routes after paths fills the table,
-/// and then has a new string for each span.
+/// Every span name seen so far. A service that names routes after paths fills the table; further names
+/// are new strings.
 static NAMES: Table<Box<str>, 1024> = Table::new();
 
-/// The first texts there were: the hosts and routes of a service, and the user agents that most of its
-/// clients have. For the rest, and for what is longer than these are, there are new strings.
+/// The first strings seen: the hosts and routes of a service, and the user agents of most clients. All
+/// others, and those longer than [`LONGEST_TEXT`], are new strings.
 static TEXTS: Table<Box<str>, 2048> = Table::new();
 
-/// Bounds what is kept of texts that may be anything.
+/// Bounds the memory that strings from clients can take.
 const LONGEST_TEXT: usize = 512;
 
 /// `{method} {route}`
@@ -62,12 +62,12 @@ pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
     )
 }
 
-/// A name that is known to be one of few.
+/// Interns a name of bounded cardinality.
 pub(crate) fn name(name: &str) -> Cow<'static, str> {
     whole(&NAMES, name)
 }
 
-/// The text of that length and hash.
+/// The string of that length and hash.
 fn find<const PLACES: usize>(
     table: &'static Table<Box<str>, PLACES>,
     length: usize,
@@ -87,8 +87,7 @@ fn find<const PLACES: usize>(
     Cow::Owned(make())
 }
 
-/// A text of a client or a router, which most likely was recorded before: a host, a user agent, a
-/// route.
+/// Interns a string of a client or a router that recurs: a host, a user agent, a route.
 pub(crate) fn text(text: &str) -> StringValue {
     whole(&TEXTS, text).into()
 }
@@ -106,7 +105,7 @@ fn whole<const PLACES: usize>(
     )
 }
 
-/// Equality of texts that mostly are the very same one.
+/// Equality of strings that mostly are the same one in memory.
 pub(crate) fn same(one: &str, other: &str) -> bool {
     std::ptr::eq(one, other) || one == other
 }
@@ -166,7 +165,15 @@ mod tests {
             let name = format!("host-{number}.example");
             assert_eq!(text(&name).as_str(), name);
         }
-        let long = "x".repeat(LONGEST_TEXT + 1);
-        assert_eq!(text(&long).as_str(), long);
+    }
+
+    #[test]
+    fn only_short_texts_are_kept() {
+        static EMPTY: Table<Box<str>, 64> = Table::new();
+        let text = |length: usize| whole(&EMPTY, &"x".repeat(length));
+        assert!(matches!(text(LONGEST_TEXT), Cow::Borrowed(kept) if kept.len() == LONGEST_TEXT));
+        assert!(matches!(text(LONGEST_TEXT + 1), Cow::Owned(new) if new.len() == LONGEST_TEXT + 1));
+        let route = "/".repeat(LONGEST_TEXT);
+        assert!(matches!(span_name("GET", &route), Cow::Owned(_)));
     }
 }

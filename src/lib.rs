@@ -17,13 +17,14 @@
 //! ```no_run
 //! # #[cfg(all(feature = "axum", feature = "telemetry"))]
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::{io, time::Duration};
+//! use std::{io, net::SocketAddr, time::Duration};
 //! use axum::{Router, routing::get};
-//! use tower_image_trace::{RequestTrace, Telemetry};
+//! use tower_image_trace::{RequestTrace, Telemetry, shutdown_signal};
 //!
 //! # async fn fetch() -> io::Result<Vec<u8>> { Ok(Vec::new()) }
 //! # fn resize(source: Vec<u8>) -> io::Result<Vec<u8>> { Ok(source) }
 //! async fn thumbnail(trace: RequestTrace) -> Result<Vec<u8>, String> {
+//!     // The future reads the whole body: the stage ends with it.
 //!     let source = trace.download("https://cdn.example/cat.jpg").run(fetch()).await;
 //!     let source = source.map_err(|error| error.to_string())?;
 //!     let work = trace.process("rs:fill:300:200").run_blocking(move || resize(source));
@@ -34,15 +35,18 @@
 //! let app: Router = Router::new()
 //!     .route("/thumbnail/{source}", get(thumbnail))
 //!     .layer(telemetry.trace_layer());
-//! // … serve the app …
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+//!     .with_graceful_shutdown(shutdown_signal())
+//!     .await?;
 //! telemetry.shutdown(Duration::from_secs(5)).await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! Where to look: [`trace`] is the layer and the root span, [`request`] the handle and its stages,
-//! [`in_progress`] the counts, [`download`] the layer for what the service fetches, [`metrics`] the pools
-//! and gauges, [`propagation`] the wire formats, `telemetry` the way from settings to
+//! [`in_progress`] the counts, [`download`] the layer for what the service fetches, [`metrics`] the
+//! gauges, [`pool`] workers and buffers, [`propagation`] the wire formats, `telemetry` the way from settings to
 //! running providers, `console` the waterfall, [`attribute`] the names of the crate's own attributes.
 //!
 //! # Features
@@ -70,11 +74,14 @@ pub mod attribute;
 pub mod console;
 pub mod download;
 pub mod in_progress;
+mod instrument;
 mod intern;
 pub mod metrics;
+pub mod pool;
 pub mod propagation;
 mod redact;
 pub mod request;
+mod semconv;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
 pub mod trace;
@@ -82,6 +89,7 @@ pub mod trace;
 #[cfg(feature = "telemetry")]
 pub use self::telemetry::{
     Protocol, Settings, Telemetry, TelemetryBuilder, TelemetryError, TraceIdGenerator,
+    shutdown_signal,
 };
 pub use self::{
     download::DownloadLayer,

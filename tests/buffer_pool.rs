@@ -1,6 +1,6 @@
 //! A buffer pool learns from the sizes that it sees, and says what it has learnt.
 
-use tower_image_trace::metrics::{BufferPool, Gauges};
+use tower_image_trace::{metrics::Gauges, pool::BufferPool};
 
 use crate::support::Recorder;
 

@@ -328,3 +328,25 @@ async fn ten_thousand_at_random_moments() {
     recorder.assert_nothing_active();
     assert_eq!((in_progress.requests(), in_progress.images()), (0, 0));
 }
+
+// faults A6
+#[tokio::test]
+async fn a_stage_that_begins_afterwards_is_not_cancelled() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let recorder = cancel_in(move |trace, waits| {
+        sender.send((trace.clone(), trace.stage("before"))).unwrap();
+        async move {
+            waits.send(()).unwrap();
+            pending::<Never>().await
+        }
+    })
+    .await;
+    let (trace, before) = receiver.recv().unwrap();
+    let after = trace.stage("after").run(async { Ok::<_, Infallible>(()) });
+    after.await.unwrap();
+    drop(before);
+    assert_cancelled(&recorder, "before");
+    let cancelled = |name| recorder.span(name).get("image.stage.cancelled");
+    assert_eq!(cancelled("before").as_deref(), Some("true"));
+    assert_eq!(cancelled("after"), None);
+}

@@ -74,7 +74,7 @@ async fn one_request(provider: &SdkTracerProvider) -> (Response<Bytes>, Stage) {
     let layer = ImageTraceLayer::builder()
         .tracer_provider(provider.clone())
         .propagators(TraceContextPropagator::new())
-        .without_metrics()
+        .metrics(false)
         .build();
     let service = ServiceBuilder::new()
         .layer(layer)

@@ -8,7 +8,7 @@ use http_body_util::Empty;
 use opentelemetry::trace::SpanId;
 use opentelemetry_sdk::trace::{RandomIdGenerator, Sampler};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_image_trace::{Propagators, telemetry::ContinuingIdGenerator};
+use tower_image_trace::{Propagators, RequestTrace, telemetry::ContinuingIdGenerator};
 
 use crate::support::Recorder;
 
@@ -16,13 +16,28 @@ const ROOT: &str = "1-8a3c60f7-d188f8fa79d48a391a778fa6";
 const TRACE: &str = "8a3c60f7d188f8fa79d48a391a778fa6";
 
 async fn root_for(recorder: &Recorder, header: &str) {
-    let propagators: Propagators = "tracecontext,xray".parse().unwrap();
-    let layer = recorder.builder().propagators(propagators).build();
-    let service = layer.layer(service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    call(recorder, "tracecontext,xray", "x-amzn-trace-id", header).await;
+}
+
+/// The `traceparent` of a call that the service makes.
+async fn call(recorder: &Recorder, propagators: &str, name: &str, value: &str) -> String {
+    let propagators: Propagators = propagators.parse().unwrap();
+    let layer = recorder
+        .builder()
+        .propagators(propagators)
+        .propagate_external(true)
+        .random_trace_ids(true)
+        .build();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let mut response = Response::new(Empty::<Bytes>::new());
+        trace.stage("call").inject(response.headers_mut());
+        Ok::<_, Infallible>(response)
     }));
-    let request = Request::get("/").header("x-amzn-trace-id", header);
-    service.oneshot(request.body(()).unwrap()).await.unwrap();
+    let request = Request::get("/").header(name, value).body(()).unwrap();
+    let response = service.oneshot(request).await.unwrap();
+    let sent = response.headers().get("traceparent");
+    sent.map_or_else(String::new, |sent| sent.to_str().unwrap().to_owned())
 }
 
 fn recorder(root_sampler: Sampler) -> Recorder {
@@ -91,4 +106,74 @@ async fn the_sampler_may_say_no_and_a_decision_is_kept() {
     )
     .await;
     assert!(denied.spans().is_empty());
+}
+
+/// Faults B4.
+#[tokio::test]
+async fn a_denial_without_ids_holds_for_the_trace() {
+    for (name, value) in [
+        ("x-amzn-trace-id", &*format!("Root={ROOT};Sampled=0")),
+        ("x-amzn-trace-id", &format!("Sampled=0; Root={ROOT}")),
+        ("b3", "0"),
+        ("x-b3-sampled", "0"),
+        ("x-b3-sampled", "false"),
+    ] {
+        let recorder = recorder(Sampler::AlwaysOn);
+        let sent = call(&recorder, "tracecontext,xray,b3", name, value).await;
+        assert!(recorder.spans().is_empty(), "{name}: {value}");
+        assert!(!sent.is_empty(), "{name}: {value}");
+        let is_continued = name == "x-amzn-trace-id";
+        assert_eq!(sent.contains(TRACE), is_continued, "{sent}");
+        // The id of a new trace is random, that of another's is not known to be.
+        let flags = if is_continued { "-00" } else { "-02" };
+        assert!(sent.ends_with(flags), "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn a_sampler_that_asks_no_caller_asks_none_that_denied() {
+    let recorder = Recorder::with(|tracers| tracers.with_sampler(Sampler::AlwaysOn));
+    call(&recorder, "b3", "b3", "0").await;
+    recorder.root();
+}
+
+/// Faults B1.
+#[tokio::test]
+async fn the_random_flag_is_kept_whatever_the_sampler_says() {
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-";
+    let samplers = [
+        (Sampler::AlwaysOn, "1"),
+        (Sampler::AlwaysOff, "0"),
+        (Sampler::TraceIdRatioBased(0.0), "0"),
+    ];
+    for (sampler, sampled) in samplers {
+        for (came, random) in [("02", true), ("03", true), ("00", false), ("01", false)] {
+            let recorder = Recorder::with(|tracers| tracers.with_sampler(sampler.clone()));
+            let parent = format!("{parent}{came}");
+            let sent = call(&recorder, "tracecontext", "traceparent", &parent).await;
+            let flags = match (random, sampled) {
+                (true, "1") => "-03",
+                (true, _) => "-02",
+                (false, "1") => "-01",
+                (false, _) => "-00",
+            };
+            assert!(sent.ends_with(flags), "{came} {sampler:?}: {sent}");
+        }
+    }
+}
+
+/// Faults B1.
+#[tokio::test]
+async fn a_new_trace_says_that_its_id_is_random() {
+    for (sampler, flags) in [(Sampler::AlwaysOn, "-03"), (Sampler::AlwaysOff, "-02")] {
+        let recorder = recorder(sampler);
+        let sent = call(&recorder, "tracecontext", "accept", "*/*").await;
+        assert!(sent.ends_with(flags), "{sent}");
+        assert_eq!(recorder.spans().len(), if flags == "-03" { 2 } else { 0 });
+    }
+    // The id of a load balancer's trace was made elsewhere.
+    let recorder = recorder(Sampler::AlwaysOn);
+    let header = format!("Root={ROOT}");
+    let sent = call(&recorder, "xray,tracecontext", "x-amzn-trace-id", &header).await;
+    assert!(sent.contains(TRACE) && sent.ends_with("-01"), "{sent}");
 }

@@ -14,14 +14,25 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use opentelemetry::{
     Context,
-    trace::{SpanId, TraceContextExt},
+    trace::{SpanId, TraceContextExt, TraceId},
 };
 use tower::{Layer, Service, ServiceExt};
+use tower_image_trace::{ImageTraceLayer, RequestTrace};
 
 use crate::support::Recorder;
 
+/// The current span, which is also that of the current handle.
 fn current() -> SpanId {
-    Context::map_current(|context| context.span().span_context().span_id())
+    let span = Context::map_current(|context| context.span().span_context().span_id());
+    // faults G5
+    let handle = RequestTrace::current();
+    let of_handle = handle.context().span().span_context().span_id();
+    assert_eq!(of_handle, span);
+    assert_eq!(
+        handle.trace_id() == TraceId::INVALID,
+        span == SpanId::INVALID
+    );
+    span
 }
 
 #[derive(Clone, Default)]
@@ -214,4 +225,68 @@ async fn an_upstream_trace_is_continued() {
     assert_eq!(root.parent().to_string(), "00f067aa0ba902b7");
     assert!(root.0.parent_span_is_remote);
     assert_eq!(root.0.span_context.trace_state().header(), "vendor=1");
+}
+
+// faults G5
+#[tokio::test]
+async fn the_current_handle_is_there_without_spans_and_not_when_skipped() {
+    let recorder = Recorder::new();
+    let name = |name: &'static str| {
+        tower::service_fn(move |_: Request<()>| {
+            drop(RequestTrace::current().stage("call"));
+            async move {
+                tokio::task::yield_now().await;
+                drop(RequestTrace::current().stage(name));
+                Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
+            }
+        })
+    };
+    let measured = recorder.builder().traces(false).build();
+    measured
+        .layer(name("measured"))
+        .oneshot(request())
+        .await
+        .unwrap();
+    let skipped = recorder.builder().filter(|_| false).build();
+    let caller = Request::get("/").header(
+        "traceparent",
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    );
+    skipped
+        .layer(name("skipped"))
+        .oneshot(caller.body(()).unwrap())
+        .await
+        .unwrap();
+    let disabled = ImageTraceLayer::disabled();
+    disabled
+        .layer(name("disabled"))
+        .oneshot(request())
+        .await
+        .unwrap();
+    let stages = recorder.series("request_span_duration_seconds");
+    let mut names: Vec<_> = stages
+        .iter()
+        .map(|stage| &*stage.attributes["span"])
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["call", "measured"]);
+}
+
+// faults G5
+#[tokio::test]
+async fn the_outer_handle_is_current_again_after_the_inner_one() {
+    let recorder = Recorder::new();
+    let service = recorder
+        .layer()
+        .layer(tower::service_fn(|_: Request<()>| async {
+            let before = current();
+            let inner = recorder.layer().layer(Probe(Seen::default()));
+            let response = inner.oneshot(request()).await.unwrap();
+            assert_eq!(current(), before);
+            drop(response);
+            assert_eq!(current(), before);
+            Ok::<_, Infallible>(Response::new(http_body_util::Empty::<Bytes>::new()))
+        }));
+    service.oneshot(request()).await.unwrap();
+    assert_eq!(current(), SpanId::INVALID);
 }

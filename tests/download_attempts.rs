@@ -340,7 +340,7 @@ async fn nothing_is_recorded_when_disabled_or_not_sampled() {
     assert_eq!(recorder.only_series(DURATION).count, 1, "but measured");
 
     let recorder = Recorder::new();
-    let unmeasured = builder(&recorder).without_metrics().build();
+    let unmeasured = builder(&recorder).metrics(false).build();
     drop(get(&unmeasured, &origin.url("/")).await.unwrap());
     recorder.span("GET");
     assert!(recorder.series(DURATION).is_empty());

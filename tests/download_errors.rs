@@ -193,7 +193,7 @@ async fn errors_of_any_type() {
     let tunnel = || Tunnel(std::io::ErrorKind::ConnectionRefused.into());
 
     let recorder = Recorder::new();
-    let layer = builder(&recorder).error_type::<Tunnel>().build();
+    let layer = builder(&recorder).record_errors_as::<Tunnel>().build();
     let service = layer.layer(service_fn(async |_: Request<()>| {
         Err::<Response<Empty<Bytes>>, _>(tunnel())
     }));

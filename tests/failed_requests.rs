@@ -47,7 +47,7 @@ fn assert_failed(recorder: &Recorder, error_type: &str, message: &str) {
 #[tokio::test]
 async fn an_error_of_the_service_is_recorded_with_its_sources_and_the_route() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().error_type::<NoThumbnail>().build();
+    let layer = recorder.builder().record_errors_as::<NoThumbnail>().build();
     let service = layer.layer(service_fn(|request: Request<()>| async move {
         RequestTrace::from_extensions(request.extensions()).set_route("/{source}");
         Err::<Response<Empty<Bytes>>, _>(no_thumbnail())

@@ -17,7 +17,7 @@ use opentelemetry::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{
     ImageTraceLayer, RequestTrace, Trust,
-    trace::{PeerAddr, Skip},
+    trace::{PeerAddr, Record},
 };
 
 use crate::support::Recorder;
@@ -118,7 +118,7 @@ async fn an_ignored_caller_leaves_no_trace() {
 #[tokio::test]
 async fn a_request_without_a_span_is_measured_and_keeps_its_callers_context() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().filter(|_| Skip::Span).build();
+    let layer = recorder.builder().filter(|_| Record::Metrics).build();
     let (current, handle) = seen_by_handler(&layer, "/metrics").await;
     assert_eq!(current.span_id().to_string(), SPAN);
     assert_eq!(handle.to_string(), TRACE);

@@ -12,7 +12,8 @@ use http::Request;
 use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
 use tower::{Layer, Service, service_fn};
 use tower_image_trace::{
-    ImageTraceLayer, Protocol, RequestsInProgress, Telemetry, metrics::Gauges,
+    ImageTraceLayer, Protocol, RequestsInProgress, Telemetry,
+    metrics::{Gauges, Metric},
 };
 
 use crate::support::{Recorder, otlp::OtlpServer};
@@ -41,7 +42,7 @@ fn active_requests_of_all_layers_are_added_up_with_gauges_and_without() {
     let without = Recorder::new();
     let meters = without.meters.clone();
     let without_gauges = || {
-        let layer = ImageTraceLayer::builder().without_traces();
+        let layer = ImageTraceLayer::builder().traces(false);
         layer.meter_provider(meters.clone()).build()
     };
     let ways: [(&Recorder, &dyn Fn() -> ImageTraceLayer); 2] =
@@ -92,7 +93,7 @@ fn active_requests_of_all_layers_are_added_up_with_gauges_and_without() {
 fn a_gauge_without_a_value_is_not_reported() {
     let recorder = Recorder::new();
     let gauges = Gauges::new(&recorder.meters);
-    gauges.gauge("memory.allocated", "By", "Bytes.", || None);
+    gauges.gauge(metric("memory.allocated", "By", "Bytes."), || None);
     assert_eq!(recorder.series("memory.allocated"), []);
 }
 
@@ -102,11 +103,11 @@ fn the_last_one_of_a_name_is_reported() {
     let gauges = Gauges::new(&recorder.meters);
     let held = Arc::new(());
     let first = Arc::clone(&held);
-    gauges.gauge("memory.allocated", "By", "Bytes.", move || {
+    gauges.gauge(metric("memory.allocated", "By", "Bytes."), move || {
         let _held = &first;
         Some(1)
     });
-    gauges.gauge("memory.allocated", "By", "Bytes.", || Some(2));
+    gauges.gauge(metric("memory.allocated", "By", "Bytes."), || Some(2));
     assert_eq!(Arc::strong_count(&held), 1, "the first closure is dropped");
     assert_eq!(recorder.only_series("memory.allocated").sum, 2.0);
 }
@@ -117,12 +118,12 @@ fn a_gauge_that_panics_is_not_asked_again_and_stops_no_other() {
     let gauges = Gauges::new(&recorder.meters);
     let asked = Arc::new(AtomicU64::new(0));
     let panics = Arc::clone(&asked);
-    gauges.gauge("before", "1", "Before.", || Some(1));
-    gauges.gauge("panics", "1", "Panics.", move || {
+    gauges.gauge(metric("before", "1", "Before."), || Some(1));
+    gauges.gauge(metric("panics", "1", "Panics."), move || {
         panics.fetch_add(1, Ordering::Relaxed);
         panic!("in a gauge");
     });
-    gauges.gauge("after", "1", "After.", || Some(3));
+    gauges.gauge(metric("after", "1", "After."), || Some(3));
     for _ in 0..3 {
         assert_eq!(recorder.only_series("before").sum, 1.0);
         assert_eq!(recorder.series("panics"), []);
@@ -153,7 +154,9 @@ fn a_thousand_telemetries_leak_nothing_and_report_nothing_twice() {
             let _held = &held;
             Some(number)
         };
-        telemetry.gauges().gauge("number", "1", "Which one.", gauge);
+        telemetry
+            .gauges()
+            .gauge(metric("number", "1", "Which one."), gauge);
         let image = counts.image();
         drop(telemetry);
         drop(image);
@@ -193,4 +196,67 @@ fn a_thousand_telemetries_leak_nothing_and_report_nothing_twice() {
             .count();
         assert!(ours < 500, "{ours} threads");
     }
+}
+
+fn metric(name: &'static str, unit: &'static str, description: &'static str) -> Metric {
+    Metric {
+        name,
+        unit,
+        description,
+    }
+}
+
+// faults F12
+#[test]
+fn active_requests_are_added_up_however_many_gauges_there_are() {
+    let recorder = Recorder::new();
+    let gauges = [(); 2].map(|()| Gauges::new(&recorder.meters));
+    let with = |gauges: &Gauges| {
+        let layer = ImageTraceLayer::builder().traces(false);
+        layer.gauges(gauges).build()
+    };
+    let without = ImageTraceLayer::builder().traces(false);
+    let without = without.meter_provider(recorder.meters.clone()).build();
+    let layers = [
+        with(&gauges[0]),
+        with(&gauges[1]),
+        with(&gauges[1]),
+        without,
+    ];
+    let mut calls: Vec<_> = layers
+        .iter()
+        .map(|layer| {
+            let mut service = layer.layer(service_fn(|_| {
+                std::future::pending::<Result<http::Response<String>, std::io::Error>>()
+            }));
+            service.call(Request::new(()))
+        })
+        .collect();
+    let active = || recorder.only_series("http.server.active_requests").sum;
+    assert_eq!(active(), 4.0);
+    assert_eq!(active(), 4.0, "collected again");
+    drop(calls.remove(1));
+    assert_eq!(active(), 3.0);
+    drop((layers, gauges));
+    assert_eq!(active(), 3.0, "the requests go on");
+    calls.clear();
+    assert_eq!(active(), 0.0, "the last value");
+}
+
+// faults F12
+#[test]
+fn a_request_between_two_collections_leaves_a_zero() {
+    let recorder = Recorder::new();
+    let gauges = Gauges::new(&recorder.meters);
+    let layer = ImageTraceLayer::builder().traces(false);
+    let layer = layer.gauges(&gauges).build();
+    let mut service = layer.layer(service_fn(|_: Request<()>| {
+        std::future::ready(Err::<http::Response<String>, _>("no"))
+    }));
+    drop(service.call(Request::new(())));
+    drop((service, layer, gauges));
+    assert_eq!(recorder.only_series("http.server.active_requests").sum, 0.0);
+    let names = recorder.metric_names();
+    let ours = names.iter().filter(|name| name.contains("active_requests"));
+    assert_eq!(ours.collect::<Vec<_>>(), ["http.server.active_requests"]);
 }

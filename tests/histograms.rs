@@ -6,10 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_image_trace::{
-    RequestTrace,
-    metrics::{BufferPool, Gauges},
-};
+use tower_image_trace::{RequestTrace, metrics::Gauges, pool::BufferPool};
 
 use crate::support::{Recorder, download::builder};
 

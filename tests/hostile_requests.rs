@@ -1,4 +1,4 @@
-//! No client can add a series to a metric by what it sends.
+//! No client can add series to a metric, whatever it sends.
 
 use std::convert::Infallible;
 
@@ -19,7 +19,7 @@ const METRICS: [&str; 7] = [
     "request_duration_seconds",
 ];
 
-/// Everything in it that a client chooses is another one each time.
+/// Every value that a client can choose is different in each request.
 fn request(number: usize) -> Request<()> {
     let method = match number % 4 {
         0 => Method::GET,

@@ -11,51 +11,61 @@ mod demo;
 #[path = "../examples/image_proxy/error.rs"]
 mod error;
 #[path = "../examples/image_proxy/options.rs"]
-mod options;
+pub(crate) mod options;
 #[path = "../examples/image_proxy/origin.rs"]
 mod origin;
-#[path = "../examples/image_proxy/process.rs"]
-mod process;
+#[path = "../examples/image_proxy/process/mod.rs"]
+pub(crate) mod process;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
+#[path = "../examples/image_proxy/url.rs"]
+mod url;
 #[cfg(feature = "libvips")]
 #[path = "../examples/image_proxy/vips.rs"]
 mod vips;
 
 mod answers;
+mod colors;
 mod command_line;
 mod downloads;
+mod memory;
 mod metrics;
 mod paths;
 mod pictures;
 mod queueing;
+#[cfg(unix)]
+mod signals;
 mod traces;
+mod urls;
 #[cfg(feature = "libvips")]
 mod vips_pictures;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
-use axum::Router;
-use axum::http::{HeaderMap, Method, Request, StatusCode};
+use axum::{
+    Router,
+    http::{HeaderMap, Method, Request, StatusCode},
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tower_image_trace::metrics::Workers;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use opentelemetry_sdk::{
+    propagation::TraceContextPropagator,
+    trace::{InMemorySpanExporter, SdkTracerProvider},
+};
+use tokio::{net::TcpListener, sync::mpsc};
 use tower_image_trace::{
     DownloadLayer, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
-    Telemetry,
+    Telemetry, pool::Workers,
 };
 
 use app::App;
 use source::{SourceLimits, Sources};
 
-/// Longer than any test takes: what does not end is cut off by its client or by the test's own doing.
+/// Longer than any test takes.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// The service on a port of its own, in front of one origin.
@@ -74,12 +84,13 @@ struct Answer {
     body: Bytes,
 }
 
-/// How much of everything a test's service has.
+/// The limits of a test's service.
 struct Limits {
     time: Duration,
     bytes: usize,
     workers: usize,
     queue: usize,
+    memory: u64,
 }
 
 impl Default for Limits {
@@ -89,12 +100,13 @@ impl Default for Limits {
             bytes: 1024 * 1024,
             workers: 2,
             queue: 10,
+            memory: 512 << 20,
         }
     }
 }
 
 impl Service {
-    /// In front of the sample pictures.
+    /// Starts a service in front of the sample pictures.
     async fn start() -> Self {
         Self::with(origin::start().await.unwrap(), Limits::default()).await
     }
@@ -106,6 +118,7 @@ impl Service {
             .build();
         let trace = ImageTraceLayer::builder()
             .tracer_provider(provider.clone())
+            .attributes_after_sampling(true)
             .propagators(TraceContextPropagator::new())
             .build();
         let downloads = DownloadLayer::builder().tracer_provider(provider).build();
@@ -115,7 +128,7 @@ impl Service {
         service
     }
 
-    /// With everything that it can tell, sent by `telemetry`.
+    /// Starts a service whose traces and metrics `telemetry` exports.
     async fn observed(telemetry: &Telemetry, limits: Limits) -> Self {
         let origin = origin::start().await.unwrap();
         let layers = (telemetry.trace_layer(), telemetry.download_layer());
@@ -142,6 +155,7 @@ impl Service {
             workers: Workers::new(limits.workers)
                 .with_queue_limit(limits.queue)
                 .with_in_progress(&in_progress),
+            memory: limits.memory,
             in_progress,
         };
         let router = app.clone().router(trace, count);
@@ -154,14 +168,14 @@ impl Service {
         }
     }
 
-    /// `/resize/` with these options, of this source at the origin.
+    /// Requests a source of the origin with these options.
     async fn resize(&self, options: &str, source: &str) -> Answer {
         let origin = self.origin;
         self.get(&format!("/resize/{options}/plain/http://{origin}{source}"))
             .await
     }
 
-    /// How many workers can be had without waiting.
+    /// The number of workers that are free.
     async fn idle_workers(&self) -> usize {
         let mut taken = Vec::new();
         let trace = RequestTrace::default();
@@ -184,7 +198,7 @@ impl Service {
             .uri(format!("http://{}{path}", self.address))
             .body(Empty::<Bytes>::new())
             .unwrap();
-        // A client each: its connection ends with it, also when a request is dropped.
+        // Each request has its own client, so dropping the request closes its connection.
         let client = Client::builder(TokioExecutor::new()).build_http();
         let (head, body) = client.request(request).await.unwrap().into_parts();
         Answer {
@@ -205,7 +219,7 @@ impl Answer {
     }
 }
 
-/// Tells when it is dropped.
+/// Sends a message when it is dropped.
 struct OnDrop(mpsc::UnboundedSender<()>);
 
 impl Drop for OnDrop {

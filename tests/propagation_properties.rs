@@ -134,7 +134,7 @@ proptest! {
     #[test]
     fn a_span_context_comes_back_as_the_format_can_carry_it(span in span_context()) {
         let cx = Context::new().with_remote_span_context(span.clone());
-        for format in Propagator::ALL {
+        for &format in Propagator::ALL {
             let want = carried(format, &span);
             if format == Propagator::Baggage || !want.is_valid() {
                 continue;
@@ -171,7 +171,7 @@ proptest! {
         let before = Context::new()
             .with_remote_span_context(parent.clone())
             .with_baggage([KeyValue::new("before", "kept")]);
-        for format in Propagator::ALL {
+        for &format in Propagator::ALL {
             let propagators = Propagators::new([format]);
             let fresh = propagators.extract_headers(&Context::new(), &headers);
             let after = propagators.extract_headers(&before, &headers);

@@ -6,7 +6,7 @@ use opentelemetry::propagation::TextMapPropagator;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use tower_image_trace::propagation::{
-    Propagator, PropagatorError, Propagators, continued_trace_id,
+    Propagator, PropagatorError, Propagators, continued_trace_id, is_denied,
 };
 
 const W3C: (&str, &str) = (
@@ -71,9 +71,9 @@ fn with_child(cx: &Context, sampled: bool) -> Context {
 fn names_are_those_of_otel_propagators() {
     let all = "tracecontext,baggage,b3,b3multi,jaeger,xray,ottrace";
     let propagators: Propagators = all.parse().unwrap();
-    assert!(propagators.iter().eq(Propagator::ALL));
+    assert!(propagators.iter().eq(Propagator::ALL.iter().copied()));
     assert_eq!(propagators.to_string(), all);
-    for propagator in Propagator::ALL {
+    for &propagator in Propagator::ALL {
         assert_eq!(propagator.to_string().parse(), Ok(propagator));
     }
 }
@@ -104,7 +104,7 @@ fn an_unknown_name_is_an_error_that_lists_the_valid_ones() {
     assert_eq!(error, PropagatorError::Unknown("zipkin".to_owned()));
     let message = error.to_string();
     assert!(message.contains("\"zipkin\""), "{message}");
-    for propagator in Propagator::ALL {
+    for &propagator in Propagator::ALL {
         assert!(message.contains(propagator.name()), "{message}");
     }
     assert!(message.contains("none"), "{message}");
@@ -411,6 +411,134 @@ fn a_decision_of_another_format_on_the_same_parent_is_a_decision() {
     let cx = extract("xray,tracecontext", &lines);
     assert!(cx.span().span_context().is_sampled());
     assert_eq!(continued_trace_id(&cx), None);
+}
+
+/// Faults A9, for every format that can leave the decision open.
+#[test]
+fn a_parent_with_a_decision_comes_before_one_without() {
+    let undecided = [
+        (
+            "xray",
+            "x-amzn-trace-id",
+            format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8"),
+        ),
+        (
+            "xray",
+            "x-amzn-trace-id",
+            format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8;Sampled=?"),
+        ),
+        ("xray", "x-amzn-trace-id", XRAY_ROOT.to_owned()),
+        ("b3", "b3", B3.1.trim_end_matches("-1").to_owned()),
+        ("b3multi", "b3", B3.1.trim_end_matches("-1").to_owned()),
+    ];
+    for (format, name, value) in &undecided {
+        for names in [
+            format!("tracecontext,{format}"),
+            format!("{format},tracecontext"),
+        ] {
+            let cx = extract(&names, &[W3C, (name, value)]);
+            assert_eq!(
+                trace_id(&cx),
+                TraceId::from(u128::MAX / 15),
+                "{names} {value}"
+            );
+            assert!(cx.span().span_context().is_sampled(), "{names} {value}");
+            assert_eq!(continued_trace_id(&cx), None, "{names} {value}");
+        }
+    }
+    let ottrace = [
+        W3C,
+        ("ot-tracer-traceid", "3333333333333333"),
+        ("ot-tracer-spanid", "3333333333333333"),
+        ("ot-baggage-a", "1"),
+    ];
+    let cx = extract("tracecontext,ottrace", &ottrace);
+    assert_eq!(trace_id(&cx), TraceId::from(u128::MAX / 15));
+    assert_eq!(baggage(&cx), pairs(&[("a", "1")]), "its baggage is kept");
+}
+
+#[test]
+fn a_denial_in_another_format_is_a_decision_on_the_same_parent() {
+    let header = format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8");
+    let traceparent = "00-8a3c60f7d188f8fa79d48a391a778fa6-53995c3f42cd8ad8-00";
+    let lines = [("x-amzn-trace-id", &*header), ("traceparent", traceparent)];
+    for names in ["xray,tracecontext", "tracecontext,xray"] {
+        let cx = extract(names, &lines);
+        assert_eq!(continued_trace_id(&cx), None, "{names}");
+        assert_eq!(
+            inject("tracecontext", &cx)["traceparent"],
+            traceparent,
+            "{names}"
+        );
+    }
+}
+
+#[test]
+fn the_same_parent_in_two_formats_keeps_its_tracestate_and_random_flag() {
+    let lines = [
+        (
+            "traceparent",
+            "00-22222222222222222222222222222222-2222222222222222-03",
+        ),
+        ("tracestate", "foo@=1,bar=2"),
+        B3,
+    ];
+    for names in ["tracecontext,b3", "b3,tracecontext"] {
+        let cx = extract(names, &lines);
+        assert_eq!(inject("tracecontext", &cx), headers(&lines[..2]), "{names}");
+    }
+    // Another parent of the same format has none.
+    let other = [
+        lines[0],
+        lines[1],
+        ("b3", "22222222222222222222222222222222-3333333333333333-1"),
+    ];
+    let cx = extract("tracecontext,b3", &other);
+    assert!(inject("tracecontext", &cx).get("tracestate").is_none());
+}
+
+/// Faults B4.
+#[test]
+fn a_denial_without_ids_is_kept_until_there_is_a_span() {
+    let root = format!("{XRAY_ROOT};Sampled=0");
+    for (names, lines) in [
+        ("xray", &[("x-amzn-trace-id", &*root)][..]),
+        ("b3", &[("b3", "0")]),
+        ("b3multi", &[("b3", "0")]),
+        ("b3", &[("x-b3-sampled", "0")]),
+        ("b3multi", &[("x-b3-sampled", "false")]),
+        ("tracecontext,b3", &[("b3", "0")]),
+        ("xray,b3", &[("x-amzn-trace-id", XRAY_ROOT), ("b3", "0")]),
+    ] {
+        let cx = extract(names, lines);
+        assert!(is_denied(&cx), "{names} {lines:?}");
+        assert!(!is_denied(&with_child(&extract(names, &[]), false)));
+        // A parent with a decision comes first, whichever is read first.
+        for names in [
+            format!("tracecontext,{names}"),
+            format!("{names},tracecontext"),
+        ] {
+            let lines = [lines, &[W3C]].concat();
+            let cx = extract(&names, &lines);
+            assert!(!is_denied(&cx), "{names} {lines:?}");
+            assert!(cx.span().span_context().is_sampled(), "{names} {lines:?}");
+        }
+    }
+    assert_eq!(
+        continued_trace_id(&extract("xray", &[("x-amzn-trace-id", &root)])),
+        Some(XRAY_ID)
+    );
+    let undecided = format!("{XRAY_ROOT};Parent=53995c3f42cd8ad8");
+    let lines = [("x-amzn-trace-id", &*undecided), ("b3", "0")];
+    assert!(is_denied(&extract("xray,b3", &lines)), "it decides");
+    for line in [
+        ("b3", "1"),
+        ("b3", "d"),
+        ("x-b3-sampled", "1"),
+        ("x-b3-sampled", "x"),
+    ] {
+        assert!(!is_denied(&extract("b3", &[line])), "{line:?}");
+    }
 }
 
 #[test]

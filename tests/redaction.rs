@@ -5,10 +5,15 @@ use std::{convert::Infallible, io};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
+use opentelemetry::{Array, KeyValue, Value};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_image_trace::{ErrorKind, RequestTrace, trace::SourceUrls};
+use tower_image_trace::{
+    DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace,
+    download::DownloadLayerBuilder,
+    trace::{ImageTraceLayerBuilder, SourceUrls},
+};
 
-use crate::support::Recorder;
+use crate::support::{Recorder, download::builder};
 
 const SOURCE: &str =
     "https://alice:hunter2@cdn.example/private/cat.jpg?w=9&sig=5ecre7&X-Amz-Signature=5ecre7";
@@ -140,17 +145,179 @@ async fn only_the_origin_is_recorded_when_it_is_asked_for() {
     assert!(!format!("{:?}", recorder.spans()).contains("private"));
 }
 
+/// Faults A2, F15, F16: wherever the service records a text.
+#[tokio::test]
+async fn no_secret_is_exported_from_any_text() {
+    let urls = [
+        "https://alice:5ecre7@h/a.jpg",
+        "https:\\/\\/alice:5ecre7@h\\/a.jpg",
+        "//alice:5ecre7@h/a.jpg",
+        "/a.jpg?AWSAccessKeyId=5ecre7&amp;Signature=5ecre7",
+        "/a.jpg?w=1\\u0026SIG=5ecre7",
+        "/a.jpg??token=5ecre7;w=1",
+        "/a.jpg?%2573ig=5ecre7",
+        "(aHR0cHM6Ly9hbGljZTo1ZWNyZTdAaC9hLmpwZw)",
+        "<Error><AWSAccessKeyId>5ecre7</AWSAccessKeyId></Error>",
+    ];
+    for url in urls {
+        let recorder = Recorder::new();
+        let service = recorder
+            .layer()
+            .layer(service_fn(|request: Request<()>| async move {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                trace.set_attribute(KeyValue::new("image.watermark.url", url));
+                let stage = trace.stage("watermark");
+                stage.set_attribute(KeyValue::new("watermark.url", url));
+                let sources = vec![url.into(), "local".into()];
+                stage.set_attribute(KeyValue::new(
+                    "sources",
+                    Value::Array(Array::String(sources)),
+                ));
+                // An attribute of a span that has begun.
+                let _ = stage.context();
+                stage.set_attribute(KeyValue::new("mask.url", url));
+                stage.record_error(&io::Error::other(format!("cannot fetch {url}: refused")));
+                drop(stage);
+                trace.process(url).end();
+                Err::<Response<Empty<Bytes>>, _>(io::Error::other(url))
+            }));
+        let request = Request::get("/resize").header("user-agent", format!("bot (+{url})"));
+        let _ = service.oneshot(request.body(()).unwrap()).await;
+        let exported = exported(&recorder);
+        assert!(!exported.contains("5ecre7"), "{url}: {exported}");
+        assert!(exported.contains("user_agent.original"));
+        assert!(exported.contains("mask.url"));
+    }
+}
+
 #[tokio::test]
 async fn the_sensitive_keys_are_settable() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().sensitive_query_keys(["token"]).build();
+    let layer = recorder.builder().sensitive_query_keys(["hmac"]).build();
     let service = layer.layer(service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     }));
-    let request = Request::get("/?token=a&sig=b").body(()).unwrap();
+    let request = Request::get("/?hmac=a&sig=b").body(()).unwrap();
     service.oneshot(request).await.unwrap();
     assert_eq!(
         recorder.root().get("url.query").as_deref(),
-        Some("token=REDACTED&sig=b")
+        Some("hmac=REDACTED&sig=b")
     );
+}
+
+const TOKEN: &str = "https://cdn.example/private/cat.jpg?hmac=planted&key=planted";
+
+/// One attempt at `TOKEN`, which fails and says the URL.
+async fn attempt(layer: DownloadLayer, request: http::request::Builder) {
+    let client = layer.layer(service_fn(async |_: Request<()>| {
+        let error = io::Error::other(format!("no answer from {TOKEN}"));
+        Err::<Response<Empty<Bytes>>, _>(error)
+    }));
+    let request = request.uri(TOKEN).body(()).unwrap();
+    client.oneshot(request).await.unwrap_err();
+}
+
+/// The same while a request is handled.
+async fn attempt_in_request(layer: ImageTraceLayer, download: DownloadLayer) {
+    let service = layer.layer(service_fn(move |_: Request<()>| {
+        let fetched = attempt(download.clone(), Request::builder());
+        async {
+            fetched.await;
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    }));
+    let request = Request::put("/").body(()).unwrap();
+    service.oneshot(request).await.unwrap();
+}
+
+// faults A1
+#[tokio::test]
+async fn what_is_set_for_a_request_holds_for_its_downloads() {
+    let unset = |layer: DownloadLayerBuilder| layer;
+    let key = |layer: DownloadLayerBuilder| layer.sensitive_query_keys(["key"]);
+    let origin = |layer: DownloadLayerBuilder| layer.source_urls(SourceUrls::OriginOnly);
+    type Change = fn(DownloadLayerBuilder) -> DownloadLayerBuilder;
+    let token = |layer: ImageTraceLayerBuilder| layer.sensitive_query_keys(["hmac"]);
+    let only_origin = |layer: ImageTraceLayerBuilder| layer.source_urls(SourceUrls::OriginOnly);
+    let as_it_is = |layer: ImageTraceLayerBuilder| layer.source_urls(SourceUrls::Full);
+    type ChangeRequest = fn(ImageTraceLayerBuilder) -> ImageTraceLayerBuilder;
+    let rows: [(Option<ChangeRequest>, Change, &str); 7] = [
+        (None, unset, TOKEN),
+        (Some(as_it_is), unset, TOKEN),
+        (
+            Some(token),
+            unset,
+            "https://cdn.example/private/cat.jpg?hmac=REDACTED&key=planted",
+        ),
+        (Some(only_origin), unset, "https://cdn.example"),
+        (
+            None,
+            key,
+            "https://cdn.example/private/cat.jpg?hmac=planted&key=REDACTED",
+        ),
+        (None, origin, "https://cdn.example"),
+        // Both hold.
+        (
+            Some(token),
+            key,
+            "https://cdn.example/private/cat.jpg?hmac=REDACTED&key=REDACTED",
+        ),
+    ];
+    for (request, download, expected) in rows {
+        let recorder = Recorder::new();
+        let download = download(builder(&recorder)).build();
+        match request {
+            None => attempt(download, Request::builder()).await,
+            Some(change) => {
+                let layer = change(recorder.builder()).build();
+                attempt_in_request(layer, download).await;
+            }
+        }
+        let span = recorder.span("GET");
+        assert_eq!(span.get("url.full").as_deref(), Some(expected));
+        assert_eq!(span.exceptions(), [format!("no answer from {expected}")]);
+    }
+}
+
+// faults A1
+#[tokio::test]
+async fn a_download_on_another_task_is_given_its_request() {
+    let recorder = Recorder::new();
+    let layer = recorder.builder().sensitive_query_keys(["hmac"]);
+    let service = layer.build().layer(service_fn(|request: Request<()>| {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let fetched = attempt(
+            builder(&recorder).build(),
+            Request::builder().extension(trace),
+        );
+        async {
+            tokio::spawn(fetched).await.unwrap();
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }
+    }));
+    let request = Request::put("/").body(()).unwrap();
+    service.oneshot(request).await.unwrap();
+    let url = recorder.span("GET").get("url.full").unwrap();
+    assert!(url.contains("hmac=REDACTED"), "{url}");
+}
+
+// faults A1, F15
+#[tokio::test]
+async fn attributes_of_the_service_are_redacted() {
+    let recorder = Recorder::new();
+    let layer = recorder.builder().sensitive_query_keys(["hmac"]).build();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let lines = Value::Array(Array::String(vec!["a".into(), TOKEN.into()]));
+        trace.set_attribute(KeyValue::new("watermarks", lines.clone()));
+        let stage = trace.stage("watermark");
+        stage.set_attribute(KeyValue::new("watermark.url", TOKEN));
+        stage.in_scope(|| stage.set_attribute(KeyValue::new("watermarks", lines)));
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    }));
+    let request = Request::get("/").body(()).unwrap();
+    service.oneshot(request).await.unwrap();
+    let exported = format!("{:?}", recorder.spans());
+    assert_eq!(exported.matches("hmac=REDACTED").count(), 3, "{exported}");
+    assert!(!exported.contains("hmac=planted"), "{exported}");
 }

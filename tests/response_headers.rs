@@ -9,7 +9,7 @@ use opentelemetry_sdk::trace::Sampler;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{
     RequestTrace,
-    trace::{ImageTraceLayerBuilder, Skip},
+    trace::{ImageTraceLayerBuilder, Record},
 };
 
 use crate::support::Recorder;
@@ -70,7 +70,7 @@ async fn traceresponse_says_whether_the_trace_is_sampled() {
 #[tokio::test]
 async fn a_request_without_a_span_has_no_traceresponse() {
     let headers = answer(&Recorder::new(), |builder| {
-        builder.trace_response(true).filter(|_| Skip::Span)
+        builder.trace_response(true).filter(|_| Record::Metrics)
     })
     .await;
     assert!(!headers.contains_key("traceresponse"));

@@ -12,13 +12,16 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use opentelemetry::{
     Context, KeyValue,
-    trace::{SpanKind, TraceContextExt, TraceId},
+    trace::{
+        SpanContext, SpanId, SpanKind, TraceContextExt, TraceFlags, TraceId, TraceState, Tracer,
+        TracerProvider,
+    },
 };
 use opentelemetry_sdk::trace::Sampler;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_image_trace::{ErrorKind, ImageTraceLayer, RequestTrace};
 
-use crate::support::Recorder;
+use crate::support::{Recorder, download::client};
 
 fn ok() -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::default()))
@@ -489,4 +492,259 @@ async fn injection_must_be_asked_for() {
         let expected = format!("00-{}-{}-01", download.trace_id(), download.id());
         assert_eq!(traceparent, propagate.then_some(expected));
     }
+}
+
+/// The handle of a request that is over.
+async fn handle(recorder: &Recorder) -> RequestTrace {
+    let kept = Mutex::new(None);
+    request(&recorder.layer(), |trace| {
+        *kept.lock().unwrap() = Some(trace);
+        async {}
+    })
+    .await;
+    kept.into_inner().unwrap().unwrap()
+}
+
+// faults A7
+#[tokio::test]
+async fn blocking_work_of_a_runtime_that_is_gone_is_pending_for_ever() {
+    let recorder = Recorder::new();
+    let trace = handle(&recorder).await;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.build().unwrap();
+    let gone = runtime.handle().clone();
+    runtime.shutdown_background();
+    let mut work = {
+        let _entered = gone.enter();
+        let work = || Ok::<_, Infallible>(());
+        trace.process("fit").run_blocking(work)
+    };
+    for _ in 0..3 {
+        assert!(futures_util::poll!(&mut work).is_pending());
+    }
+    let stage = recorder.span("processing_image");
+    assert_eq!(stage.get("image.stage.cancelled").as_deref(), Some("true"));
+}
+
+// faults A7
+#[tokio::test]
+async fn a_future_that_is_over_is_pending_for_ever() {
+    let trace = handle(&Recorder::new()).await;
+    let work = || Ok::<_, Infallible>(());
+    let mut blocking = trace.process("fit").run_blocking(work);
+    (&mut blocking).await.unwrap();
+    assert!(futures_util::poll!(&mut blocking).is_pending());
+    let work = || -> Result<(), Infallible> { panic!("bad pixel") };
+    let mut panicked = trace.process("fit").run_blocking(work);
+    let caught = futures_util::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(&mut panicked));
+    caught.await.unwrap_err();
+    assert!(futures_util::poll!(&mut panicked).is_pending());
+
+    let mut run = Box::pin(trace.queue().run(async { Ok::<_, Infallible>(()) }));
+    (&mut run).await.unwrap();
+    assert!(futures_util::poll!(&mut run).is_pending());
+    let stage = trace.stream();
+    let mut attached = Box::pin(stage.attach(async {}));
+    (&mut attached).await;
+    assert!(futures_util::poll!(&mut attached).is_pending());
+}
+
+// faults F4
+#[tokio::test]
+async fn a_key_stands_once_with_the_value_of_the_service() {
+    for after_sampling in [false, true] {
+        let recorder = Recorder::new();
+        let layer = recorder.builder();
+        let layer = layer.attributes_after_sampling(after_sampling).build();
+        request(&layer, |trace| async move {
+            for value in [0, 1] {
+                trace.set_attribute(KeyValue::new("tenant", value));
+                trace.set_attribute(KeyValue::new("http.response.status_code", value));
+                trace.set_attribute(KeyValue::new("url.path", value));
+                trace.set_attribute(KeyValue::new("user_agent.original", value));
+            }
+            let noted = trace.process("noted");
+            let begun = trace.download("http://cdn.example/");
+            let set = |value: i64| {
+                for stage in [&noted, &begun] {
+                    stage.set_attribute(KeyValue::new("tenant", value));
+                    stage.set_attribute(KeyValue::new("error.type", value));
+                    stage.set_attribute(KeyValue::new("image.source.url", value));
+                    stage.set_attribute(KeyValue::new("image.processing.options", value));
+                }
+            };
+            set(0);
+            begun.in_scope(|| set(1));
+            noted.record_error(&io::Error::other("x"));
+            begun.record_error(&io::Error::other("x"));
+        })
+        .await;
+        let root = recorder.root();
+        let value = |key| root.get(key).unwrap();
+        assert_eq!(value("tenant"), "1");
+        assert_eq!(value("http.response.status_code"), "1");
+        // What the sampler saw stays.
+        assert_eq!(value("url.path"), if after_sampling { "1" } else { "/" });
+        assert_eq!(value("user_agent.original"), "1", "the client sent none");
+        for stage in ["processing_image", "downloading_image"] {
+            let stage = recorder.span(stage);
+            for key in [
+                "tenant",
+                "error.type",
+                "image.source.url",
+                "image.processing.options",
+            ] {
+                assert_eq!(stage.get(key).as_deref(), Some("1"), "{key}");
+            }
+        }
+    }
+}
+
+// faults F5
+#[tokio::test]
+async fn a_stage_begun_in_another_is_its_child() {
+    let recorder = Recorder::new();
+    let other = Recorder::new();
+    let foreign = handle(&other).await;
+    request(&recorder.layer(), |trace| {
+        let foreign = foreign.clone();
+        async move {
+            let begin = |trace: &RequestTrace, name| drop(trace.stage(name));
+            let process = trace.process("fit");
+            begin(&trace, "beside");
+            process.in_scope(|| {
+                begin(&trace, "in_scope");
+                begin(&foreign, "foreign");
+                trace.stage("middle").in_scope(|| begin(&trace, "inmost"));
+            });
+            process.attach(async { begin(&trace, "attach") }).await;
+            begin(&trace, "after");
+            let (run, blocking) = (trace.clone(), trace.clone());
+            let work = async move {
+                tokio::task::yield_now().await;
+                begin(&run, "run");
+                Ok::<_, Infallible>(())
+            };
+            process.run(work).await.unwrap();
+            let work = move || {
+                begin(&blocking, "run_blocking");
+                begin(&RequestTrace::current(), "run_blocking, current");
+                Ok::<_, Infallible>(())
+            };
+            trace.queue().run_blocking(work).await.unwrap();
+        }
+    })
+    .await;
+    let root = recorder.root();
+    let process = recorder.span("processing_image");
+    let queue = recorder.span("queue");
+    let middle = recorder.span("middle");
+    for (name, parent) in [
+        ("processing_image", &root),
+        ("beside", &root),
+        ("after", &root),
+        ("in_scope", &process),
+        ("middle", &process),
+        ("inmost", &middle),
+        ("attach", &process),
+        ("run", &process),
+        ("run_blocking", &queue),
+        ("run_blocking, current", &queue),
+    ] {
+        assert_eq!(recorder.span(name).parent(), parent.id(), "{name}");
+    }
+    assert_eq!(other.span("foreign").parent(), other.root().id());
+}
+
+/// Both are in one trace, but the one is not part of the other.
+// faults F5
+#[tokio::test]
+async fn a_stage_of_one_request_is_no_child_of_another_request() {
+    let recorder = Recorder::new();
+    let outer = recorder.layer().layer(service_fn(|request: Request<()>| {
+        let outer = RequestTrace::from_extensions(request.extensions());
+        let inner = recorder.layer().layer(service_fn(move |_: Request<()>| {
+            drop(outer.stage("of the outer"));
+            drop(RequestTrace::current().stage("of the inner"));
+            async { ok() }
+        }));
+        inner.oneshot(Request::put("/").body(()).unwrap())
+    }));
+    let request = Request::get("/").body(()).unwrap();
+    outer.oneshot(request).await.unwrap();
+    let parent = |name| recorder.span(name).parent();
+    assert_eq!(parent("of the outer"), recorder.span("GET").id());
+    assert_eq!(parent("of the inner"), recorder.span("PUT").id());
+    assert_eq!(
+        recorder.span("GET").trace_id(),
+        recorder.span("PUT").trace_id()
+    );
+}
+
+// faults G16
+#[tokio::test]
+async fn an_error_of_a_stage_is_named_after_its_cause() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("no source")]
+    struct Service(#[source] BoxError);
+    let recorder = Recorder::new();
+    request(&recorder.layer(), |trace| async move {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let refused = Service(Box::new(Service(refused.into())));
+        let download = trace.download("http://cdn.example/");
+        let _ = download.run(async { Err::<(), _>(refused) }).await;
+
+        let nowhere = client().get("http://127.0.0.1:0/".parse().unwrap());
+        let nowhere = async { nowhere.await.map_err(|error| Service(error.into())) };
+        let _ = trace.stage("client").run(nowhere).await;
+        let slow = tokio::time::timeout(Duration::ZERO, std::future::pending::<()>());
+        let slow = async { slow.await.map_err(|error| Service(error.into())) };
+        let _ = trace.stage("slow").run(slow).await;
+    })
+    .await;
+    let stage = recorder.span("downloading_image");
+    stage.assert_error("connection_refused", "no source: connection refused");
+    let error_type = |name| recorder.span(name).get("error.type");
+    assert_eq!(error_type("client").as_deref(), Some("connect"));
+    assert_eq!(error_type("slow").as_deref(), Some("timeout"));
+}
+
+// faults F5
+#[tokio::test]
+async fn a_stage_is_a_child_of_the_service_s_own_span_but_not_of_foreign_ones() {
+    let recorder = Recorder::new();
+    let tracer = recorder.tracers.tracer("service");
+    request(&recorder.layer(), |trace| {
+        let tracer = tracer.clone();
+        async move {
+            let own = tracer.start("own");
+            let own = Context::current().with_span(own).attach();
+            drop(trace.stage("in its own"));
+            drop(own);
+            let other = tracer.start_with_context("other", &Context::new());
+            let other = Context::current().with_span(other).attach();
+            drop(trace.stage("in another trace"));
+            drop(other);
+            let far = SpanContext::new(
+                trace.trace_id(),
+                SpanId::from(7),
+                TraceFlags::SAMPLED,
+                true,
+                TraceState::NONE,
+            );
+            let far = Context::current().with_remote_span_context(far).attach();
+            drop(trace.stage("in a remote one"));
+            drop(far);
+        }
+    })
+    .await;
+    let parent = |name| recorder.span(name).parent();
+    assert_eq!(parent("in its own"), recorder.span("own").id());
+    let root = recorder.root();
+    assert_eq!(parent("in another trace"), root.id());
+    assert_eq!(
+        recorder.span("in another trace").trace_id(),
+        root.trace_id()
+    );
+    assert_eq!(parent("in a remote one"), root.id());
 }

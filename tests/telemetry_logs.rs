@@ -179,3 +179,23 @@ impl tracing_subscriber::fmt::MakeWriter<'_> for Lines {
         self.clone()
     }
 }
+
+// faults C18
+#[test]
+fn records_after_the_shutdown_are_counted_as_such() {
+    let server = OtlpServer::start();
+    let telemetry = Telemetry::builder()
+        .vars([("IMGPROXY_OPEN_TELEMETRY_ENABLE_LOGS", "true")])
+        .endpoint(server.endpoint())
+        .build()
+        .unwrap();
+    let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
+    let _default = tracing::subscriber::set_default(subscriber);
+    tracing::info!("in time");
+    telemetry.shutdown_blocking(PATIENCE).unwrap();
+    let exported = telemetry.log_record_stats().exported;
+    tracing::info!("late");
+    let stats = telemetry.log_record_stats();
+    assert_eq!((stats.exported, stats.dropped), (exported, 0));
+    assert!(stats.after_shutdown >= 1, "{stats:?}");
+}

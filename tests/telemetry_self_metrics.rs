@@ -59,6 +59,7 @@ fn spans_exported_and_dropped() {
         let processed = points(&metrics, "otel.sdk.processor.span.processed");
         assert_eq!(processed["batching_span_processor "], 100);
         assert_eq!(processed["batching_span_processor queue_full"], 0);
+        assert_eq!(processed["batching_span_processor already_shutdown"], 0);
         let capacity = points(&metrics, "otel.sdk.processor.span.queue.capacity");
         assert_eq!(capacity["batching_span_processor "], 100);
         assert!(points(&metrics, "otel.sdk.processor.span.queue.size").len() == 1);

@@ -10,7 +10,8 @@ use std::{
 use futures_util::FutureExt;
 use tower_image_trace::{
     RequestTrace, RequestsInProgress,
-    metrics::{Gauges, TooManyRequests, Workers},
+    metrics::Gauges,
+    pool::{TooManyRequests, Workers},
 };
 
 use crate::support::Recorder;

@@ -49,11 +49,11 @@ pub(crate) fn modes() -> Vec<Mode> {
     let disabled = ImageTraceLayer::disabled();
     let filtered = builder(&on).meter_provider(meters.clone());
     let filtered = filtered.filter(|_| false).build();
-    let sampled_out = builder(&off).without_metrics();
+    let sampled_out = builder(&off).metrics(false);
     let sampled_out = sampled_out.attributes_after_sampling(true).build();
-    let looked_at = builder(&off).without_metrics().build();
-    let traces = builder(&on).without_metrics().build();
-    let metrics = ImageTraceLayer::builder().without_traces();
+    let looked_at = builder(&off).metrics(false).build();
+    let traces = builder(&on).metrics(false).build();
+    let metrics = ImageTraceLayer::builder().traces(false);
     let metrics = metrics.gauges(&gauges).build();
     let both = builder(&on).gauges(&gauges).build();
 

@@ -1,34 +1,41 @@
 //! The service: `GET /resize/{options}/{source}`, traced, and `GET /health`.
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use opentelemetry::KeyValue;
-use opentelemetry::trace::get_active_span;
+use axum::{
+    Router,
+    body::Body,
+    extract::State,
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use opentelemetry::{KeyValue, trace::get_active_span};
+use percent_encoding::percent_decode_str;
 use tower_image_trace::{
     ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
     attribute,
-    metrics::{Buffer, Gauges, Workers},
+    metrics::Gauges,
+    pool::{Buffer, Workers},
 };
 
-use super::body::PictureBody;
-use super::error::Error;
-use super::options::ImagePath;
-use super::process::Processed;
 #[cfg(not(feature = "libvips"))]
 use super::process::process;
-use super::source::{Source, SourceError, Sources};
 #[cfg(feature = "libvips")]
 use super::vips::process;
+use super::{
+    body::PictureBody,
+    error::Error,
+    options::ImagePath,
+    process::Processed,
+    source::{Source, SourceError, Sources},
+    url,
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct App {
     pub(crate) sources: Sources,
     pub(crate) workers: Workers,
+    /// Most bytes that a worker takes for a picture.
+    pub(crate) memory: u64,
     pub(crate) in_progress: RequestsInProgress,
 }
 
@@ -38,16 +45,16 @@ impl App {
             .route("/resize/{*path}", get(resize))
             .fallback((
                 StatusCode::NOT_FOUND,
-                "here are /resize/{options}/{source} and /health\n",
+                "not found: try /resize/{options}/{source} or /health\n",
             ))
             .layer(trace)
             .layer(count)
-            // After the layers: a health check every few seconds is neither traced nor counted.
+            // Added after the layers, so frequent health checks are neither traced nor counted.
             .route("/health", get("ok\n"))
             .with_state(self)
     }
 
-    /// Shows how busy the workers are, and how large the buffers.
+    /// Registers gauges of the busy workers and of the buffer sizes.
     pub(crate) fn register(&self, gauges: &Gauges) {
         gauges.workers(&self.workers);
         gauges.buffers(self.sources.buffers());
@@ -58,6 +65,7 @@ impl App {
     }
 
     async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
+        // The stage ends with this future, so the future reads the whole body.
         let stage = trace.download(&source.to_string());
         let download = async {
             let bytes = self.sources.download(source).await?;
@@ -68,13 +76,12 @@ impl App {
     }
 }
 
-async fn resize(
-    State(app): State<App>,
-    trace: RequestTrace,
-    Path(path): Path<String>,
-) -> Result<Response, Error> {
-    // Axum knows the one wildcard, the reader wants to see what is in it.
+async fn resize(State(app): State<App>, trace: RequestTrace, uri: Uri) -> Result<Response, Error> {
+    // Axum only knows `/resize/{*path}`. This name says what the path holds.
     trace.set_route("/resize/{options}/{source}");
+    // Axum's `Path` refuses bytes that are not UTF-8, which names of files may have.
+    let path = uri.path().strip_prefix("/resize/").unwrap_or_default();
+    let path = url::from_bytes(&Vec::from_iter(percent_decode_str(path)));
     let path =
         ImagePath::parse(&path).inspect_err(|error| trace.error(ErrorKind::PathParsing, error))?;
     let source = app
@@ -87,9 +94,9 @@ async fn resize(
 
     let stage = trace.process(path.options_text);
     let picture = stage.run_blocking(move || {
-        // Work that has begun goes on when the client leaves, and its worker is busy until it ends.
+        // The work goes on when the client leaves, and keeps its worker busy until it ends.
         let _busy = worker;
-        process(&source, &path.options).inspect(describe)
+        process(&source, &path.options, app.memory).inspect(describe)
     });
     let picture = picture.await?;
 
@@ -98,13 +105,15 @@ async fn resize(
     Ok((content_type, Body::new(body)).into_response())
 }
 
-/// Says on the current stage what went in and what came out.
+/// Records on the current stage what went in and what came out.
 fn describe(picture: &Processed) {
     get_active_span(|stage| {
         stage.set_attributes([
             KeyValue::new(attribute::SOURCE_FORMAT, picture.source_format.name()),
             KeyValue::new(attribute::SOURCE_WIDTH, i64::from(picture.source_width)),
             KeyValue::new(attribute::SOURCE_HEIGHT, i64::from(picture.source_height)),
+            KeyValue::new(attribute::SOURCE_ANIMATED, picture.animated),
+            KeyValue::new(attribute::SOURCE_COLOR_PROFILE, picture.profile.name()),
             KeyValue::new(attribute::RESULT_FORMAT, picture.format.name()),
             KeyValue::new(attribute::RESULT_WIDTH, i64::from(picture.width)),
             KeyValue::new(attribute::RESULT_HEIGHT, i64::from(picture.height)),

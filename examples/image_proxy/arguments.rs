@@ -1,13 +1,23 @@
 //! The command line.
 
+use std::time::Duration;
+
 use super::source::Origin;
 
-pub(crate) const USAGE: &str = "\
-Usage: image_proxy [--port N] [--allow-origin URL]... [--demo]
+/// A tebibyte.
+const MAX_MIB: u64 = 1 << 20;
 
-  --port N            port on 127.0.0.1 (default 8080; 0: any free one)
-  --allow-origin URL  one more origin of pictures, as in http://127.0.0.1:9000
-  --demo              send requests to itself, show their traces and exit
+pub(crate) const USAGE: &str = "\
+Usage: image_proxy [--port N] [--allow-origin URL]... [--max-memory MIB]
+                   [--drain SECONDS] [--demo]
+
+  --port N            port on 127.0.0.1 (default 8080; 0 takes a free one)
+  --allow-origin URL  another origin of pictures, such as http://127.0.0.1:9000
+  --max-memory MIB    memory that each worker may take for a picture (default
+                      512); a request that needs more is answered with 422
+  --drain SECONDS     time that running requests have after SIGINT or SIGTERM
+                      (default 10)
+  --demo              send sample requests, show their traces and exit
   --help              this text
 
 Traces go to the terminal, or to the collector that OTEL_EXPORTER_OTLP_ENDPOINT
@@ -17,18 +27,24 @@ or IMGPROXY_OPEN_TELEMETRY_ENDPOINT names.";
 pub(crate) struct Arguments {
     pub(crate) port: u16,
     pub(crate) allowed_origins: Vec<Origin>,
+    /// Most bytes that a worker takes for a picture.
+    pub(crate) memory: u64,
+    /// How long running requests may take after the signal to stop.
+    pub(crate) drain: Duration,
     pub(crate) demo: bool,
     pub(crate) help: bool,
 }
 
 impl Arguments {
-    /// Fails with one sentence.
+    /// The error is one sentence for the user.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut arguments = arguments.into_iter();
         let mut port = None;
         let mut parsed = Self {
             port: 0,
             allowed_origins: Vec::new(),
+            memory: 512 << 20,
+            drain: Duration::from_secs(10),
             demo: false,
             help: false,
         };
@@ -48,12 +64,28 @@ impl Arguments {
                     })?;
                     parsed.allowed_origins.push(origin);
                 }
+                "--max-memory" => {
+                    let value = arguments.next().unwrap_or_default();
+                    let mib = value.parse().ok().filter(|mib| (1..=MAX_MIB).contains(mib));
+                    let mib = mib.ok_or_else(|| {
+                        format!("`--max-memory {value}`: 1 to {MAX_MIB} (MiB) is accepted")
+                    })?;
+                    parsed.memory = mib << 20;
+                }
+                "--drain" => {
+                    let value = arguments.next().unwrap_or_default();
+                    let seconds = value.parse::<u32>();
+                    let seconds = seconds.map_err(|_| {
+                        format!("`--drain {value}`: a whole number of seconds is accepted")
+                    })?;
+                    parsed.drain = Duration::from_secs(seconds.into());
+                }
                 "--demo" => parsed.demo = true,
                 "--help" | "-h" => parsed.help = true,
                 _ => return Err(format!("unknown argument `{argument}`")),
             }
         }
-        // The demo talks to itself: any port does, and a second one may run beside it.
+        // The demo is its own client, so any port does, and two demos can run at the same time.
         parsed.port = port.unwrap_or(if parsed.demo { 0 } else { 8080 });
         Ok(parsed)
     }

@@ -1,20 +1,22 @@
-//! The response body: the picture in chunks, and the stage that shows how long its client takes for them.
+//! The response body: the picture in chunks, and the stage that lasts until the client has taken them.
 
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tower_image_trace::Stage;
 
-/// What goes to the connection at once, in bytes.
+/// Bytes that are given to the connection at once.
 const CHUNK: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct PictureBody {
     rest: Bytes,
-    /// Ends with the last chunk, or with the body when the client leaves before.
+    /// Ends with the last chunk, or when the body is dropped because the client left.
     stage: Option<Stage>,
 }
 
@@ -50,7 +52,7 @@ impl Body for PictureBody {
         self.rest.is_empty()
     }
 
-    /// Exact, so the response says its `Content-Length`.
+    /// Exact, so the response has a `Content-Length`.
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
     }

@@ -1,24 +1,29 @@
-//! `--demo`: requests to the service itself, over TCP, each with the answer that must come back.
+//! `--demo`: the service sends requests to itself over TCP and checks each answer.
 
-use std::error::Error;
-use std::io::{self, Write};
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{
+    error::Error,
+    io::{self, Write},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use axum::http::{Request, StatusCode};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
-use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tower_image_trace::{RequestsInProgress, Telemetry};
 
-/// The demo's workers, few enough for a burst to queue on every machine.
+/// The demo's workers: few, so that the burst has to queue on every machine.
 pub(crate) const WORKERS: usize = 2;
 
-/// What an upstream service sends along: the trace that the request belongs to.
+/// The `traceparent` that an upstream service would send.
 const UPSTREAM: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -47,7 +52,7 @@ impl<'a> Demo<'a> {
         }
     }
 
-    /// Runs the script; fails with the first answer that is not as expected.
+    /// Sends all requests, and fails with the first unexpected answer.
     pub(crate) async fn run(&self) -> Outcome {
         heading("A plain resize")?;
         let plain = self.get("rs:fit:300:200/f:jpg", "chelsea.png", None);
@@ -89,7 +94,7 @@ impl<'a> Demo<'a> {
         self.settle().await
     }
 
-    /// The answer's status and body. Dropping the future disconnects.
+    /// Returns the answer's status and body. Dropping the future disconnects.
     fn get(
         &self,
         options: &str,
@@ -112,7 +117,7 @@ impl<'a> Demo<'a> {
         }
     }
 
-    /// Waits until the service is done with everything, and its traces are shown.
+    /// Waits until the service is idle and has shown its traces.
     async fn settle(&self) -> Outcome {
         let done = async {
             while self.in_progress.requests() > 0 || self.in_progress.images() > 0 {
@@ -121,18 +126,18 @@ impl<'a> Demo<'a> {
         };
         let done = timeout(Duration::from_secs(10), done).await;
         done.map_err(|_| "the service is still busy after its last answer")?;
-        // A collector that is away fails no demo; the shutdown says what it missed.
+        // An unreachable collector does not fail the demo. The shutdown reports what was lost.
         let _ = self.telemetry.force_flush(Duration::from_secs(1)).await;
         Ok(())
     }
 }
 
-/// `println!` would panic when nobody reads on.
+/// Unlike `println!`, this does not panic when stdout is closed.
 fn heading(text: &str) -> Outcome {
     Ok(writeln!(io::stdout(), "# {text}\n")?)
 }
 
-/// An expected success is a picture as well.
+/// A success must have a picture as its body.
 fn expect(expected: StatusCode, (status, body): (StatusCode, Bytes)) -> Outcome {
     if status != expected {
         let text = String::from_utf8_lossy(&body);

@@ -1,14 +1,12 @@
-//! Everything that can go wrong with a request, and the answer it gets: a status and one sentence.
+//! Every error of a request, and the answer to it: a status and one sentence.
 
-use axum::http::StatusCode;
-use axum::http::header::RETRY_AFTER;
-use axum::response::{IntoResponse, Response};
+use axum::{
+    http::{StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use tower_image_trace::pool::TooManyRequests;
 
-use tower_image_trace::metrics::TooManyRequests;
-
-use super::options::PathError;
-use super::process::ProcessError;
-use super::source::SourceError;
+use super::{options::PathError, process::ProcessError, source::SourceError};
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {

@@ -1,8 +1,8 @@
-//! An image service on axum that shows where the time of each request goes.
+//! An image service on axum. It shows where the time of each request goes.
 //!
 //! ```text
 //! cargo run --release --example image_proxy              # prints curl lines to try
-//! cargo run --release --example image_proxy -- --demo    # sends them itself
+//! cargo run --release --example image_proxy -- --demo    # sends sample requests itself
 //! ```
 //!
 //! `GET /resize/{options}/{source}` takes imgproxy's options and sources, see [`options`]:
@@ -11,9 +11,9 @@
 //! /resize/rs:fit:300:200/q:80/f:jpg/plain/http%3A%2F%2F127.0.0.1%3A4001%2Fchelsea.png
 //! ```
 //!
-//! A request waits for a worker, downloads its source from an allowed origin ([`source`]),
-//! is processed off the async threads ([`mod@process`]) and streams the result ([`body`]); [`app`] puts these
-//! together and [`error`] says what the client is told when one of them fails.
+//! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
+//! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
+//! steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
 
 mod app;
 mod arguments;
@@ -24,36 +24,42 @@ mod options;
 mod origin;
 mod process;
 mod source;
+mod url;
 #[cfg(feature = "libvips")]
 mod vips;
 
-use std::error::Error;
-use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddr};
-use std::process::ExitCode;
-use std::time::Duration;
+use std::{
+    error::Error,
+    io::ErrorKind,
+    net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
+    time::Duration,
+};
 
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tower_image_trace::metrics::Workers;
-use tower_image_trace::telemetry::{Telemetry, TelemetryError, TelemetryEvent};
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
+use tower_image_trace::{
+    pool::Workers,
+    shutdown_signal,
+    telemetry::{Telemetry, TelemetryError, TelemetryEvent},
+};
 
 use app::App;
 use arguments::{Arguments, USAGE};
 use demo::Demo;
 use source::{SourceLimits, Sources};
 
-/// How long requests may go on after the service was asked to stop.
-const DRAIN: Duration = Duration::from_secs(10);
-/// How long the last spans may take to the collector then.
+/// How long work that cannot be cancelled is waited for.
+const CANCEL: Duration = Duration::from_secs(1);
+/// How long sending the last spans may take.
 const FLUSH: Duration = Duration::from_secs(5);
 
-#[tokio::main]
-async fn main() -> ExitCode {
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
     match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) if arguments.help => println!("{USAGE}"),
         Ok(arguments) => {
-            if let Err(error) = run(arguments).await {
+            if let Err(error) = run(arguments) {
                 eprintln!("image_proxy: {error}");
                 return ExitCode::FAILURE;
             }
@@ -66,7 +72,21 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
+fn run(arguments: Arguments) -> Outcome {
+    let runtime = Runtime::new()?;
+    let telemetry = runtime.block_on(async { telemetry() })?;
+    let outcome = runtime.block_on(serve(arguments, &telemetry));
+    // Requests that are still running are dropped with their runtime. That ends their spans, which are then sent.
+    runtime.shutdown_timeout(CANCEL);
+    if let Err(error) = telemetry.shutdown_blocking(FLUSH) {
+        eprintln!("image_proxy: {error}");
+    }
+    outcome
+}
+
+/// Answers requests until a signal or the end of the demo.
+async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
+    let signal = shutdown_signal();
     let listener = bind(arguments.port).await?;
     let address = listener.local_addr()?;
     let origin = origin::start().await?;
@@ -78,7 +98,6 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
     } else {
         std::thread::available_parallelism().map_or(2, usize::from)
     };
-    let telemetry = telemetry()?;
     let (count, in_progress) = telemetry.in_progress_layer();
     let app = App {
         sources: Sources::new(
@@ -92,38 +111,42 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error + Send + Sync>> {
         workers: Workers::new(workers)
             .with_queue_limit(16 * workers)
             .with_in_progress(&in_progress),
+        memory: arguments.memory,
         in_progress,
     };
     app.register(telemetry.gauges());
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let server = axum::serve(listener, app.clone().router(telemetry.trace_layer(), count))
-        .with_graceful_shutdown(async {
-            // An error means that `stop` was dropped, which is how it is used.
-            let _ = stopped.await;
-        });
+    let router = app.clone().router(telemetry.trace_layer(), count);
+    // Without connect info no span knows the address of its client.
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async {
+        // Dropping `stop` makes this an error, which is the signal to stop.
+        let _ = stopped.await;
+    });
     let server = tokio::spawn(server.into_future());
 
     let outcome = if arguments.demo {
-        Demo::new(address, origin, &app.in_progress, &telemetry)
+        Demo::new(address, origin, &app.in_progress, telemetry)
             .run()
             .await
     } else {
         print_curl_lines(address, origin);
-        shutdown_signal().await.map_err(Into::into)
+        signal.await;
+        Ok(())
     };
     drop(stop);
-    match tokio::time::timeout(DRAIN, server).await {
+    match timeout(arguments.drain, server).await {
         Ok(served) => served??,
-        Err(_) => eprintln!("image_proxy: gave up on requests that took longer than {DRAIN:?}"),
-    }
-    if let Err(error) = telemetry.shutdown(FLUSH).await {
-        eprintln!("image_proxy: {error}");
+        Err(_) => eprintln!(
+            "image_proxy: gave up on requests that took longer than {:?}",
+            arguments.drain
+        ),
     }
     outcome
 }
 
-/// To the collector that the environment names; without one, to the terminal.
+/// Exports to the collector that the environment names, or to the terminal if it names none.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
     let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
     let telemetry = Telemetry::builder().on_event(say).build()?;
@@ -137,7 +160,9 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     listener.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => {
-            format!("port {port} is taken; --port N chooses another, --port 0 any free one")
+            format!(
+                "port {port} is in use: choose another with --port N, or a free one with --port 0"
+            )
         }
         _ => format!("cannot listen on 127.0.0.1:{port}: {error}"),
     })
@@ -152,19 +177,4 @@ fn print_curl_lines(address: SocketAddr, origin: SocketAddr) {
   curl http://{address}/resize/rs:fit:300:200/plain/http://{origin}/no-such-picture.jpg
 "
     );
-}
-
-/// Ends with ctrl-c, or with SIGTERM where there is one.
-async fn shutdown_signal() -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
-        }
-    }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
 }

@@ -1,4 +1,4 @@
-//! What a path asks for: processing options and the source, in imgproxy's shape.
+//! The path of a request: processing options and the source, in imgproxy's syntax.
 //!
 //! ```text
 //! rs:fit:300:200/q:80/f:webp/plain/http%3A%2F%2Forigin%2Fcat.jpg
@@ -8,21 +8,27 @@
 //!
 //! | option | arguments | default |
 //! |---|---|---|
-//! | `rs` (`resize`) | mode, width, height; later ones may be left out | `fit:0:0` |
+//! | `rs` (`resize`) | mode, width, height; the last ones may be left out | `fit:0:0` |
 //! | `rt` (`resizing_type`) | `fit`, `fill` or `force` | `fit` |
-//! | `w` (`width`), `h` (`height`) | pixels; 0 follows the other side | 0 |
-//! | `q` (`quality`) | 1 to 100, of JPEG only: PNG is lossless, and so is the `image` crate's WebP encoder | 80 |
+//! | `w` (`width`), `h` (`height`) | pixels; 0 keeps the aspect ratio | 0 |
+//! | `q` (`quality`) | 1 to 100, for JPEG only: PNG and the `image` crate's WebP are lossless | 80 |
 //! | `f` (`format`, `ext`) | `jpg`, `png` or `webp` | the source's |
 
-use base64::Engine;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use base64::{alphabet, engine::DecodePaddingMode};
+use base64::{
+    Engine, alphabet,
+    engine::{
+        DecodePaddingMode,
+        general_purpose::{GeneralPurpose, GeneralPurposeConfig},
+    },
+};
 use image::ImageFormat;
+
+use super::url;
 
 /// Longest side of a result, in pixels.
 pub(crate) const MAX_SIDE: u32 = 4096;
 
-/// imgproxy's URLs leave the padding out; some clients write it all the same.
+/// imgproxy's URLs have no padding, but some clients write it.
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -30,11 +36,11 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// As large as fits into the size, in the source's aspect ratio, never enlarged.
+    /// The largest picture that fits into the size, in the source's aspect ratio. Never enlarges.
     Fit,
-    /// Exactly the size: scaled to cover it, the rest cut off evenly.
+    /// Exactly the size: scaled to cover it, then cut evenly on both sides.
     Fill,
-    /// Exactly the size, whatever that does to the aspect ratio.
+    /// Exactly the size, in any aspect ratio.
     Force,
 }
 
@@ -62,7 +68,19 @@ impl Format {
         }
     }
 
-    /// `None` for the formats this service neither reads nor writes.
+    /// The longest side that a picture of this format may have, in pixels.
+    pub(crate) fn max_side(self) -> u32 {
+        match self {
+            // ITU-T T.81, table B.2: 16 bits.
+            Format::Jpeg => 65_535,
+            // PNG specification, "Integers and byte order".
+            Format::Png => i32::MAX as u32,
+            // libwebp's `WEBP_MAX_DIMENSION`: 14 bits.
+            Format::WebP => 16_383,
+        }
+    }
+
+    /// `None` for a format that this service does not support.
     pub(crate) fn from_image(format: ImageFormat) -> Option<Self> {
         match format {
             ImageFormat::Jpeg => Some(Format::Jpeg),
@@ -76,12 +94,12 @@ impl Format {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) mode: Mode,
-    /// Pixels; 0 follows the height.
+    /// In pixels; 0 keeps the aspect ratio.
     pub(crate) width: u32,
-    /// Pixels; 0 follows the width.
+    /// In pixels; 0 keeps the aspect ratio.
     pub(crate) height: u32,
     pub(crate) quality: u8,
-    /// `None` keeps the source's.
+    /// `None` keeps the source's format.
     pub(crate) format: Option<Format>,
 }
 
@@ -103,13 +121,13 @@ pub(crate) enum PathError {
     UnknownOption(String),
     #[error("`{0}` has too many arguments")]
     TooManyArguments(String),
-    #[error("`{0}` is no resizing type: fit, fill and force are accepted")]
+    #[error("`{0}` is not a resizing type: fit, fill and force are accepted")]
     Mode(String),
-    #[error("`{0}` is no side length: 0 to {MAX_SIDE} pixels are accepted")]
+    #[error("`{0}` is not a side length: 0 to {MAX_SIDE} pixels are accepted")]
     Side(String),
-    #[error("`{0}` is no quality: 1 to 100 is accepted")]
+    #[error("`{0}` is not a quality: 1 to 100 is accepted")]
     Quality(String),
-    #[error("`{0}` is no format of a result: jpg, png and webp are accepted")]
+    #[error("`{0}` is not a format of a result: jpg, png and webp are accepted")]
     Format(String),
     #[error(
         "the path names no source: it ends with `plain/` and a percent-encoded URL, or with a URL in URL-safe base64"
@@ -119,18 +137,18 @@ pub(crate) enum PathError {
     Base64,
 }
 
-/// A path taken apart.
+/// A parsed path.
 #[derive(Debug)]
 pub(crate) struct ImagePath {
     pub(crate) options: Options,
     /// The options as they were written.
     pub(crate) options_text: String,
-    /// The source's URL, not looked at yet.
+    /// The source's URL, not checked yet.
     pub(crate) source: String,
 }
 
 impl ImagePath {
-    /// Reads a path whose percent-encoding is already undone.
+    /// Parses a path that is already percent-decoded.
     pub(crate) fn parse(path: &str) -> Result<Self, PathError> {
         let mut options = Options::default();
         let mut rest = path;
@@ -139,7 +157,7 @@ impl ImagePath {
                 break url.to_owned();
             }
             let (segment, after) = rest.split_once('/').unwrap_or((rest, ""));
-            // Base64 has no colon, an option always has one.
+            // An option always has a colon, base64 never has one.
             if !segment.contains(':') {
                 break decode_base64(rest)?;
             }
@@ -158,15 +176,15 @@ impl ImagePath {
     }
 }
 
-/// A long source may be cut by slashes, as imgproxy allows: some proxies limit the length of a path segment.
+/// Slashes may divide a long source, as in imgproxy, because some proxies limit the length of a segment.
 fn decode_base64(text: &str) -> Result<String, PathError> {
     let bytes = URL_SAFE.decode(text.replace('/', ""));
     let bytes = bytes.map_err(|_| PathError::Base64)?;
-    String::from_utf8(bytes).map_err(|_| PathError::Base64)
+    Ok(url::from_bytes(&bytes))
 }
 
 impl Options {
-    /// Takes one option, `name:argument:…`, over what was said before. An empty argument changes nothing.
+    /// Applies one option, `name:argument:…`. A later option wins, and an empty argument changes nothing.
     fn apply(&mut self, option: &str) -> Result<(), PathError> {
         let mut arguments = option.split(':');
         let name = arguments.next().unwrap_or_default();

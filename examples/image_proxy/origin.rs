@@ -1,13 +1,12 @@
-//! A small origin server for the sample pictures, with the troubles that origins make.
+//! A small origin server with the sample pictures, and with the failures that origins have.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
-use axum::Router;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::Redirect;
-use axum::routing::get;
+use axum::{Router, http::header::CONTENT_TYPE, response::Redirect, routing::get};
 use tokio::net::TcpListener;
 
 const CHELSEA: &[u8] = include_bytes!("images/chelsea.png");
@@ -15,10 +14,10 @@ const COFFEE: &[u8] = include_bytes!("images/coffee.png");
 const HUBBLE: &[u8] = include_bytes!("images/hubble_deep_field.jpg");
 const ROCKET: &[u8] = include_bytes!("images/rocket.jpg");
 
-/// Longer than any client waits.
+/// Longer than any client waits for an answer.
 const SLOW: Duration = Duration::from_secs(60);
 
-/// Serves on a free port of 127.0.0.1 until the runtime ends.
+/// Serves on a free port of 127.0.0.1 until the runtime shuts down.
 pub(crate) async fn start() -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
     let address = listener.local_addr()?;

@@ -1,27 +1,32 @@
-//! Where pictures come from: allowed origins only, redirects included, with a time and a size limit.
+//! Downloads sources: only from allowed origins, also after redirects, and within limits of time and size.
 
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
+use std::{fmt, str::FromStr, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
-use hyper::header::LOCATION;
-use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::TokioExecutor;
+use hyper::{
+    Request, Response, StatusCode, Uri,
+    body::{Body, Incoming},
+    header::LOCATION,
+};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use tower::{Layer, ServiceExt};
-use tower_image_trace::DownloadLayer;
-use tower_image_trace::download::{Attempts, Download, DownloadBody};
-use tower_image_trace::metrics::{Buffer, BufferPool};
+use tower_image_trace::{
+    DownloadLayer,
+    download::{Attempts, Download, DownloadBody},
+    pool::{Buffer, BufferPool},
+};
+
+use super::url;
 
 const MAX_REDIRECTS: usize = 3;
-/// How many buffers are kept for the next downloads.
+/// Most buffers that are kept for later downloads.
 const BUFFERS: usize = 16;
 
-/// Scheme (always `http`), host and port: what may be asked for pictures.
+/// Scheme (always `http`), host and port of a server with pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     host: String,
@@ -70,7 +75,7 @@ pub(crate) enum SourceError {
     TooManyRedirects,
     #[error("the source's origin cannot be reached")]
     Unreachable(#[source] legacy::Error),
-    #[error("the source's origin broke off")]
+    #[error("the source's origin broke off the download")]
     BrokenOff(#[source] hyper::Error),
     #[error("the source did not arrive within {} s", .0.as_secs_f64())]
     Timeout(Duration),
@@ -78,7 +83,7 @@ pub(crate) enum SourceError {
     TooLarge(usize),
 }
 
-/// A source that may be downloaded.
+/// The URL of a source whose origin is allowed.
 #[derive(Debug)]
 pub(crate) struct Source(Uri);
 
@@ -88,11 +93,11 @@ impl fmt::Display for Source {
     }
 }
 
-/// What a download may reach, last and weigh.
+/// The origins, the time and the size that a download is limited to.
 #[derive(Clone, Debug)]
 pub(crate) struct SourceLimits {
     pub(crate) allowed: Vec<Origin>,
-    /// From the first connection to the last byte, redirects included.
+    /// For the whole download: from the first connection to the last byte, including redirects.
     pub(crate) time: Duration,
     pub(crate) bytes: usize,
 }
@@ -119,7 +124,7 @@ impl Sources {
         &self.buffers
     }
 
-    /// The source behind a URL, if its origin is allowed.
+    /// Checks that the URL's origin is allowed.
     pub(crate) fn locate(&self, url: &str) -> Result<Source, SourceError> {
         let (uri, origin) = parse(url)?;
         if !self.limits.allowed.contains(&origin) {
@@ -146,8 +151,8 @@ impl Sources {
             match (response.status(), location) {
                 (StatusCode::OK, _) => return self.read(response).await,
                 (status, Some(location)) if status.is_redirection() => {
-                    let location = String::from_utf8_lossy(location.as_bytes());
-                    let target = self.locate(&resolve(&source.0, &location));
+                    let location = url::from_bytes(location.as_bytes());
+                    let target = self.locate(&url::resolve(&source.to_string(), &location));
                     source = target.map_err(|error| SourceError::Redirect(error.into()))?;
                 }
                 (status @ (StatusCode::NOT_FOUND | StatusCode::GONE), _) => {
@@ -185,26 +190,7 @@ impl Sources {
 }
 
 fn parse(url: &str) -> Result<(Uri, Origin), SourceError> {
-    let uri: Option<Uri> = url.parse().ok();
+    let uri: Option<Uri> = url::encode(url).parse().ok();
     uri.and_then(|uri| Origin::of(&uri).map(|origin| (uri, origin)))
         .ok_or(SourceError::Url)
-}
-
-/// The URL a `Location` means (RFC 3986 §5.2; the server at its end takes care of `..`).
-fn resolve(base: &Uri, location: &str) -> String {
-    let location = location.split('#').next().unwrap_or_default();
-    let authority = base.authority().map_or("", |authority| authority.as_str());
-    if location.starts_with("//") {
-        format!("http:{location}")
-    } else if location.starts_with('/') {
-        format!("http://{authority}{location}")
-    } else if location.contains("://") {
-        location.to_owned()
-    } else {
-        let folder = base
-            .path()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        format!("http://{authority}{folder}/{location}")
-    }
 }

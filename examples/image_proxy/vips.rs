@@ -2,17 +2,27 @@
 
 use std::sync::LazyLock;
 
-use rs_vips::enums::Size;
-use rs_vips::voption::{Setter, VOption};
-use rs_vips::{Result, Vips, VipsImage};
+use rs_vips::{
+    Result, Vips, VipsImage,
+    enums::Size,
+    voption::{Setter, VOption},
+};
 
-use super::options::{Format, Options};
-use super::process::{Plan, ProcessError, Processed, check_pixels, source_format};
+use super::{
+    options::{Format, Options},
+    process::{
+        ProcessError, Processed, check_format, check_memory, check_pixels, color::Profile,
+        plan::Plan, source_format,
+    },
+};
+
+/// libvips' name of the profile in the metadata of a picture.
+const ICC_PROFILE: &str = "icc-profile-data";
 
 static STARTED: LazyLock<std::result::Result<(), String>> =
     LazyLock::new(|| Vips::init("image_proxy").map_err(|error| error.to_string()));
 
-/// Before libvips is asked for anything else.
+/// Must be called before any other function of libvips.
 pub(crate) fn start() -> std::result::Result<(), ProcessError> {
     STARTED.clone().map_err(ProcessError::Vips)
 }
@@ -20,15 +30,19 @@ pub(crate) fn start() -> std::result::Result<(), ProcessError> {
 pub(crate) fn process(
     source: &[u8],
     options: &Options,
+    memory: u64,
 ) -> std::result::Result<Processed, ProcessError> {
     start()?;
     let source_format = source_format(source)?;
     let picture = open(source)?;
-    let (width, height) = size(&picture);
-    check_pixels(width, height)?;
+    check_pixels(size(&picture))?;
+    check_memory(decoded_bytes(&picture), memory)?;
     let picture = picture.autorot().map_err(vips_error)?;
     let plan = Plan::of(size(&picture), options)?;
     let format = options.format.unwrap_or(source_format);
+    check_format(format, &plan)?;
+    let animated = picture.get_n_pages() > 1;
+    let (picture, profile) = to_srgb(picture);
     let bytes = carry_out(&picture, &plan)
         .and_then(|result| result.write_to_buffer(&suffix(format, options.quality)));
     let (source_width, source_height) = size(&picture);
@@ -40,6 +54,8 @@ pub(crate) fn process(
         source_format,
         source_width,
         source_height,
+        animated,
+        profile,
     })
 }
 
@@ -47,7 +63,7 @@ fn open(source: &[u8]) -> std::result::Result<VipsImage, ProcessError> {
     VipsImage::new_from_buffer(source, "").map_err(vips_error)
 }
 
-/// Nothing is decoded before the result is written.
+/// libvips is lazy: it decodes when the result is written.
 fn carry_out(picture: &VipsImage, plan: &Plan) -> Result<VipsImage> {
     let cut = picture.extract_area(
         plan.x as i32,
@@ -64,14 +80,32 @@ fn carry_out(picture: &VipsImage, plan: &Plan) -> Result<VipsImage> {
     cut.thumbnail_image_with_opts(plan.width as i32, exactly)
 }
 
+fn to_srgb(picture: VipsImage) -> (VipsImage, Profile) {
+    if picture.get_typeof(ICC_PROFILE).unwrap_or(0) == 0 {
+        return (picture, Profile::None);
+    }
+    let embedded = VOption::new().set("embedded", true);
+    match picture.icc_transform_with_opts("srgb", embedded) {
+        Ok(converted) => (converted, Profile::Converted),
+        Err(_) => (picture, Profile::Ignored),
+    }
+}
+
+/// libvips works on small parts of a picture, so it takes little more than the decoded source.
+fn decoded_bytes(picture: &VipsImage) -> u64 {
+    let (width, height) = size(picture);
+    // Four channels of 16 bits.
+    u64::from(width) * u64::from(height) * 8
+}
+
 fn size(picture: &VipsImage) -> (u32, u32) {
     (picture.get_width() as u32, picture.get_height() as u32)
 }
 
-/// The format and its options, as libvips reads them at the end of a file name.
+/// The format and its options, in the syntax of a libvips file name.
 fn suffix(format: Format, quality: u8) -> String {
     match format {
-        // No alpha channel: what is transparent shows white.
+        // JPEG has no alpha channel, so transparent pixels are blended with white.
         Format::Jpeg => format!(".jpg[Q={quality},background=255]"),
         Format::Png => ".png".to_owned(),
         Format::WebP => ".webp[lossless]".to_owned(),

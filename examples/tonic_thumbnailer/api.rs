@@ -1,15 +1,19 @@
-//! `thumbnailer.proto` in Rust: messages for prost, and the service that tonic serves.
+//! `thumbnailer.proto` in Rust: its messages for prost, and its service for tonic.
 
-use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
-use tonic::body::Body;
-use tonic::codegen::{Service, http};
-use tonic::server::{Grpc, NamedService};
-use tonic::{Request, Status};
+use tonic::{
+    Request, Status,
+    body::Body,
+    codegen::{Service, http},
+    server::{Grpc, NamedService},
+};
 use tonic_prost::ProstCodec;
 use tower::service_fn;
 
@@ -44,7 +48,7 @@ pub(crate) struct Picture {
     pub(crate) height: u32,
 }
 
-/// Takes calls by their path, as generated services do.
+/// Dispatches calls by their path, as generated services do.
 #[derive(Clone, Debug)]
 pub(crate) struct ThumbnailerServer;
 
@@ -79,7 +83,7 @@ impl Service<http::Request<Body>> for ThumbnailerServer {
                         .server_streaming(resize_many, request)
                         .await
                 }
-                _ => Status::unimplemented("no such method").into_http(),
+                _ => Status::unimplemented("there is no such method").into_http(),
             })
         })
     }

@@ -1,66 +1,104 @@
-//! A gRPC image service on tonic that shows where the time of each call goes.
+//! A gRPC image service on tonic. It shows where the time of each call goes.
 //!
 //! ```text
 //! cargo run --example tonic_thumbnailer [-- --port 50051]
 //! ```
 //!
 //! It prints a waterfall for each call, or exports to the collector that the environment names.
-//! [`service`] is the work, [`api`] what `thumbnailer.proto` is in Rust. Beside it answers tonic's
-//! health service, which is measured and has no spans.
+//! [`service`] answers the calls, [`api`] is `thumbnailer.proto` in Rust, and the work on pictures is
+//! image_proxy's ([`mod@process`]). Calls of tonic's health service are measured but get no spans.
 
 mod api;
+#[path = "../image_proxy/options.rs"]
+#[allow(dead_code, reason = "calls have no paths with options")]
+mod options;
+#[path = "../image_proxy/process/mod.rs"]
+#[allow(dead_code, reason = "image_proxy records more of a picture")]
+mod process;
 mod service;
+#[path = "../image_proxy/url.rs"]
+#[allow(dead_code, reason = "sources come with their calls")]
+mod url;
 
-use std::error::Error;
-use std::net::Ipv4Addr;
-use std::time::Duration;
+use std::{error::Error, net::Ipv4Addr, time::Duration};
 
-use tokio::net::TcpListener;
-use tonic::transport::Server;
-use tonic::transport::server::{TcpConnectInfo, TcpIncoming};
-use tower_image_trace::trace::Skip;
-use tower_image_trace::{ImageTraceLayer, Telemetry};
+use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
+use tonic::transport::{
+    Server,
+    server::{TcpConnectInfo, TcpIncoming},
+};
+use tower_image_trace::{
+    ImageTraceLayer, Telemetry, TelemetryError, shutdown_signal, trace::Record,
+};
 
 use api::ThumbnailerServer;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+/// How long running calls may take after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long work that cannot be cancelled is waited for.
+const CANCEL: Duration = Duration::from_secs(1);
+/// How long sending the last spans may take.
+const FLUSH: Duration = Duration::from_secs(5);
+
+fn main() -> Result<(), Box<dyn Error>> {
     let port = match Vec::from_iter(std::env::args().skip(1)).as_slice() {
         [] => 50051,
         [option, port] if option == "--port" => port.parse()?,
         _ => return Err("usage: tonic_thumbnailer [--port PORT]".into()),
     };
+    let runtime = Runtime::new()?;
+    let telemetry = runtime.block_on(async { telemetry() })?;
+    let outcome = runtime.block_on(serve(port, &telemetry));
+    // Calls that are still running are dropped with their runtime. That ends their spans, which are then sent.
+    runtime.shutdown_timeout(CANCEL);
+    telemetry.shutdown_blocking(FLUSH)?;
+    outcome
+}
+
+/// Answers calls until a signal.
+async fn serve(port: u16, telemetry: &Telemetry) -> Result<(), Box<dyn Error>> {
+    let signal = shutdown_signal();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     println!("http://{}", listener.local_addr()?);
 
-    let telemetry = match Telemetry::from_env()? {
-        enabled if enabled.is_enabled() => enabled,
-        _ => Telemetry::builder().console().build()?,
-    };
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ThumbnailerServer>().await;
     let (in_progress, _) = telemetry.in_progress_layer();
-
-    Server::builder()
+    let (stop, stopped) = oneshot::channel::<()>();
+    let server = Server::builder()
         .layer(in_progress)
-        .layer(trace_layer(&telemetry))
+        .layer(trace_layer(telemetry))
         .add_service(health_service)
         .add_service(ThumbnailerServer)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
-            // Without a signal handler there is only one way to stop: at once.
-            let _ = tokio::signal::ctrl_c().await;
-        })
-        .await?;
-    telemetry.shutdown(Duration::from_secs(5)).await?;
+            // Dropping `stop` makes this an error, which is the signal to stop.
+            let _ = stopped.await;
+        });
+    let server = tokio::spawn(server);
+
+    signal.await;
+    drop(stop);
+    match timeout(DRAIN, server).await {
+        Ok(served) => served??,
+        Err(_) => eprintln!("tonic_thumbnailer: gave up on calls that took longer than {DRAIN:?}"),
+    }
     Ok(())
+}
+
+/// Exports to the collector that the environment names, or to the terminal if it names none.
+fn telemetry() -> Result<Telemetry, TelemetryError> {
+    match Telemetry::from_env()? {
+        enabled if enabled.is_enabled() => Ok(enabled),
+        _ => Telemetry::builder().console().build(),
+    }
 }
 
 fn trace_layer(telemetry: &Telemetry) -> ImageTraceLayer {
     telemetry
         .trace_layer_builder()
         .filter(|parts| match parts.uri.path() {
-            "/grpc.health.v1.Health/Check" => Skip::Span,
-            _ => Skip::Nothing,
+            "/grpc.health.v1.Health/Check" => Record::Metrics,
+            _ => Record::All,
         })
         .peer_address(|extensions| extensions.get::<TcpConnectInfo>()?.remote_addr())
         .build()

@@ -1,36 +1,32 @@
-//! What the calls do. The trace is in the extensions of a request.
-
-use std::io::Cursor;
+//! The work behind the calls. The `RequestTrace` is in the extensions of each request.
 
 use bytes::Bytes;
-use futures_util::Stream;
-use futures_util::stream;
-use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits};
+use futures_util::{Stream, stream};
 use opentelemetry::KeyValue;
 use tonic::{Request, Response, Status};
 use tower_image_trace::{RequestTrace, attribute};
 
-use super::api::{Picture, ResizeManyRequest, ResizeRequest};
+use super::{
+    api::{Picture, ResizeManyRequest, ResizeRequest},
+    options::{Format, MAX_SIDE, Mode, Options},
+    process::{ProcessError, process as process_picture},
+};
 
-/// Longest side of a thumbnail, in pixels.
-const MAX_SIDE: u32 = 4096;
-/// Most memory for decoding, in bytes: a few compressed ones can claim any size.
-const MAX_DECODE_BYTES: u64 = 256 * 1024 * 1024;
+/// Most memory that one thumbnail may take, in bytes. A small file can claim any size.
+const MEMORY: u64 = 512 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ResizeError {
-    #[error("the source is no JPEG, PNG or WebP picture")]
-    Source(#[source] ImageError),
-    #[error("a thumbnail is 1 to {MAX_SIDE} pixels wide, not {0}")]
+    #[error("the width must be 1 to {MAX_SIDE} pixels, not {0}")]
     Width(u32),
-    #[error("the thumbnail could not be encoded")]
-    Encode(#[source] ImageError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
 }
 
 impl From<ResizeError> for Status {
     fn from(error: ResizeError) -> Self {
         match error {
-            ResizeError::Encode(_) => Self::internal(error.to_string()),
+            ResizeError::Process(ProcessError::Encode(_)) => Self::internal(error.to_string()),
             _ => Self::invalid_argument(error.to_string()),
         }
     }
@@ -42,7 +38,7 @@ pub(crate) async fn resize(request: Request<ResizeRequest>) -> Result<Response<P
     Ok(Response::new(process(&trace, source, width).await?))
 }
 
-/// The next thumbnail is made when the client has room for it; one that leaves ends the work.
+/// Makes each thumbnail when the client is ready for it, and stops when the client leaves.
 pub(crate) async fn resize_many(
     request: Request<ResizeManyRequest>,
 ) -> Result<Response<impl Stream<Item = Result<Picture, Status>> + Send>, Status> {
@@ -72,25 +68,16 @@ fn thumbnail(source: &[u8], width: u32) -> Result<Picture, ResizeError> {
     if !(1..=MAX_SIDE).contains(&width) {
         return Err(ResizeError::Width(width));
     }
-    let thumbnail = decode(source)
-        .map_err(ResizeError::Source)?
-        .thumbnail(width, MAX_SIDE)
-        .into_rgb8();
-    let mut jpeg = Cursor::new(Vec::new());
-    thumbnail
-        .write_to(&mut jpeg, ImageFormat::Jpeg)
-        .map_err(ResizeError::Encode)?;
+    let options = Options {
+        mode: Mode::Force,
+        width,
+        format: Some(Format::Jpeg),
+        ..Options::default()
+    };
+    let thumbnail = process_picture(source, &options, MEMORY)?;
     Ok(Picture {
-        jpeg: jpeg.into_inner().into(),
-        width: thumbnail.width(),
-        height: thumbnail.height(),
+        jpeg: thumbnail.bytes.into(),
+        width: thumbnail.width,
+        height: thumbnail.height,
     })
-}
-
-fn decode(source: &[u8]) -> Result<DynamicImage, ImageError> {
-    let mut reader = ImageReader::new(Cursor::new(source)).with_guessed_format()?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODE_BYTES);
-    reader.limits(limits);
-    reader.decode()
 }

@@ -20,6 +20,7 @@ pub(crate) fn app(provider: SdkTracerProvider, propagators: Propagators) -> Rout
         .tracer_provider(provider)
         .propagators(propagators)
         .propagate_external(true)
+        .random_trace_ids(true)
         .build();
     Router::new()
         .route("/test", post(test))

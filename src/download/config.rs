@@ -1,12 +1,13 @@
 use std::fmt;
 
-use http::{Method, Uri};
-use opentelemetry::StringValue;
+use http::Uri;
 
 use super::{Origin, server::MeasuredServers};
 use crate::{
+    instrument::{ErrorView, Propagation, StartSpan, TextRules},
     metrics::ClientMetrics,
-    trace::{ErrorView, Propagation, StartSpan},
+    request::RequestTrace,
+    semconv::KnownMethods,
 };
 
 /// What a layer does with each request; shared by all its services and their requests.
@@ -16,8 +17,25 @@ pub(super) struct Config {
     pub(super) propagate: Propagate,
     pub(super) metrics: Option<ClientMetrics>,
     pub(super) measured_servers: MeasuredServers,
-    pub(super) known_methods: Vec<(Method, StringValue)>,
+    pub(super) known_methods: KnownMethods,
     pub(super) error_views: Vec<ErrorView>,
+    /// How texts are recorded outside of requests.
+    pub(super) texts: TextRules,
+    /// Whether any of that was set: then it holds beside the rules of the request.
+    pub(super) has_own_texts: bool,
+}
+
+impl Config {
+    /// The rules for what is fetched for a request, all of which hold.
+    pub(super) fn texts<'a>(
+        &'a self,
+        request: &'a RequestTrace,
+    ) -> (&'a TextRules, Option<&'a TextRules>) {
+        match request.texts() {
+            None => (&self.texts, None),
+            Some(texts) => (texts, self.has_own_texts.then_some(&self.texts)),
+        }
+    }
 }
 
 /// Which requests carry the trace context.

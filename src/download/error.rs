@@ -1,160 +1,41 @@
-//! What an error of a client means, found in the error and its sources.
-
-use std::{any::Any, error::Error, fmt, io, iter};
+use std::fmt;
 
 use crate::{
-    request::{ErrorReport, io_error_type},
-    trace::ErrorView,
+    instrument::{ErrorView, TextRules},
+    request::{Class, ErrorReport, as_error, io_error_type},
 };
-
-type DynError = dyn Error + 'static;
-
-/// What keeps a source from being fetched. Of several, the last one says most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
-    Connect,
-    Tls,
-    Dns,
-    Timeout,
-}
-
-impl Class {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Tls => "tls",
-            Self::Dns => "dns",
-            Self::Timeout => "timeout",
-        }
-    }
-}
 
 /// The report on an error of the client, or of a response's body.
 pub(super) fn report<E: fmt::Display + 'static>(
     error: &E,
     views: &[ErrorView],
     in_body: bool,
+    texts: &TextRules,
 ) -> ErrorReport {
     let Some((error, name)) = as_error(error, views) else {
-        let mut report = ErrorReport::of_any(error);
+        let mut report = ErrorReport::of_text(error, texts);
         if in_body {
             report.error_type = "body".into();
         }
         return report;
     };
-    let mut report = ErrorReport::of(error, name);
-    if let Some(error_type) = error_type(error, in_body) {
+    let mut report = ErrorReport::of(error, name, texts);
+    let error_type = match Class::of(error, true) {
+        Some(Class::Timeout) => Some(Class::Timeout.as_str()),
+        _ if in_body => Some("body"),
+        Some(class) => Some(class.as_str()),
+        None => io_error_type(error),
+    };
+    if let Some(error_type) = error_type {
         report.error_type = error_type.into();
     }
     report
 }
 
-/// The error as the [`Error`] that it is, if that is known, and the name of its type.
-fn as_error<'a>(
-    any: &'a dyn Any,
-    views: &[ErrorView],
-) -> Option<(&'a DynError, Option<&'static str>)> {
-    if let Some((error, name)) = views.iter().find_map(|view| view(any)) {
-        return Some((error, Some(name)));
-    }
-    #[cfg(feature = "hyper-client")]
-    {
-        if let Some(error) = any.downcast_ref::<hyper_util::client::legacy::Error>() {
-            return Some((error, Some("hyper_util::client::legacy::Error")));
-        }
-        if let Some(error) = any.downcast_ref::<hyper::Error>() {
-            return Some((error, Some("hyper::Error")));
-        }
-    }
-    if let Some(error) = any.downcast_ref::<io::Error>() {
-        return Some((error, None));
-    }
-    let boxed = any.downcast_ref::<Box<dyn Error + Send + Sync>>()?;
-    Some((&**boxed, None))
-}
-
-/// The low-cardinality `error.type`, if something better is known than the type's name.
-fn error_type(error: &DynError, in_body: bool) -> Option<&'static str> {
-    let connecting = chain(error).any(is_connect);
-    let class = chain(error)
-        .filter_map(|cause| classify(cause, connecting))
-        .max();
-    match class {
-        Some(Class::Timeout) => Some(Class::Timeout.as_str()),
-        _ if in_body => Some("body"),
-        Some(class) => Some(class.as_str()),
-        None => chain(error)
-            .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .last()
-            .map(|io| io_error_type(io.kind())),
-    }
-}
-
-/// The error and its sources. That of an I/O error is what is in it, which `source()` leaves out.
-fn chain(error: &DynError) -> impl Iterator<Item = &DynError> {
-    iter::successors(Some(error), |&error| {
-        let io = error.downcast_ref::<io::Error>();
-        match io.and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        }
-    })
-}
-
-fn classify(cause: &DynError, connecting: bool) -> Option<Class> {
-    use io::ErrorKind::*;
-    if let Some(io) = cause.downcast_ref::<io::Error>() {
-        match io.kind() {
-            TimedOut => return Some(Class::Timeout),
-            // A TCP connection begins without data, a TLS session does not.
-            InvalidData | UnexpectedEof if connecting => return Some(Class::Tls),
-            ConnectionRefused | HostUnreachable | NetworkUnreachable | NetworkDown
-            | AddrNotAvailable => return Some(Class::Connect),
-            _ => {}
-        }
-    }
-    if is_timeout(cause) {
-        return Some(Class::Timeout);
-    }
-    // No type says these: hyper-util's connect error is private, the resolver's an `io::Error` of
-    // no kind, and tower's, tokio's and native-tls's would need a dependency on them.
-    match cause.to_string().as_str() {
-        "request timed out" | "deadline has elapsed" | "operation timed out" => {
-            Some(Class::Timeout)
-        }
-        "dns error" => Some(Class::Dns),
-        text if text.starts_with("failed to lookup address information") => Some(Class::Dns),
-        text if text.contains("SSL routines") => Some(Class::Tls),
-        _ => is_connect(cause).then_some(Class::Connect),
-    }
-}
-
-#[cfg(feature = "hyper-client")]
-fn is_connect(cause: &DynError) -> bool {
-    cause
-        .downcast_ref::<hyper_util::client::legacy::Error>()
-        .is_some_and(hyper_util::client::legacy::Error::is_connect)
-}
-
-#[cfg(not(feature = "hyper-client"))]
-fn is_connect(_: &DynError) -> bool {
-    false
-}
-
-#[cfg(feature = "hyper-client")]
-fn is_timeout(cause: &DynError) -> bool {
-    cause
-        .downcast_ref::<hyper::Error>()
-        .is_some_and(hyper::Error::is_timeout)
-}
-
-#[cfg(not(feature = "hyper-client"))]
-fn is_timeout(_: &DynError) -> bool {
-    false
-}
-
 #[cfg(test)]
 mod tests {
+    use std::{error::Error, io};
+
     use super::*;
 
     type BoxError = Box<dyn Error + Send + Sync>;
@@ -218,7 +99,7 @@ mod tests {
             (because("strange", "really"), "_OTHER", "body"),
         ] {
             for (is_in_body, expected) in [(false, in_head), (true, in_body)] {
-                let report = report(&error, &[], is_in_body);
+                let report = report(&error, &[], is_in_body, &TextRules::default());
                 assert_eq!(report.error_type.as_str(), expected, "{error:?}");
             }
         }
@@ -226,7 +107,7 @@ mod tests {
 
     #[test]
     fn errors_of_which_only_the_text_is_known_have_their_type() {
-        let report = |in_body| report(&"broken", &[], in_body);
+        let report = |in_body| report(&"broken", &[], in_body, &TextRules::default());
         assert_eq!(report(false).error_type.as_str(), "&str");
         assert_eq!(report(true).error_type.as_str(), "body");
         assert_eq!(report(true).message.as_str(), "broken");

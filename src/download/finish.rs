@@ -1,14 +1,9 @@
 //! The end of an attempt: the one place that decides what its span and its measurement say.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{any::Any, fmt, sync::Arc, time::Instant};
 
-use http::{Method, Request, Response, StatusCode};
-use http_body::Body;
+use bytes::Buf;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use opentelemetry::{
     Context, ContextGuard, KeyValue, StringValue,
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
@@ -17,16 +12,16 @@ use opentelemetry::{
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    redact::{self, Redaction},
-    request::ErrorReport,
-    trace::{OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version},
+    instrument::{Exchange, Said, TextRules, Work},
+    request::{Clock, ErrorReport, RequestTrace},
+    semconv::{OTHER, content_length, int, is_bodiless, protocol_version},
 };
 
 /// Owns the span and the measurement of one attempt.
 ///
-/// It travels from the service's `call` through the response future into the response body and
-/// ends the span exactly once: when one of them says how the attempt went, or else when it is
-/// dropped, which means that whoever wanted the source lost interest: it was cancelled.
+/// It travels from the service's `call` through the response future into the response body and ends
+/// the span exactly once: when one of them reports the outcome, or when it is dropped, which means that
+/// the attempt was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
     config: Arc<Config>,
@@ -36,8 +31,10 @@ pub(super) struct Finish {
     server: Option<Server>,
     head_request: bool,
     connect_request: bool,
+    /// The request that the download is for; it records nothing when there is none.
+    request: RequestTrace,
+    clock: Clock,
     started: Instant,
-    started_at: SystemTime,
     head: Option<Head>,
     response_body_size: u64,
     finished: bool,
@@ -47,7 +44,7 @@ pub(super) struct Finish {
 struct Head {
     status: StatusCode,
     protocol_version: &'static str,
-    /// How many bytes the consumer of the body will ask for at the most, where that is known.
+    /// The bytes that the consumer of the body asks for at most, when that is known.
     announced: Option<u64>,
 }
 
@@ -59,24 +56,31 @@ enum Outcome {
 }
 
 impl Finish {
-    /// Opens the span, and writes its context into the request where that was asked for.
+    /// Opens the span, and writes its context into the request when its origin is to get it.
     pub(super) fn start<B>(config: &Arc<Config>, request: &mut Request<B>) -> Self {
-        let method = method_name(&config.known_methods, request.method());
+        let method = config.known_methods.name(request.method());
         let server = Server::of(request);
         let parent = request.extensions().get::<Context>().cloned();
         let parent = parent.unwrap_or_else(Context::current);
 
+        let handle = request.extensions().get::<RequestTrace>().cloned();
+        let trace = handle.unwrap_or_else(RequestTrace::current);
+        let clock = trace.clock().unwrap_or_else(|| Clock::start(true));
         let started = Instant::now();
-        let started_at = SystemTime::now();
         let name = match method.as_str() {
-            OTHER_METHOD => "HTTP".to_owned(),
+            OTHER => "HTTP".to_owned(),
             known => known.to_owned(),
         };
         let mut span = SpanBuilder::from_name(name)
             .with_kind(SpanKind::Client)
-            .with_start_time(started_at);
-        span.attributes = Some(attributes(request, &method, server.as_ref()));
-        let (context, recording) = config.tracer.start(span, &parent, None);
+            .with_start_time(clock.at(started));
+        let (texts, more) = config.texts(&trace);
+        let mut url = texts.full_url(&request.uri().to_string());
+        if let Some(texts) = more {
+            url = texts.full_url(&url);
+        }
+        span.attributes = Some(attributes(request, &method, server.as_ref(), url));
+        let (context, recording) = config.tracer.start(span, &parent);
 
         if config.propagate.includes(request.uri()) {
             config.propagation.inject(&context, request.headers_mut());
@@ -89,44 +93,12 @@ impl Finish {
             server,
             head_request: request.method() == Method::HEAD,
             connect_request: request.method() == Method::CONNECT,
+            request: trace,
+            clock,
             started,
-            started_at,
             head: None,
             response_body_size: 0,
             finished: false,
-        }
-    }
-
-    pub(super) fn context(&self) -> &Context {
-        &self.context
-    }
-
-    pub(super) fn attach(&self) -> ContextGuard {
-        self.context.clone().attach()
-    }
-
-    /// The response is there, its body is still to come.
-    pub(super) fn head<B: Body>(&mut self, response: &Response<B>) {
-        let status = response.status();
-        let bodiless = is_bodiless(self.head_request, self.connect_request, status);
-        let announced = if bodiless {
-            Some(0)
-        } else {
-            response
-                .body()
-                .size_hint()
-                .exact()
-                .or_else(|| content_length(response.headers()))
-        };
-        self.head = Some(Head {
-            status,
-            protocol_version: protocol_version(response.version()),
-            announced,
-        });
-        #[cfg(feature = "hyper-client")]
-        self.peer(response);
-        if bodiless || response.body().is_end_stream() {
-            self.completed();
         }
     }
 
@@ -145,28 +117,12 @@ impl Finish {
         }
     }
 
-    pub(super) fn data(&mut self, bytes: usize) {
-        self.response_body_size += bytes as u64;
-    }
-
-    pub(super) fn completed(&mut self) {
-        self.finish(Outcome::Completed);
-    }
-
-    pub(super) fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
-        self.failed_with(error::report(
-            error,
-            &self.config.error_views,
-            self.head.is_some(),
-        ));
-    }
-
-    pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        self.failed_with(ErrorReport::panic(payload));
-    }
-
-    fn failed_with(&mut self, mut report: ErrorReport) {
-        report.redact(&Redaction::default());
+    fn failed_with(&mut self, report: impl FnOnce(&TextRules) -> ErrorReport) {
+        let (texts, more) = self.config.texts(&self.request);
+        let mut report = report(texts);
+        if let Some(texts) = more {
+            report.restrict(texts);
+        }
         self.finish(Outcome::Failed(report));
     }
 
@@ -178,7 +134,7 @@ impl Finish {
         let elapsed = self.started.elapsed();
         let error_type = match (&outcome, self.head) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            // For a client these are errors, those with 4xx too (semconv http-spans: Status).
+            // For a client 4xx are errors too (semconv http-spans: Status).
             (Outcome::Completed, Some(Head { status, .. }))
                 if status.is_client_error() || status.is_server_error() =>
             {
@@ -200,6 +156,7 @@ impl Finish {
 
         if self.recording {
             let span = self.context.span();
+            let ended_at = self.clock.at(self.started) + elapsed;
             span.set_attributes(shared.iter().cloned());
             if self.head.is_some() {
                 span.set_attribute(KeyValue::new(
@@ -209,17 +166,20 @@ impl Finish {
             }
             match &outcome {
                 Outcome::Cancelled => span.set_attribute(KeyValue::new(STAGE_CANCELLED, true)),
-                Outcome::Failed(report) => span.add_event("exception", report.event_attributes()),
+                Outcome::Failed(report) => {
+                    let attributes = report.event_attributes();
+                    span.add_event_with_timestamp("exception", ended_at, attributes);
+                }
                 Outcome::Completed => {}
             }
             if error_type.is_some() {
-                // Semconv http-spans, Status: no description when the status code says it already.
+                // Semconv http-spans, Status: no description when the status code explains the error.
                 span.set_status(Status::error(match &outcome {
                     Outcome::Failed(report) => report.message.to_string(),
                     _ => String::new(),
                 }));
             }
-            span.end_with_timestamp(self.started_at + elapsed);
+            span.end_with_timestamp(ended_at);
         }
 
         if let Some(metrics) = &self.config.metrics {
@@ -232,15 +192,68 @@ impl Finish {
         }
     }
 
-    /// Whether nothing is missing when the response is dropped now.
+    /// Whether a response that is dropped now is complete.
     fn is_complete(&self) -> bool {
         self.head.is_some_and(|head| {
             let read = head
                 .announced
                 .is_some_and(|announced| self.response_body_size >= announced);
-            // Who only wants the picture has no use for the text of a redirect or an error.
+            // A client that wants the picture need not read the body of a redirect or an error.
             read || !head.status.is_success()
         })
+    }
+}
+
+impl Work for Finish {
+    type Current = ContextGuard;
+
+    fn attach(&self) -> ContextGuard {
+        self.context.clone().attach()
+    }
+
+    fn panicked(&mut self, payload: &(dyn Any + Send)) {
+        self.failed_with(|texts| ErrorReport::panic(payload, texts));
+    }
+
+    fn dropped(&mut self) {}
+}
+
+impl Exchange for Finish {
+    fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
+        let status = response.status();
+        let bodiless = is_bodiless(self.head_request, self.connect_request, status);
+        let announced = if bodiless {
+            Some(0)
+        } else {
+            body.exact_size
+                .or_else(|| content_length(response.headers()))
+        };
+        self.head = Some(Head {
+            status,
+            protocol_version: protocol_version(response.version()),
+            announced,
+        });
+        #[cfg(feature = "hyper-client")]
+        self.peer(response);
+        if bodiless || body.is_end {
+            self.completed();
+        }
+    }
+
+    fn data(&mut self, data: &impl Buf) {
+        self.response_body_size += data.remaining() as u64;
+    }
+
+    fn trailers(&mut self, _: &HeaderMap) {}
+
+    fn completed(&mut self) {
+        self.finish(Outcome::Completed);
+    }
+
+    fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
+        let in_body = self.head.is_some();
+        let config = Arc::clone(&self.config);
+        self.failed_with(|texts| error::report(error, &config.error_views, in_body, texts));
     }
 }
 
@@ -254,23 +267,23 @@ impl Drop for Finish {
     }
 }
 
-/// The attributes that samplers may want to see, with room for those that the end adds.
+/// The attributes that samplers may look at, with room for those that the end adds.
 fn attributes<B>(
     request: &Request<B>,
     method: &StringValue,
     server: Option<&Server>,
+    url: String,
 ) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(14);
     attributes.push(KeyValue::new("http.request.method", method.clone()));
-    if method.as_str() == OTHER_METHOD {
+    if method.as_str() == OTHER {
         attributes.push(KeyValue::new(
             "http.request.method_original",
             request.method().as_str().to_owned(),
         ));
     }
     attributes.extend(server.into_iter().flat_map(Server::attributes));
-    let url = request.uri().to_string();
-    attributes.push(KeyValue::new("url.full", redact::url(&url).into_owned()));
+    attributes.push(KeyValue::new("url.full", url));
     let resends = request.extensions().get().map_or(0, Attempts::next);
     if resends > 0 {
         attributes.push(KeyValue::new(
@@ -279,4 +292,93 @@ fn attributes<B>(
         ));
     }
     attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, io, time::Duration};
+
+    use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use crate::{DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace, request::set_forward};
+
+    /// The system's clock is set forward while requests run, and the spans do not notice.
+    // faults A14
+    #[tokio::test]
+    async fn all_of_a_request_has_one_clock() {
+        const STEP: Duration = Duration::from_secs(3600);
+        let exporter = InMemorySpanExporter::default();
+        let tracers = SdkTracerProvider::builder()
+            .with_simple_exporter(exporter.clone())
+            .build();
+        let layer = ImageTraceLayer::builder().tracer_provider(tracers.clone());
+        let layer = layer.metrics(false).build();
+        let fetch = |fails: bool| {
+            let layer = DownloadLayer::builder().tracer_provider(tracers.clone());
+            let client = service_fn(move |_: http::Request<()>| async move {
+                set_forward(Duration::ZERO);
+                let error = io::Error::other("no source");
+                let found = Ok(http::Response::new(String::new()));
+                if fails { Err(error) } else { found }
+            });
+            let request = http::Request::get("http://cdn.example/").body(());
+            let client = layer.metrics(false).build().layer(client);
+            client.oneshot(request.expect("a request"))
+        };
+        let service = layer.layer(service_fn(|request: http::Request<()>| async move {
+            set_forward(Duration::ZERO);
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let error = io::Error::other("no picture");
+            let noted = trace.stage("noted");
+            noted.record_error(&error);
+            drop(noted);
+            let begun = trace.stage("begun");
+            begun.in_scope(|| begun.record_error(&error));
+            drop(begun);
+            trace.error(ErrorKind::Security, &error);
+            trace
+                .download("http://cdn.example/")
+                .run(fetch(true))
+                .await?;
+            Ok::<_, io::Error>(http::Response::new(String::new()))
+        }));
+        set_forward(STEP);
+        let request = http::Request::new(());
+        service.oneshot(request).await.expect_err("no source");
+        assert_all_before(&exporter, STEP);
+
+        // An attempt outside of requests has its own.
+        exporter.reset();
+        set_forward(STEP);
+        fetch(true).await.expect_err("no source");
+        assert_all_before(&exporter, STEP);
+
+        // So has one in a request without spans.
+        exporter.reset();
+        let unseen = ImageTraceLayer::builder().traces(false).metrics(false);
+        let service = unseen
+            .build()
+            .layer(service_fn(|_: http::Request<()>| async {
+                fetch(false).await.expect("a source");
+                Ok::<_, Infallible>(http::Response::new(String::new()))
+            }));
+        let request = http::Request::new(());
+        service.oneshot(request).await.expect("an answer");
+        let spans = exporter.get_finished_spans().expect("spans");
+        let age = spans[0].start_time.elapsed().expect("in the past");
+        assert!(age < STEP, "{spans:#?}");
+    }
+
+    fn assert_all_before(exporter: &InMemorySpanExporter, step: Duration) {
+        let spans = exporter.get_finished_spans().expect("spans");
+        assert!(!spans.is_empty());
+        for span in spans {
+            let events = span.events.iter().map(|event| event.timestamp);
+            for time in events.chain([span.start_time, span.end_time]) {
+                let age = time.elapsed().expect("in the past");
+                assert!(age > step / 2, "{age:?}: {span:#?}");
+            }
+        }
+    }
 }

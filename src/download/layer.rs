@@ -14,8 +14,10 @@ use super::{
     server::MeasuredServers,
 };
 use crate::{
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::ClientMetrics,
-    trace::{ErrorView, MeterChoice, Propagation, StartSpan, known_methods, scope, view_as},
+    redact::SourceUrls,
+    semconv::KnownMethods,
 };
 
 /// Opens a client span for each request to a service that fetches, such as hyper-util's client.
@@ -38,7 +40,7 @@ impl DownloadLayer {
         DownloadLayerBuilder::default()
     }
 
-    /// A layer that does nothing and costs next to nothing.
+    /// A layer that does nothing, at almost no cost.
     #[must_use]
     pub fn disabled() -> Self {
         Self { config: None }
@@ -59,7 +61,8 @@ impl<S> Layer<S> for DownloadLayer {
     }
 }
 
-/// Builds a [`DownloadLayer`]; what is not given comes from the OpenTelemetry globals.
+/// Builds a [`DownloadLayer`]. Providers and propagators that are not given are the OpenTelemetry
+/// globals.
 #[must_use]
 pub struct DownloadLayerBuilder {
     tracer: Option<Box<dyn StartSpan>>,
@@ -68,6 +71,8 @@ pub struct DownloadLayerBuilder {
     propagate: Propagate,
     measured_servers: usize,
     error_views: Vec<ErrorView>,
+    texts: TextRules,
+    has_own_texts: bool,
 }
 
 impl Default for DownloadLayerBuilder {
@@ -79,6 +84,8 @@ impl Default for DownloadLayerBuilder {
             propagate: Propagate::default(),
             measured_servers: 100,
             error_views: Vec::new(),
+            texts: TextRules::default(),
+            has_own_texts: false,
         }
     }
 }
@@ -97,13 +104,13 @@ impl DownloadLayerBuilder {
 
     /// Where measurements go.
     pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
-        self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self.meter.of(&provider);
         self
     }
 
-    /// Measures nothing.
-    pub fn without_metrics(mut self) -> Self {
-        self.meter = MeterChoice::Off;
+    /// Whether attempts are measured; `true` by default.
+    pub fn metrics(mut self, enabled: bool) -> Self {
+        self.meter.enabled = enabled;
         self
     }
 
@@ -118,8 +125,7 @@ impl DownloadLayerBuilder {
     }
 
     /// Whether requests carry the trace context; `false` by default, so that trace ids and baggage
-    /// don't leak to origins that have no business with them. The last call decides, of this or
-    /// [`propagate_to`](Self::propagate_to).
+    /// don't leak to foreign origins. The last call of this or [`propagate_to`](Self::propagate_to) wins.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate = if propagate {
             Propagate::All
@@ -129,7 +135,7 @@ impl DownloadLayerBuilder {
         self
     }
 
-    /// Requests to these origins carry the trace context, others don't.
+    /// Only requests to these origins carry the trace context.
     ///
     /// ```
     /// use tower_image_trace::DownloadLayer;
@@ -142,25 +148,59 @@ impl DownloadLayerBuilder {
         self
     }
 
-    /// How many servers (host and port) `http.client.request.duration` names; 100 by default. The
-    /// first ones that are asked are named, later ones share the `server.address` `_OTHER`.
+    /// How many servers (host and port) `http.client.request.duration` names; 100 by default. The first
+    /// servers are named, all later ones share the `server.address` `_OTHER`.
     pub fn measured_servers(mut self, limit: usize) -> Self {
         self.measured_servers = limit;
+        self
+    }
+
+    /// The query keys whose values are redacted in `url.full` and in errors, in place of semconv's list:
+    /// see [`ImageTraceLayerBuilder::sensitive_query_keys`](crate::trace::ImageTraceLayerBuilder::sensitive_query_keys).
+    ///
+    /// What the trace layer of a request is told about texts holds for its downloads too, without a
+    /// word here. What both are told holds both.
+    pub fn sensitive_query_keys(self, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        let keys = keys.into_iter().map(Into::into).collect();
+        self.with_texts(|texts| texts.redaction.sensitive_keys = Some(keys))
+    }
+
+    /// How much is recorded of the URLs that are fetched, in `url.full` and in errors. Holds beside what the
+    /// trace layer of the request is told.
+    pub fn source_urls(self, source_urls: SourceUrls) -> Self {
+        self.with_texts(|texts| texts.redaction.source_urls = source_urls)
+    }
+
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. Holds
+    /// beside what the trace layer of the request is told.
+    pub fn longest_message(self, bytes: usize) -> Self {
+        self.with_texts(|texts| texts.longest_message = bytes)
+    }
+
+    /// The most bytes that are recorded of `url.full`; 16 KiB by default. Holds beside what the trace layer
+    /// of the request is told.
+    pub fn longest_attribute(self, bytes: usize) -> Self {
+        self.with_texts(|texts| texts.longest_attribute = bytes)
+    }
+
+    fn with_texts(mut self, change: impl FnOnce(&mut TextRules)) -> Self {
+        change(&mut self.texts);
+        self.has_own_texts = true;
         self
     }
 
     /// Records and classifies errors of type `E`, from the inner service or a response body, with
     /// their sources.
     ///
-    /// Boxed errors, `std::io::Error`, and with feature `hyper-client` those of hyper and
-    /// hyper-util's client are recorded so without this. Of other types only the text is, because
-    /// a tower service may fail with what is no [`Error`] at all.
-    pub fn error_type<E: Error + 'static>(mut self) -> Self {
+    /// Boxed errors, `std::io::Error`, and with feature `hyper-client` the errors of hyper and
+    /// hyper-util's client need no such call. Of all other types only the text is recorded, because the
+    /// error of a tower service need not be an [`Error`].
+    pub fn record_errors_as<E: Error + 'static>(mut self) -> Self {
         self.error_views.push(view_as::<E>);
         self
     }
 
-    /// The layer.
+    /// Builds the layer.
     #[must_use]
     pub fn build(self) -> DownloadLayer {
         let config = Config {
@@ -171,8 +211,10 @@ impl DownloadLayerBuilder {
             propagate: self.propagate,
             metrics: self.meter.meter().as_ref().map(ClientMetrics::new),
             measured_servers: MeasuredServers::new(self.measured_servers),
-            known_methods: known_methods(None),
+            known_methods: KnownMethods::new(None),
             error_views: self.error_views,
+            texts: self.texts,
+            has_own_texts: self.has_own_texts,
         };
         DownloadLayer {
             config: Some(Arc::new(config)),

@@ -28,6 +28,13 @@
 //! [`Context`](opentelemetry::Context) in the request's extensions where there is one, such as
 //! [`Stage::context`](crate::Stage::context). It ends with the last frame of the response's body.
 //!
+//! # The request it is for
+//!
+//! Is the one that is being worked on ([`RequestTrace::current`](crate::RequestTrace::current)), or the
+//! [`RequestTrace`](crate::RequestTrace) in the request's extensions, where the client does its work on
+//! another task. What the trace layer of that request is told about texts (`sensitive_query_keys`,
+//! `source_urls` …) holds for `url.full` and for errors too, and the spans have one clock.
+//!
 //! # How an attempt ends
 //!
 //! | | status | `error.type` |
@@ -39,16 +46,16 @@
 //! | a panic | `Error` | `panic` |
 //! | dropped before the response, or a 2xx response dropped before the end of its body | unset, [`image.stage.cancelled`](crate::attribute::STAGE_CANCELLED) | |
 //!
-//! The body of a redirect or of an error need not be read: without it the attempt is complete as well.
+//! The body of a redirect or of an error need not be read for the attempt to be complete.
 //!
 //! # Redirects and retries
 //!
-//! Each call is an attempt with a span of its own, so the layer belongs inside of what retries or
-//! follows redirects. An [`Attempts`] in the request's extensions numbers them.
+//! Each call is an attempt with a span of its own, so the layer belongs inside the service that retries
+//! or follows redirects. An [`Attempts`] in the request's extensions numbers the attempts.
 //!
 //! # Trace context in outgoing requests
 //!
-//! None, until [`propagate_external`](DownloadLayerBuilder::propagate_external) or
+//! It is not sent unless [`propagate_external`](DownloadLayerBuilder::propagate_external) or
 //! [`propagate_to`](DownloadLayerBuilder::propagate_to) asks for it.
 //!
 //! # The metric

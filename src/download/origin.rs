@@ -15,7 +15,7 @@ pub struct Origin {
     port: u16,
 }
 
-/// What is not an [`Origin`].
+/// The text is not an [`Origin`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{}\" is not an origin: http://host, https://host, or one of these with a port", redact::url(.0))]
 pub struct OriginError(String);

@@ -7,9 +7,9 @@ use http::{Request, header};
 use opentelemetry::{KeyValue, StringValue};
 
 use super::origin::default_port;
-use crate::trace;
+use crate::semconv::{self, OTHER};
 
-/// Whom a request is for.
+/// The server that a request is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Server {
     address: StringValue,
@@ -20,7 +20,7 @@ impl Server {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let uri = request.uri();
         let (host, port) =
-            trace::server(uri, || request.headers().get(header::HOST)?.to_str().ok())?;
+            semconv::server(uri, || request.headers().get(header::HOST)?.to_str().ok())?;
         Some(Self {
             address: host.to_ascii_lowercase().into(),
             port: port.or_else(|| uri.scheme_str().and_then(default_port)),
@@ -36,7 +36,7 @@ impl Server {
     }
 }
 
-/// The servers that metrics name: the first ones that are asked, and no more than `limit`.
+/// The servers that metrics name: the first `limit` that are asked.
 #[derive(Debug)]
 pub(super) struct MeasuredServers {
     pub(super) limit: usize,
@@ -51,13 +51,13 @@ impl MeasuredServers {
         }
     }
 
-    /// The server itself, or the one in whose name all further ones are measured.
+    /// The server itself, or `_OTHER` for all servers beyond the limit.
     pub(super) fn named(&self, server: Server) -> Server {
         if self.admits(&server) {
             return server;
         }
         Server {
-            address: "_OTHER".into(),
+            address: OTHER.into(),
             port: None,
         }
     }
@@ -70,7 +70,7 @@ impl MeasuredServers {
             }
         }
         let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
-        // Others may have come in between.
+        // Another thread may have added servers in between.
         if seen.len() < self.limit {
             seen.insert(server.clone());
         }

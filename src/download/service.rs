@@ -1,8 +1,7 @@
 use std::{
     fmt,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
-    task::{Context as TaskContext, Poll},
+    task::{Context, Poll},
 };
 
 use http::{Request, Response};
@@ -10,6 +9,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use super::{DownloadBody, DownloadFuture, config::Config, finish::Finish};
+use crate::instrument::{Work, watch};
 
 /// The service of [`DownloadLayer`](super::DownloadLayer).
 #[derive(Clone, Debug)]
@@ -23,6 +23,21 @@ impl<S> Download<S> {
     pub(super) fn new(inner: S, config: Option<Arc<Config>>) -> Self {
         Self { inner, config }
     }
+
+    /// The service that fetches.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that fetches, to change it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service that fetches, without this one around it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Download<S>
@@ -35,7 +50,7 @@ where
     type Error = S::Error;
     type Future = DownloadFuture<S::Future>;
 
-    fn poll_ready(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }
 
@@ -45,12 +60,7 @@ where
         };
         let mut finish = Finish::start(config, &mut request);
         let _current = finish.attach();
-        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
-            Ok(future) => DownloadFuture::new(future, Some(finish)),
-            Err(payload) => {
-                finish.panicked(&*payload);
-                resume_unwind(payload)
-            }
-        }
+        let future = watch(&mut finish, || self.inner.call(request));
+        DownloadFuture::new(future, Some(finish))
     }
 }

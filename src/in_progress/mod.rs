@@ -18,8 +18,8 @@
 //! # let _ = service;
 //! ```
 //!
-//! A request is in progress from the moment its service is called until its response body is
-//! dropped, however that comes about: read to the end, failed, cancelled or unwound.
+//! A request is in progress from the call of its service until its response body is dropped, whether
+//! that was read to the end, failed, cancelled or unwound.
 
 mod body;
 mod counter;

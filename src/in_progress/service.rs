@@ -16,6 +16,21 @@ impl<S> InProgress<S> {
     pub(super) fn new(inner: S, in_progress: RequestsInProgress) -> Self {
         Self { inner, in_progress }
     }
+
+    /// The service that is counted.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that is counted, to change it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service that is counted, without this one around it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for InProgress<S>
@@ -31,7 +46,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        // Before the call: it may panic, and what it begins is in progress already.
+        // Counted before the call, which may panic.
         let guard = self.in_progress.request();
         InProgressFuture::new(self.inner.call(request), guard)
     }

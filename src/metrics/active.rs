@@ -1,27 +1,42 @@
 use std::{
     iter::successors,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicI64, Ordering},
     },
 };
 
-use opentelemetry::{KeyValue, StringValue};
+use opentelemetry::{
+    KeyValue, StringValue,
+    metrics::{Meter, UpDownCounter},
+};
 
-use super::Name;
 use crate::intern::same;
 
-/// What tells apart the series of `http.server.active_requests`.
+/// The attributes of `http.server.active_requests`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ActiveSeries<'a> {
     pub(crate) method: &'a StringValue,
     pub(crate) scheme: &'static str,
 }
 
-/// The requests that all layers with the same gauges are working on: a list that only grows, by the
-/// methods that the layers know.
-#[derive(Debug, Default)]
+/// `http.server.active_requests`.
+pub(super) fn active_requests(meter: &Meter) -> UpDownCounter<i64> {
+    meter
+        .i64_up_down_counter("http.server.active_requests")
+        .with_unit("{request}")
+        .with_description("Number of active HTTP server requests.")
+        .build()
+}
+
+/// Counts requests beside the SDK, which gets the sums when it collects: a list that only grows, with
+/// one count for each known method and scheme.
+///
+/// The SDK adds up what it gets, from however many of these and from whoever counts by itself. An
+/// observable counter would not do: of several sources of one metric the SDK keeps the last.
+#[derive(Debug)]
 pub(crate) struct ActiveRequests {
+    counter: UpDownCounter<i64>,
     first: OnceLock<Box<Count>>,
 }
 
@@ -29,7 +44,8 @@ pub(crate) struct ActiveRequests {
 struct Count {
     method: StringValue,
     scheme: &'static str,
-    requests: AtomicI64,
+    /// How far the number of requests has moved since the SDK was told.
+    change: AtomicI64,
     next: OnceLock<Box<Count>>,
 }
 
@@ -43,17 +59,37 @@ impl ActiveSeries<'_> {
 }
 
 impl Count {
+    fn series(&self) -> ActiveSeries<'_> {
+        ActiveSeries {
+            method: &self.method,
+            scheme: self.scheme,
+        }
+    }
+
     fn is_of(&self, series: ActiveSeries<'_>) -> bool {
         same(self.scheme, series.scheme) && same(self.method.as_str(), series.method.as_str())
     }
 }
 
 impl ActiveRequests {
-    pub(super) const METRIC: Name = Name {
-        name: "http.server.active_requests",
-        unit: "{request}",
-        description: "Number of active HTTP server requests.",
-    };
+    pub(super) fn new(meter: &Meter) -> Arc<Self> {
+        let counts = Arc::new(Self {
+            counter: active_requests(meter),
+            first: OnceLock::new(),
+        });
+        let weak = Arc::downgrade(&counts);
+        // It never has a value, so it is never exported: it is called when metrics are collected, before
+        // counters are read.
+        meter
+            .i64_observable_gauge("http.server.active_requests.collected")
+            .with_callback(move |_| {
+                if let Some(counts) = weak.upgrade() {
+                    counts.tell();
+                }
+            })
+            .build();
+        counts
+    }
 
     pub(super) fn add(&self, number: i64, series: ActiveSeries<'_>) {
         let mut place = &self.first;
@@ -62,26 +98,30 @@ impl ActiveRequests {
                 Box::new(Count {
                     method: series.method.clone(),
                     scheme: series.scheme,
-                    requests: AtomicI64::new(0),
+                    change: AtomicI64::new(0),
                     next: OnceLock::new(),
                 })
             });
             if count.is_of(series) {
-                count.requests.fetch_add(number, Ordering::Relaxed);
+                count.change.fetch_add(number, Ordering::Relaxed);
                 return;
             }
             place = &count.next;
         }
     }
 
-    /// How many there are now, by series.
-    pub(super) fn counts(&self) -> impl Iterator<Item = (i64, ActiveSeries<'_>)> {
-        successors(self.first.get(), |count| count.next.get()).map(|count| {
-            let series = ActiveSeries {
-                method: &count.method,
-                scheme: count.scheme,
-            };
-            (count.requests.load(Ordering::Relaxed), series)
-        })
+    /// Tells the SDK, also of series that are back where they were: it may not know them yet.
+    fn tell(&self) {
+        for count in successors(self.first.get(), |count| count.next.get()) {
+            let change = count.change.swap(0, Ordering::Relaxed);
+            self.counter.add(change, &count.series().attributes());
+        }
+    }
+}
+
+impl Drop for ActiveRequests {
+    /// The last request is over, and nobody is left to tell so later.
+    fn drop(&mut self) {
+        self.tell();
     }
 }

@@ -1,17 +1,17 @@
 //! Bound instruments (feature `bound-instruments`, after the SDK's experimental feature): the SDK
-//! looks for a series once, and not with each measurement.
+//! looks up a series once instead of at each measurement.
 
 use std::sync::OnceLock;
 
 use http::StatusCode;
 use opentelemetry::{StringValue, metrics::BoundHistogram};
 
-use super::http::RequestSeries;
+use super::series::RequestSeries;
 use crate::intern::{Table, hash, same};
 
-/// The series of the requests with the same attributes. Each is bound when it is first measured,
-/// because the SDK exports what is bound even if it never was. Like all tables here theirs has room
-/// for more than there are; what finds no place is measured without being bound.
+/// The series of all requests with the same attributes. Each instrument is bound by its first
+/// measurement, because the SDK exports bound series even when they were never measured. The table has
+/// room for more series than a service has; when full, falls back to unbound recording.
 #[derive(Debug)]
 pub(super) struct BoundRequest {
     method: StringValue,
@@ -61,7 +61,7 @@ impl BoundRequests {
     }
 }
 
-/// Series that differ in one name, of a stage or of a kind of error.
+/// Series that differ in one name: of a stage, or of a kind of error.
 #[derive(Debug)]
 pub(super) struct BoundByName<T>(Table<(&'static str, T), 64>);
 

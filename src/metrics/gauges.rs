@@ -13,18 +13,17 @@ use opentelemetry::{
     metrics::{AsyncInstrument, Meter, MeterProvider},
 };
 
-use super::ActiveRequests;
-use crate::{in_progress::RequestsInProgress, trace::scope};
+use super::{active::ActiveRequests, metric::Metric};
+use crate::{in_progress::RequestsInProgress, instrument::scope};
 
-/// Values that are asked for whenever metrics are collected, until this is dropped.
+/// Callbacks, read at each collection of metrics until this is dropped.
 ///
-/// OpenTelemetry has no way to unregister a callback, so the ones registered here only hold weak
-/// references: dropping the `Gauges` drops all closures given to it, and their metrics end, even
-/// when the meter provider lives on. Registering a name again, with the same attributes, replaces
-/// what was registered before.
+/// OpenTelemetry cannot unregister a callback, so the callbacks registered here hold weak references:
+/// dropping the `Gauges` drops all closures given to it and ends their metrics, even when the meter
+/// provider lives on. Registering a name again, with the same attributes, replaces the earlier closure.
 ///
-/// A closure that panics is not asked again, since nobody knows what state it left behind; the
-/// other metrics go on. With feature `telemetry` an error is logged.
+/// A closure that panics is not called again, because its state is unknown; the other metrics go on.
+/// With feature `telemetry` an error is logged.
 ///
 /// ```
 /// # mod tikv_jemalloc_ctl {
@@ -32,11 +31,16 @@ use crate::{in_progress::RequestsInProgress, trace::scope};
 /// #     pub mod stats { pub mod allocated { pub fn read() -> Result<usize, ()> { Ok(1) } } }
 /// # }
 /// use tikv_jemalloc_ctl::{epoch, stats};
-/// use tower_image_trace::metrics::Gauges;
+/// use tower_image_trace::metrics::{Gauges, Metric};
 ///
-/// // Or those of `telemetry.gauges()`, which every `Telemetry` has.
+/// // Every `Telemetry` has its own: `telemetry.gauges()`.
 /// let gauges = Gauges::new(&*opentelemetry::global::meter_provider());
-/// gauges.gauge("memory.allocated", "By", "Bytes allocated by the service.", || {
+/// let allocated = Metric {
+///     name: "memory.allocated",
+///     unit: "By",
+///     description: "Bytes allocated by the service.",
+/// };
+/// gauges.gauge(allocated, || {
 ///     epoch::advance().ok()?; // jemalloc's statistics are cached until then
 ///     stats::allocated::read().ok()?.try_into().ok()
 /// });
@@ -50,20 +54,13 @@ pub struct Gauges {
 struct Registered {
     name: &'static str,
     attributes: Vec<KeyValue>,
-    /// The only strong reference to what a callback reads.
+    /// The only strong reference to the closure that a callback reads.
     _source: Arc<dyn Any + Send + Sync>,
 }
 
 struct Source<F> {
     read: F,
     panicked: AtomicBool,
-}
-
-/// What a metric is called, and in which unit it counts.
-pub(crate) struct Name {
-    pub(crate) name: &'static str,
-    pub(crate) unit: &'static str,
-    pub(crate) description: &'static str,
 }
 
 impl Gauges {
@@ -76,76 +73,60 @@ impl Gauges {
         }
     }
 
-    /// A gauge of the service's own. What `read` gives is reported, `None` is not. It is called
-    /// on the thread that collects, so it must be quick.
-    ///
-    /// `unit` is one of UCUM's, such as `By`, or an annotation such as `{task}`.
-    pub fn gauge(
-        &self,
-        name: &'static str,
-        unit: &'static str,
-        description: &'static str,
-        read: impl Fn() -> Option<i64> + Send + Sync + 'static,
-    ) {
-        let name = Name {
-            name,
-            unit,
-            description,
-        };
-        self.int_gauge(name, Vec::new(), read);
+    /// A gauge of the service's own. `read` returns its value, or `None` to report nothing. It is
+    /// called on the thread that collects, so it must be quick.
+    pub fn gauge(&self, metric: Metric, read: impl Fn() -> Option<i64> + Send + Sync + 'static) {
+        self.int_gauge(metric, Vec::new(), read);
     }
 
     /// `requests_in_progress` and `images_in_progress`.
     pub fn in_progress(&self, counts: &RequestsInProgress) {
         let requests = counts.clone();
         self.gauge(
-            "requests_in_progress",
-            "1",
-            "The number of requests currently in progress.",
+            Metric {
+                name: "requests_in_progress",
+                unit: "1",
+                description: "The number of requests currently in progress.",
+            },
             move || Some(requests.requests()),
         );
         let images = counts.clone();
         self.gauge(
-            "images_in_progress",
-            "1",
-            "The number of images currently in progress.",
+            Metric {
+                name: "images_in_progress",
+                unit: "1",
+                description: "The number of images currently in progress.",
+            },
             move || Some(images.images()),
         );
     }
 
-    pub(super) fn int_gauge(
+    pub(crate) fn int_gauge(
         &self,
-        name: Name,
+        metric: Metric,
         attributes: Vec<KeyValue>,
         read: impl Fn() -> Option<i64> + Send + Sync + 'static,
     ) {
-        let callback = self.register(&name, attributes, read);
+        let callback = self.register(metric, attributes, read);
         self.meter
-            .i64_observable_gauge(name.name)
-            .with_unit(name.unit)
-            .with_description(name.description)
+            .i64_observable_gauge(metric.name)
+            .with_unit(metric.unit)
+            .with_description(metric.description)
             .with_callback(callback)
             .build();
     }
 
     #[cfg(feature = "tokio")]
-    pub(super) fn float_gauge(
+    pub(crate) fn float_gauge(
         &self,
-        name: &'static str,
-        unit: &'static str,
-        description: &'static str,
+        metric: Metric,
         read: impl Fn() -> Option<f64> + Send + Sync + 'static,
     ) {
-        let name = Name {
-            name,
-            unit,
-            description,
-        };
-        let callback = self.register(&name, Vec::new(), read);
+        let callback = self.register(metric, Vec::new(), read);
         self.meter
-            .f64_observable_gauge(name.name)
-            .with_unit(name.unit)
-            .with_description(name.description)
+            .f64_observable_gauge(metric.name)
+            .with_unit(metric.unit)
+            .with_description(metric.description)
             .with_callback(callback)
             .build();
     }
@@ -157,49 +138,49 @@ impl Gauges {
     ))]
     pub(super) fn float_counter(
         &self,
-        name: Name,
+        metric: Metric,
         attributes: Vec<KeyValue>,
         read: impl Fn() -> Option<f64> + Send + Sync + 'static,
     ) {
-        let callback = self.register(&name, attributes, read);
+        let callback = self.register(metric, attributes, read);
         self.meter
-            .f64_observable_counter(name.name)
-            .with_unit(name.unit)
-            .with_description(name.description)
+            .f64_observable_counter(metric.name)
+            .with_unit(metric.unit)
+            .with_description(metric.description)
             .with_callback(callback)
             .build();
     }
 
     /// A count that never falls.
-    #[cfg(feature = "telemetry")]
+    #[cfg(feature = "_export")]
     pub(crate) fn counter(
         &self,
-        name: Name,
+        metric: Metric,
         attributes: Vec<KeyValue>,
         read: impl Fn() -> Option<u64> + Send + Sync + 'static,
     ) {
-        let callback = self.register(&name, attributes, read);
+        let callback = self.register(metric, attributes, read);
         self.meter
-            .u64_observable_counter(name.name)
-            .with_unit(name.unit)
-            .with_description(name.description)
+            .u64_observable_counter(metric.name)
+            .with_unit(metric.unit)
+            .with_description(metric.description)
             .with_callback(callback)
             .build();
     }
 
-    /// A value that could be added up over processes.
-    #[cfg(any(feature = "telemetry", all(feature = "process", target_os = "linux")))]
+    /// A value that can be added up over processes.
+    #[cfg(any(feature = "_export", all(feature = "process", target_os = "linux")))]
     pub(crate) fn up_down_counter(
         &self,
-        name: Name,
+        metric: Metric,
         attributes: Vec<KeyValue>,
         read: impl Fn() -> Option<i64> + Send + Sync + 'static,
     ) {
-        let callback = self.register(&name, attributes, read);
+        let callback = self.register(metric, attributes, read);
         self.meter
-            .i64_observable_up_down_counter(name.name)
-            .with_unit(name.unit)
-            .with_description(name.description)
+            .i64_observable_up_down_counter(metric.name)
+            .with_unit(metric.unit)
+            .with_description(metric.description)
             .with_callback(callback)
             .build();
     }
@@ -208,41 +189,23 @@ impl Gauges {
         &self.meter
     }
 
-    /// The counts of `http.server.active_requests`, the same for all layers.
+    /// The counts of `http.server.active_requests` of all layers with these gauges.
     pub(crate) fn active_requests(&self) -> Arc<ActiveRequests> {
-        let counts = self.active_requests.get_or_init(|| {
-            let counts = Arc::<ActiveRequests>::default();
-            let weak = Arc::downgrade(&counts);
-            let metric = ActiveRequests::METRIC;
-            self.meter
-                .i64_observable_up_down_counter(metric.name)
-                .with_unit(metric.unit)
-                .with_description(metric.description)
-                .with_callback(move |instrument| {
-                    let Some(counts) = weak.upgrade() else {
-                        return;
-                    };
-                    for (number, series) in counts.counts() {
-                        instrument.observe(number, &series.attributes());
-                    }
-                })
-                .build();
-            counts
-        });
-        Arc::clone(counts)
+        let counts = &self.active_requests;
+        Arc::clone(counts.get_or_init(|| ActiveRequests::new(&self.meter)))
     }
 
-    /// A callback that reports what `read` gives for as long as this `Gauges` exists.
+    /// A callback that reports what `read` returns for as long as this `Gauges` exists.
     fn register<T, F>(
         &self,
-        name: &Name,
+        metric: Metric,
         attributes: Vec<KeyValue>,
         read: F,
     ) -> impl Fn(&dyn AsyncInstrument<T>) + Send + Sync + 'static
     where
         F: Fn() -> Option<T> + Send + Sync + 'static,
     {
-        let name = name.name;
+        let name = metric.name;
         let source = Arc::new(Source {
             read,
             panicked: AtomicBool::new(false),
@@ -260,7 +223,7 @@ impl Gauges {
             _source: source,
         });
         drop(sources);
-        // The caller's closures end here, where they may do as they like.
+        // The caller's closures are dropped after the lock: they may use these gauges.
         drop(replaced);
         move |instrument| {
             if let Some(source) = weak.upgrade()

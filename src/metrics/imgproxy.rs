@@ -6,9 +6,9 @@ use opentelemetry::{
     metrics::{Counter, Histogram, Meter},
 };
 
-use super::http::DURATION_BUCKETS;
+use super::buckets::DURATION_BUCKETS;
 
-/// What the HTTP metrics say already, for dashboards that were made for imgproxy.
+/// The HTTP metrics once more, for dashboards that were made for imgproxy.
 #[derive(Debug)]
 pub(super) struct ImgproxyMetrics {
     requests: Counter<u64>,

@@ -1,39 +1,34 @@
-//! What the layers and stages measure, and gauges for what the service around them has.
+//! What the layers and stages measure, and gauges for the service around them.
 //!
-//! The layers measure requests and stages by themselves. Everything that is asked for its value
-//! now and then is registered with [`Gauges`], of which every
-//! [`Telemetry`](crate::Telemetry) has one ([`gauges`](crate::Telemetry::gauges)).
+//! The layers measure requests and stages by themselves. Values that are read at each collection are
+//! registered with [`Gauges`]; every [`Telemetry`](crate::Telemetry) has its own
+//! ([`gauges`](crate::Telemetry::gauges)).
+
 mod active;
 #[cfg(feature = "bound-instruments")]
 mod bound;
-mod buffers;
+mod buckets;
 mod client;
 mod gauges;
 mod http;
 mod imgproxy;
+mod metric;
 #[cfg(feature = "process")]
 mod process;
 mod rpc;
 #[cfg(feature = "tokio-metrics")]
 mod runtime;
+mod series;
 mod stages;
 mod vips;
-#[cfg(feature = "tokio")]
-mod workers;
 
-use self::imgproxy::ImgproxyMetrics;
-#[cfg(feature = "tokio")]
-pub use self::workers::{TooManyRequests, Worker, Workers};
 pub(crate) use self::{
     active::{ActiveRequests, ActiveSeries},
+    buckets::SIZE_BUCKETS,
     client::ClientMetrics,
-    gauges::Name,
-    http::{HttpMetrics, Measurement, RequestSeries},
+    http::HttpMetrics,
     rpc::RpcMetrics,
+    series::{Measurement, RequestSeries},
     stages::StageMetrics,
 };
-pub use self::{
-    buffers::{Buffer, BufferPool},
-    gauges::Gauges,
-    vips::VipsMemory,
-};
+pub use self::{gauges::Gauges, metric::Metric, vips::VipsMemory};

@@ -19,13 +19,13 @@ mod linux {
         ticks_per_second,
     };
 
-    use crate::metrics::gauges::{Gauges, Name};
+    use super::super::{Gauges, Metric};
 
     pub(super) fn register(gauges: &Gauges) {
         cpu_time(gauges, "user", |stat| stat.utime);
         cpu_time(gauges, "system", |stat| stat.stime);
         gauges.up_down_counter(
-            Name {
+            Metric {
                 name: "process.memory.usage",
                 unit: "By",
                 description: "The amount of physical memory in use.",
@@ -34,7 +34,7 @@ mod linux {
             || (stat()?.rss * page_size()).try_into().ok(),
         );
         gauges.up_down_counter(
-            Name {
+            Metric {
                 name: "process.memory.virtual",
                 unit: "By",
                 description: "The amount of committed virtual memory.",
@@ -43,7 +43,7 @@ mod linux {
             || stat()?.vsize.try_into().ok(),
         );
         gauges.up_down_counter(
-            Name {
+            Metric {
                 name: "process.thread.count",
                 unit: "{thread}",
                 description: "Process threads count.",
@@ -52,10 +52,10 @@ mod linux {
             || Some(stat()?.num_threads),
         );
         gauges.up_down_counter(
-            Name {
+            Metric {
                 name: "process.unix.file_descriptor.count",
                 unit: "{file_descriptor}",
-                description: "Number of unix file descriptors in use by the process.",
+                description: "Number of UNIX file descriptors in use by the process.",
             },
             Vec::new(),
             || Process::myself().ok()?.fd_count().ok()?.try_into().ok(),
@@ -64,7 +64,7 @@ mod linux {
 
     fn cpu_time(gauges: &Gauges, mode: &'static str, ticks: fn(&Stat) -> u64) {
         gauges.float_counter(
-            Name {
+            Metric {
                 name: "process.cpu.time",
                 unit: "s",
                 description: "Total CPU seconds broken down by different CPU modes.",

@@ -5,7 +5,7 @@ use opentelemetry::{
     metrics::{Histogram, Meter},
 };
 
-use super::http::DURATION_BUCKETS;
+use super::buckets::DURATION_BUCKETS;
 
 /// The RPC server metric of semconv rpc-metrics.
 #[derive(Debug)]

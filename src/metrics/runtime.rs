@@ -1,6 +1,6 @@
 use tokio::runtime::Handle;
 
-use super::Gauges;
+use super::{Gauges, Metric};
 
 impl Gauges {
     /// `tokio.workers`, `tokio.alive_tasks`, `tokio.global_queue_depth` and, where the platform
@@ -11,30 +11,36 @@ impl Gauges {
         let metrics = runtime.metrics();
         let workers = metrics.num_workers();
         self.gauge(
-            "tokio.workers",
-            "{worker}",
-            "The number of worker threads of the runtime.",
+            Metric {
+                name: "tokio.workers",
+                unit: "{worker}",
+                description: "The number of worker threads of the runtime.",
+            },
             move || workers.try_into().ok(),
         );
         let tasks = metrics.clone();
         self.gauge(
-            "tokio.alive_tasks",
-            "{task}",
-            "The number of tasks that have not ended.",
+            Metric {
+                name: "tokio.alive_tasks",
+                unit: "{task}",
+                description: "The number of tasks that have not ended.",
+            },
             move || tasks.num_alive_tasks().try_into().ok(),
         );
         let queue = metrics.clone();
         self.gauge(
-            "tokio.global_queue_depth",
-            "{task}",
-            "The number of tasks in the runtime's global queue.",
+            Metric {
+                name: "tokio.global_queue_depth",
+                unit: "{task}",
+                description: "The number of tasks in the runtime's global queue.",
+            },
             move || queue.global_queue_depth().try_into().ok(),
         );
         #[cfg(target_has_atomic = "64")]
         for worker in 0..workers {
             let metrics = metrics.clone();
             self.float_counter(
-                super::gauges::Name {
+                Metric {
                     name: "tokio.worker.busy_duration",
                     unit: "s",
                     description: "How long a worker thread was busy.",

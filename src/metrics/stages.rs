@@ -10,10 +10,9 @@ use opentelemetry::metrics::{BoundCounter, BoundHistogram};
 
 #[cfg(feature = "bound-instruments")]
 use super::bound::BoundByName;
-use super::http::DURATION_BUCKETS;
-use crate::request::ErrorKind;
+use super::buckets::DURATION_BUCKETS;
 
-/// How long the stages took, and what failed in them: imgproxy's names.
+/// The durations of stages and the errors in them, under imgproxy's names.
 #[derive(Debug)]
 pub(crate) struct StageMetrics {
     duration: Histogram<f64>,
@@ -57,8 +56,7 @@ impl StageMetrics {
         self.duration.record(elapsed.as_secs_f64(), &span);
     }
 
-    pub(crate) fn error(&self, kind: ErrorKind) {
-        let kind = kind.as_str();
+    pub(crate) fn error(&self, kind: &'static str) {
         let kind_attribute = [KeyValue::new("type", kind)];
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = self

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::Gauges;
+use super::{Gauges, Metric};
 
 /// What libvips says about its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,22 +30,28 @@ impl Gauges {
         let read = Arc::new(read);
         let memory = Arc::clone(&read);
         self.gauge(
-            "vips_memory_bytes",
-            "By",
-            "libvips memory usage.",
+            Metric {
+                name: "vips_memory_bytes",
+                unit: "By",
+                description: "libvips memory usage.",
+            },
             move || memory().memory.try_into().ok(),
         );
         let max_memory = Arc::clone(&read);
         self.gauge(
-            "vips_max_memory_bytes",
-            "By",
-            "libvips maximum memory usage.",
+            Metric {
+                name: "vips_max_memory_bytes",
+                unit: "By",
+                description: "libvips maximum memory usage.",
+            },
             move || max_memory().max_memory.try_into().ok(),
         );
         self.gauge(
-            "vips_allocs",
-            "1",
-            "The number of active vips allocations.",
+            Metric {
+                name: "vips_allocs",
+                unit: "1",
+                description: "The number of active vips allocations.",
+            },
             move || Some(read().allocs.into()),
         );
     }

@@ -3,12 +3,17 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::hex;
-use super::sampling::Sampling;
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    hex,
+    sampling::Sampling,
+};
 
 static SINGLE: HeaderName = HeaderName::from_static("b3");
 static TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
@@ -23,31 +28,32 @@ static MULTI_FIELDS: LazyLock<[String; 4]> =
 
 /// [B3](https://github.com/openzipkin/b3-propagation), in one header or in several.
 ///
-/// Both kinds read both encodings: a valid `b3` header wins, an invalid one gives way to the
-/// `x-b3-*` headers. Each kind writes its own encoding only.
+/// Both kinds read both encodings: the `b3` header if it is valid, otherwise the `x-b3-*` headers.
+/// Each kind writes its own encoding only.
 ///
-/// Debug (`d`, or `x-b3-flags: 1`) means sampled, and goes on to the next hop as debug. A parent
-/// without a sampling state is not sampled here and, passed on as it is, goes without one again.
-/// A sampling state without ids is no parent; alone, `d` marks the trace that starts here.
+/// Debug (`d`, or `x-b3-flags: 1`) means sampled, and the next hop gets it as debug. A parent
+/// without a sampling state is not sampled here, and is passed on without a state. A sampling
+/// state without ids is no parent: a lone `d` marks the trace that starts here, and a lone `0`
+/// denies it ([`is_denied`](super::is_denied)).
 #[derive(Clone, Copy, Debug)]
 pub struct B3Propagator {
     multi: bool,
 }
 
 impl B3Propagator {
-    /// Writes the `b3` header.
+    /// Creates a propagator that writes the `b3` header.
     pub const fn single() -> Self {
         Self { multi: false }
     }
 
-    /// Writes the `x-b3-*` headers.
+    /// Creates a propagator that writes the `x-b3-*` headers.
     pub const fn multi() -> Self {
         Self { multi: true }
     }
 }
 
 impl Format for B3Propagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let single = carrier.first(&SINGLE).and_then(parse_single);
         let found = match single {
             Some(B3 {
@@ -59,8 +65,12 @@ impl Format for B3Propagator {
             return;
         };
         let Some((trace_id, span_id)) = parent else {
-            if state == State::Debug {
-                Sampling::Debug(TraceId::INVALID).store(cx);
+            match state {
+                State::Debug => Sampling::Debug(TraceId::INVALID).store(&mut extraction.cx),
+                State::Deny if extraction.is_undecided() => {
+                    Sampling::Denied.store(&mut extraction.cx);
+                }
+                State::Deny | State::Accept | State::Defer => {}
             }
             return;
         };
@@ -70,14 +80,10 @@ impl Format for B3Propagator {
             State::Debug => (TraceFlags::SAMPLED, Sampling::Debug(trace_id)),
             State::Defer => (TraceFlags::NOT_SAMPLED, Sampling::Deferred(span_id)),
         };
-        sampling.store(cx);
-        *cx = cx.with_remote_span_context(SpanContext::new(
-            trace_id,
-            span_id,
-            flags,
-            true,
-            TraceState::NONE,
-        ));
+        let parent = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
+        if extraction.set_parent(parent, state != State::Defer) {
+            sampling.store(&mut extraction.cx);
+        }
     }
 
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
@@ -86,8 +92,8 @@ impl Format for B3Propagator {
         let state = match Sampling::of(cx) {
             Sampling::Debug(_) => State::Debug,
             Sampling::Deferred(_) => State::Defer,
-            Sampling::Decided if span_context.is_sampled() => State::Accept,
-            Sampling::Decided => State::Deny,
+            Sampling::Decided | Sampling::Denied if span_context.is_sampled() => State::Accept,
+            Sampling::Decided | Sampling::Denied => State::Deny,
         };
         let ids = span_context
             .is_valid()
@@ -108,7 +114,7 @@ impl Format for B3Propagator {
     }
 }
 
-super::text_map_propagator!(B3Propagator);
+text_map_propagator!(B3Propagator);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -140,7 +146,7 @@ fn parse_single(header: &[u8]) -> Option<B3> {
         None => State::Defer,
         Some(state) => parse_single_state(state)?,
     };
-    // Of no use to a receiver that has spans of its own, but it must be one.
+    // The parent span id is not used, but must be valid.
     if let Some(parent_span_id) = fields.next() {
         hex::parse_span_id(parent_span_id)?;
     }
@@ -159,14 +165,15 @@ fn parse_single_state(state: &[u8]) -> Option<State> {
     }
 }
 
-/// The `x-b3-*` headers. `None` when there are none of use.
+/// The `x-b3-*` headers. `None` when they have nothing of use, or a bad state.
 fn parse_multi<C: Carrier + ?Sized>(carrier: &C) -> Option<B3> {
     let trace_id = carrier.first(&TRACE_ID);
     let debug = carrier.first(&FLAGS) == Some(b"1");
-    if trace_id.is_none() && !debug {
+    let sampled = carrier.first(&SAMPLED);
+    if trace_id.is_none() && !debug && sampled.is_none() {
         return None;
     }
-    let decision = match carrier.first(&SAMPLED) {
+    let decision = match sampled {
         None => State::Defer,
         Some(value) => match parse_bool(value)? {
             true => State::Accept,
@@ -186,7 +193,7 @@ fn parse_multi<C: Carrier + ?Sized>(carrier: &C) -> Option<B3> {
     Some(B3 { parent, state })
 }
 
-/// `true` and `false` come from older tracers.
+/// `1`, `0`, or the `true` and `false` of older tracers.
 pub(super) fn parse_bool(value: &[u8]) -> Option<bool> {
     if value == b"1" || value.eq_ignore_ascii_case(b"true") {
         Some(true)

@@ -1,29 +1,33 @@
 //! W3C Baggage: the `baggage` header.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::baggage::{Baggage, BaggageExt};
+use opentelemetry::{
+    Context,
+    baggage::{Baggage, BaggageExt},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::percent;
-use super::tracestate::trim;
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    percent,
+    tracestate::trim,
+};
 
 static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["baggage".to_owned()]);
 
-/// §3.3.2: what every implementation must be able to carry, and this one carries at most.
+/// The limits of §3.3.2, which every implementation must be able to carry. More is left out.
 const MAX_MEMBERS: usize = 64;
 const MAX_BYTES: usize = 8192;
 
-/// The `baggage` header, as [W3C Baggage] has it.
+/// The `baggage` header of [W3C Baggage].
 ///
-/// All lines are one list. A member that is no valid `list-member`, or that does not fit the limits
-/// of 64 members and 8,192 bytes, is left out, and the others are kept; so is all baggage that was
-/// there before, except members of the same name. Values are percent-coded on the wire and plain in
-/// [`Baggage`]; properties are kept as they came, as
+/// All lines form one list. A member that is not valid, or that exceeds the limits of 64 members
+/// and 8,192 bytes, is left out; the others are kept. They are added to the baggage in the context
+/// and replace members of the same name. Values are percent-encoded on the wire and plain in
+/// [`Baggage`]. Properties are kept verbatim as
 /// [`BaggageMetadata`](opentelemetry::baggage::BaggageMetadata).
 ///
 /// [W3C Baggage]: https://www.w3.org/TR/baggage/
@@ -33,14 +37,14 @@ pub struct BaggagePropagator {
 }
 
 impl BaggagePropagator {
-    /// The one there is.
+    /// Creates the propagator.
     pub const fn new() -> Self {
         Self { _private: () }
     }
 }
 
 impl Format for BaggagePropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let mut received = Received::default();
         let mut bytes_left = MAX_BYTES;
         'lines: for line in carrier.lines(&BAGGAGE) {
@@ -50,16 +54,21 @@ impl Format for BaggagePropagator {
                     continue;
                 }
                 if let Some((key, value, properties)) = parse_member(member) {
-                    // With the comma that comes before the next one.
+                    // The member and the comma after it.
                     bytes_left = bytes_left.saturating_sub(length + 1);
-                    received.insert(cx, key.to_owned(), value.into_owned(), properties);
+                    received.insert(
+                        &extraction.cx,
+                        key.to_owned(),
+                        value.into_owned(),
+                        properties,
+                    );
                     if received.is_full() {
                         break 'lines;
                     }
                 }
             }
         }
-        received.store(cx);
+        received.store(&mut extraction.cx);
     }
 
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
@@ -68,7 +77,7 @@ impl Format for BaggagePropagator {
             return;
         }
         let mut members: Vec<_> = baggage.iter().collect();
-        // The map has no order; a header that varies from call to call helps nobody.
+        // The map has no order. Sorted, the same baggage always gives the same header.
         members.sort_unstable_by_key(|(key, _)| key.as_str());
         let mut header = String::new();
         for (key, (value, metadata)) in members {
@@ -97,10 +106,9 @@ impl Format for BaggagePropagator {
     }
 }
 
-super::text_map_propagator!(BaggagePropagator);
+text_map_propagator!(BaggagePropagator);
 
-/// Baggage from headers on top of what the context had. Copies that only when there is something
-/// to add.
+/// Baggage from headers, on top of the context's. That is copied only if there is something to add.
 #[derive(Default)]
 pub(super) struct Received(Option<Baggage>);
 
@@ -139,7 +147,7 @@ fn parse_member(member: &[u8]) -> Option<(&str, Cow<'_, str>, String)> {
     Some((key, value, properties))
 }
 
-/// Each `property` (§3.3.1.3) without white space, `None` for one that is not valid.
+/// Each `property` (§3.3.1.3) without white space; `None` if it is not valid.
 fn properties(text: &[u8]) -> impl Iterator<Item = Option<String>> {
     let parts = text.split(|&byte| byte == b';').map(trim);
     parts.filter(|part| !part.is_empty()).map(|part| {
@@ -153,13 +161,13 @@ fn properties(text: &[u8]) -> impl Iterator<Item = Option<String>> {
     })
 }
 
-/// What is before and after the first `=`; a value may contain more of them.
+/// Splits at the first `=`, because a value may contain more of them.
 fn split_pair(pair: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut parts = pair.splitn(2, |&byte| byte == b'=').map(trim);
     (parts.next().unwrap_or_default(), parts.next())
 }
 
-/// RFC 7230 §3.2.6, which the keys of baggage keep to.
+/// A `token` (RFC 9110 §5.6.2), the grammar of baggage keys.
 pub(super) fn token(key: &[u8]) -> Option<&str> {
     let is_token_char = |byte: &u8| {
         matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'0'..=b'9')

@@ -1,22 +1,29 @@
-//! One parser for two kinds of carrier: an [`http::HeaderMap`] read in place, and the API's
+//! What the formats read from and write to: an [`http::HeaderMap`] in place, or the API's
 //! `dyn Extractor` and `dyn Injector`.
 
-use http::header::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::Context;
-use opentelemetry::propagation::{Extractor, Injector};
+use std::{iter, vec};
 
-/// A wire format, written once for every carrier.
+use http::header::{HeaderMap, HeaderName, HeaderValue, ValueIter};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, Injector},
+};
+
+use super::extraction::Extraction;
+
+/// A wire format, implemented once for every carrier.
 pub(super) trait Format {
-    /// Reads the parent or the baggage into `cx`. What is absent or invalid changes nothing.
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C);
+    /// Reads the parent or the baggage into a context. Absent and invalid headers change nothing.
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C);
 
+    /// Writes the span or the baggage in `cx`.
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W);
 
     /// The names of the headers that [`write`](Self::write) may write.
     fn header_names(&self) -> &[String];
 }
 
-/// Headers to read. Values are bytes: a parser that wants hex needs no check for text first.
+/// Headers to read. Values are bytes, so that a parser of hex need not check for UTF-8 first.
 pub(super) trait Carrier {
     type Lines<'a>: Iterator<Item = &'a [u8]>
     where
@@ -25,17 +32,16 @@ pub(super) trait Carrier {
     /// All lines of one header, in order.
     fn lines<'a>(&'a self, name: &HeaderName) -> Self::Lines<'a>;
 
-    /// The first line of a header that must not be repeated, `None` when it is absent or empty.
+    /// The first line of a header; `None` when it is absent or empty.
     fn first<'a>(&'a self, name: &HeaderName) -> Option<&'a [u8]>;
 
-    /// Calls `f` with the rest of the name, in any case, and the first line of every header whose
-    /// name starts with `prefix`.
+    /// Calls `f` for every header whose name starts with `prefix` in any case, with the rest of the
+    /// name and the first line.
     fn with_prefix<'a>(&'a self, prefix: &str, f: impl FnMut(&'a str, &'a [u8]));
 }
 
 impl Carrier for HeaderMap {
-    type Lines<'a> =
-        std::iter::Map<http::header::ValueIter<'a, HeaderValue>, fn(&'a HeaderValue) -> &'a [u8]>;
+    type Lines<'a> = iter::Map<ValueIter<'a, HeaderValue>, fn(&'a HeaderValue) -> &'a [u8]>;
 
     fn lines<'a>(&'a self, name: &HeaderName) -> Self::Lines<'a> {
         self.get_all(name).into_iter().map(HeaderValue::as_bytes)
@@ -51,7 +57,7 @@ impl Carrier for HeaderMap {
         let mut previous = None;
         for (name, value) in self {
             if let Some(rest) = name.as_str().strip_prefix(prefix) {
-                // The lines of one name come one after the other.
+                // The lines of one name follow each other.
                 if previous.replace(name) != Some(name) {
                     f(rest, value.as_bytes());
                 }
@@ -62,7 +68,7 @@ impl Carrier for HeaderMap {
 
 impl Carrier for dyn Extractor + '_ {
     type Lines<'a>
-        = std::iter::Map<std::vec::IntoIter<&'a str>, fn(&'a str) -> &'a [u8]>
+        = iter::Map<vec::IntoIter<&'a str>, fn(&'a str) -> &'a [u8]>
     where
         Self: 'a;
 
@@ -91,12 +97,13 @@ impl Carrier for dyn Extractor + '_ {
 
 /// Headers to write.
 pub(super) trait Writer {
+    /// Writes a header in place of all its lines.
     fn set(&mut self, name: &HeaderName, value: String);
 
-    /// Writes a header whose name is made at run time. What HTTP cannot carry is left out.
+    /// Writes a header whose name is made at run time. Names that HTTP cannot carry are left out.
     fn set_named(&mut self, name: &str, value: String);
 
-    /// Takes away a line that an earlier hop's headers left behind, where the carrier can.
+    /// Removes a header that an earlier hop left behind. An `Injector` cannot do that.
     fn remove(&mut self, name: &HeaderName);
 }
 
@@ -129,3 +136,35 @@ impl Writer for dyn Injector + '_ {
 
     fn remove(&mut self, _: &HeaderName) {}
 }
+
+/// Implements the API's trait by a [`Format`].
+macro_rules! text_map_propagator {
+    ($propagator:ty) => {
+        impl opentelemetry::propagation::TextMapPropagator for $propagator {
+            fn inject_context(
+                &self,
+                cx: &opentelemetry::Context,
+                injector: &mut dyn opentelemetry::propagation::Injector,
+            ) {
+                $crate::propagation::carrier::Format::write(self, cx, injector);
+            }
+
+            fn extract_with_context(
+                &self,
+                cx: &opentelemetry::Context,
+                extractor: &dyn opentelemetry::propagation::Extractor,
+            ) -> opentelemetry::Context {
+                let mut extraction = $crate::propagation::extraction::Extraction::new(cx);
+                $crate::propagation::carrier::Format::read(self, &mut extraction, extractor);
+                extraction.cx
+            }
+
+            fn fields(&self) -> opentelemetry::propagation::text_map_propagator::FieldIter<'_> {
+                opentelemetry::propagation::text_map_propagator::FieldIter::new(
+                    $crate::propagation::carrier::Format::header_names(self),
+                )
+            }
+        }
+    };
+}
+pub(super) use text_map_propagator;

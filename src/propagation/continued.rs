@@ -1,18 +1,28 @@
-use std::cell::Cell;
+//! Root spans of traces that began upstream.
 
-use opentelemetry::trace::TraceId;
+use std::{
+    cell::Cell,
+    hash::{BuildHasher, RandomState},
+};
+
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState},
+};
+
+use super::{sampling::is_denied, undecided::continued_trace_id};
 
 thread_local! {
     static NEXT_TRACE_ID: Cell<TraceId> = const { Cell::new(TraceId::INVALID) };
 }
 
-/// Starts the root span made inside `start` in the trace `id`, if the tracer provider's id
-/// generator asks [`take_next_trace_id`].
+/// Runs `start`, in which the next root span gets the trace id `id`, if the id generator of the
+/// tracer provider calls [`take_next_trace_id`].
 ///
-/// An AWS load balancer names the trace without being a span in it (`X-Amzn-Trace-Id: Root=…`), so
-/// there is no parent to make the span a child of, and the span builder takes no trace id.
+/// An AWS load balancer names a trace without being a span in it (`X-Amzn-Trace-Id: Root=…`). There
+/// is no parent for the root span, and a span builder takes no trace id.
 pub fn with_next_trace_id<R>(id: TraceId, start: impl FnOnce() -> R) -> R {
-    // A guard, because the id must not leak into the next trace of this thread when `start` panics.
+    // A guard: the id must not leak into the next trace of this thread if `start` panics.
     struct Reset;
     impl Drop for Reset {
         fn drop(&mut self) {
@@ -24,13 +34,39 @@ pub fn with_next_trace_id<R>(id: TraceId, start: impl FnOnce() -> R) -> R {
     start()
 }
 
-/// The id that [`with_next_trace_id`] wants for the trace that begins now; for id generators. It is
-/// given once, so that a second root span in the same closure is a trace of its own.
+/// The trace id given to [`with_next_trace_id`], for id generators. It is returned once, so that a
+/// second root span in the same closure begins a trace of its own.
 pub fn take_next_trace_id() -> Option<TraceId> {
     match NEXT_TRACE_ID.replace(TraceId::INVALID) {
         TraceId::INVALID => None,
         id => Some(id),
     }
+}
+
+/// The parent that stands for a caller who denied sampling and named no parent, if `cx` has such a
+/// denial. Samplers treat it as any other caller who did not sample.
+pub(crate) fn denied_parent(cx: &Context) -> Option<SpanContext> {
+    if !is_denied(cx) {
+        return None;
+    }
+    let trace_id = match continued_trace_id(cx) {
+        Some(id) => id,
+        None => TraceId::from(u128::from(random_bits()) << 64 | u128::from(random_bits())),
+    };
+    let span_id = SpanId::from(random_bits());
+    let flags = TraceFlags::NOT_SAMPLED;
+    Some(SpanContext::new(
+        trace_id,
+        span_id,
+        flags,
+        true,
+        TraceState::NONE,
+    ))
+}
+
+/// Bits of the standard library's randomly keyed hash. Ids need no better ones.
+fn random_bits() -> u64 {
+    RandomState::new().hash_one(())
 }
 
 #[cfg(test)]

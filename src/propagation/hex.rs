@@ -1,12 +1,11 @@
-//! Lower-case hex, the only kind that these formats accept.
+//! Lower-case hex, the only form that these formats accept.
 
 use opentelemetry::trace::{SpanId, TraceId};
 
-/// The bytes that digits stand for, two each. `None` for upper case, signs and anything else that is
-/// no digit.
+/// Decodes two digits to a byte. `None` if any of them is not a lower-case hex digit.
 ///
-/// No early exit, and nothing that depends on one digit alone: that way the processor takes many at
-/// once, and ids are most of what the parsers read. Inlined into a parser it loses that again.
+/// The loop has no early exit and no branch on a digit, so that the compiler vectorizes it; ids are
+/// most of what the parsers read. Inlined into a parser it would not be vectorized.
 #[inline(never)]
 pub(super) fn decode<const DIGITS: usize, const BYTES: usize>(
     digits: &[u8; DIGITS],
@@ -27,7 +26,7 @@ pub(super) fn decode<const DIGITS: usize, const BYTES: usize>(
     all_digits.then_some(bytes)
 }
 
-/// At most that many digits, padded with zeros on the left.
+/// At most `DIGITS` digits, padded with zeros on the left.
 fn padded<const DIGITS: usize>(digits: &[u8]) -> Option<[u8; DIGITS]> {
     let mut padded = [b'0'; DIGITS];
     let start = DIGITS.checked_sub(digits.len())?;
@@ -52,7 +51,7 @@ pub(super) fn parse_trace_id(digits: &[u8]) -> Option<TraceId> {
     (digits.len() == 32).then(|| parse_short_trace_id(digits))?
 }
 
-/// 32 digits, or 16 that stand for the lower half.
+/// 32 digits, or the 16 of the lower half.
 pub(super) fn parse_64_or_128_bit_trace_id(digits: &[u8]) -> Option<TraceId> {
     matches!(digits.len(), 16 | 32).then(|| parse_short_trace_id(digits))?
 }
@@ -62,7 +61,7 @@ pub(super) fn parse_span_id(digits: &[u8]) -> Option<SpanId> {
     (digits.len() == 16).then(|| parse_short_span_id(digits))?
 }
 
-/// Appends up to sixteen `bytes` as lower-case hex.
+/// Appends at most 16 `bytes` as lower-case hex.
 pub(super) fn push(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut hex = [0; 32];

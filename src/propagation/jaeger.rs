@@ -3,12 +3,17 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, TraceContextExt, TraceFlags, TraceState},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::hex;
-use super::sampling::Sampling;
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    hex,
+    sampling::Sampling,
+};
 
 static UBER_TRACE_ID: HeaderName = HeaderName::from_static("uber-trace-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["uber-trace-id".to_owned()]);
@@ -16,12 +21,11 @@ static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["uber-trace-id".to_owne
 const SAMPLED: i64 = 1;
 const DEBUG: i64 = 2;
 
-/// Jaeger's `uber-trace-id`, as its [client libraries] have it.
+/// The `uber-trace-id` of Jaeger's [client libraries].
 ///
-/// Ids may be written without leading zeros; flags are hex. Debug goes on to the next hop when
-/// sampled came with it. As in Go, the parent span id is not looked at, a percent-coded header is
-/// not decoded, and `uberctx-*` baggage is neither read nor written: that is what the `baggage`
-/// format is for.
+/// Ids may lack leading zeros; flags are hex. The debug flag is passed on if the sampled flag came
+/// with it. As in Go, the parent span id is ignored, a percent-encoded header is not decoded, and
+/// `uberctx-*` baggage is neither read nor written: use the `baggage` format.
 ///
 /// [client libraries]: https://www.jaegertracing.io/docs/1.21/client-libraries/#propagation-format
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,17 +34,17 @@ pub struct JaegerPropagator {
 }
 
 impl JaegerPropagator {
-    /// The one there is.
+    /// Creates the propagator.
     pub const fn new() -> Self {
         Self { _private: () }
     }
 }
 
 impl Format for JaegerPropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         if let Some((parent, sampling)) = carrier.first(&UBER_TRACE_ID).and_then(parse) {
-            sampling.store(cx);
-            *cx = cx.with_remote_span_context(parent);
+            sampling.store(&mut extraction.cx);
+            extraction.set_parent(parent, true);
         }
     }
 
@@ -54,7 +58,7 @@ impl Format for JaegerPropagator {
         hex::push(&mut value, &span_context.trace_id().to_bytes());
         value.push(':');
         hex::push(&mut value, &span_context.span_id().to_bytes());
-        // The parent span id is deprecated: always 0.
+        // The parent span id is deprecated, and always 0.
         value.push_str(match Sampling::of(cx) {
             Sampling::Debug(_) => ":0:3",
             _ if span_context.is_sampled() => ":0:1",
@@ -68,7 +72,7 @@ impl Format for JaegerPropagator {
     }
 }
 
-super::text_map_propagator!(JaegerPropagator);
+text_map_propagator!(JaegerPropagator);
 
 /// `{trace id}:{span id}:{parent span id}:{flags}`
 fn parse(header: &[u8]) -> Option<(SpanContext, Sampling)> {
@@ -78,7 +82,7 @@ fn parse(header: &[u8]) -> Option<(SpanContext, Sampling)> {
     let _parent_span_id = fields.next()?;
     let flags = match std::str::from_utf8(fields.next()?).ok()? {
         "" => 0,
-        // Signed, as in Go.
+        // Go reads a signed number.
         flags => i64::from_str_radix(flags, 16).ok()?,
     };
     if fields.next().is_some() {

@@ -1,22 +1,27 @@
 //! Formats by name, alone or together.
 
-use std::fmt;
-use std::str::FromStr;
-use std::sync::Arc;
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue};
-use opentelemetry::Context;
-use opentelemetry::propagation::text_map_propagator::FieldIter;
-use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
+use opentelemetry::{
+    Context,
+    propagation::{Extractor, Injector, TextMapPropagator, text_map_propagator::FieldIter},
+};
 
-use super::carrier::{Carrier, Format, Writer};
 use super::{
-    B3Propagator, BaggagePropagator, JaegerPropagator, OtTracePropagator, TraceContextPropagator,
-    XRayPropagator, tracecontext,
+    b3::B3Propagator,
+    baggage::BaggagePropagator,
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    jaeger::JaegerPropagator,
+    ottrace::OtTracePropagator,
+    tracecontext::{self, TraceContextPropagator},
+    xray::XRayPropagator,
 };
 
 /// One of the seven formats, by its name in `OTEL_PROPAGATORS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Propagator {
     /// `tracecontext`
     TraceContext,
@@ -35,8 +40,8 @@ pub enum Propagator {
 }
 
 impl Propagator {
-    /// All seven.
-    pub const ALL: [Self; 7] = [
+    /// All formats.
+    pub const ALL: &'static [Self] = &[
         Self::TraceContext,
         Self::Baggage,
         Self::B3,
@@ -65,14 +70,14 @@ impl Propagator {
 }
 
 impl Format for Propagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         match self {
-            Self::TraceContext => TraceContextPropagator::new().read(cx, carrier),
-            Self::Baggage => BaggagePropagator::new().read(cx, carrier),
-            Self::B3 | Self::B3Multi => B3Propagator::single().read(cx, carrier),
-            Self::Jaeger => JaegerPropagator::new().read(cx, carrier),
-            Self::XRay => XRayPropagator::new().read(cx, carrier),
-            Self::OtTrace => OtTracePropagator::new().read(cx, carrier),
+            Self::TraceContext => TraceContextPropagator::new().read(extraction, carrier),
+            Self::Baggage => BaggagePropagator::new().read(extraction, carrier),
+            Self::B3 | Self::B3Multi => B3Propagator::single().read(extraction, carrier),
+            Self::Jaeger => JaegerPropagator::new().read(extraction, carrier),
+            Self::XRay => XRayPropagator::new().read(extraction, carrier),
+            Self::OtTrace => OtTracePropagator::new().read(extraction, carrier),
         }
     }
 
@@ -101,7 +106,7 @@ impl Format for Propagator {
     }
 }
 
-super::text_map_propagator!(Propagator);
+text_map_propagator!(Propagator);
 
 impl fmt::Display for Propagator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -112,20 +117,19 @@ impl fmt::Display for Propagator {
 impl FromStr for Propagator {
     type Err = PropagatorError;
 
-    /// The name in any case, as `OTEL_PROPAGATORS` may have it.
+    /// Reads a name, in upper or lower case.
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|propagator| propagator.name().eq_ignore_ascii_case(name))
+        let mut all = Self::ALL.iter().copied();
+        all.find(|propagator| propagator.name().eq_ignore_ascii_case(name))
             .ok_or_else(|| PropagatorError::Unknown(name.to_owned()))
     }
 }
 
-/// A list of formats could not be read.
+/// The error of reading a list of formats.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PropagatorError {
-    /// This name is none of the seven, nor `none`.
+    /// A name that is neither a format nor `none`.
     #[error(
         "unknown propagator {0:?}: expected tracecontext, baggage, b3, b3multi, jaeger, xray, \
          ottrace or none"
@@ -135,8 +139,9 @@ pub enum PropagatorError {
 
 /// Formats that are read in order and written together.
 ///
-/// Of several valid parents the last one counts, and what is invalid changes nothing; baggage from
-/// several formats is merged. The default is `tracecontext,baggage`. Cheap to clone.
+/// Of several valid parents the last one counts, but one without a sampling decision does not
+/// replace one that has a decision. Invalid headers change nothing. Baggage from several formats is
+/// merged. The default is `tracecontext,baggage`. Cloning is cheap.
 ///
 /// ```
 /// use tower_image_trace::propagation::{Propagator, Propagators};
@@ -154,10 +159,11 @@ pub struct Propagators {
 }
 
 impl Propagators {
-    /// These formats, each once, in the order of their first mention.
-    pub fn new(formats: impl IntoIterator<Item = Propagator>) -> Self {
+    /// Creates a list of `formats`, each once, in the order in which they first appear.
+    pub fn new(formats: impl IntoIterator<Item = impl Borrow<Propagator>>) -> Self {
         let mut unique = Vec::new();
         for format in formats {
+            let format = *format.borrow();
             if !unique.contains(&format) {
                 unique.push(format);
             }
@@ -172,9 +178,9 @@ impl Propagators {
         }
     }
 
-    /// No format: extracts and injects nothing.
+    /// Creates an empty list, which extracts and injects nothing.
     pub fn none() -> Self {
-        Self::new([])
+        Self::new(std::iter::empty::<Propagator>())
     }
 
     /// The formats, in the order in which they are read.
@@ -184,8 +190,8 @@ impl Propagators {
 
     /// `cx` with the parent and the baggage from `headers`.
     ///
-    /// The fast way for a server: all lines of a header are seen, and nothing is allocated but
-    /// what the context needs. Without any of the formats' headers it is a clone of `cx`.
+    /// Reads all lines of a header, and allocates only what the context needs; a clone of `cx` if
+    /// there is no header of these formats. An [`Extractor`] is slower.
     pub fn extract_headers(&self, cx: &Context, headers: &HeaderMap) -> Context {
         let mut lines = ContextLines::default();
         for (name, line) in headers {
@@ -194,7 +200,7 @@ impl Propagators {
         self.extract_noted(cx, headers, &lines)
     }
 
-    /// [`extract_headers`](Self::extract_headers) for headers that were looked at already.
+    /// [`extract_headers`](Self::extract_headers), with the lines that a caller has noted.
     pub(crate) fn extract_noted(
         &self,
         cx: &Context,
@@ -211,12 +217,12 @@ impl Propagators {
             .unwrap_or_else(|| cx.clone())
     }
 
-    /// Whether there may be anything to read.
+    /// Whether `headers` may have a header of any format.
     pub(crate) fn may_find(headers: &HeaderMap) -> bool {
         headers.keys().any(|name| may_be_read(name.as_str()))
     }
 
-    /// Writes the span and the baggage in `cx` to `headers`, in place of lines that are there.
+    /// Writes the span and the baggage in `cx` to `headers`, in place of the lines there.
     pub fn inject_headers(&self, cx: &Context, headers: &mut HeaderMap) {
         for format in &*self.formats {
             format.write(cx, headers);
@@ -224,25 +230,25 @@ impl Propagators {
     }
 
     fn extract_all<C: Carrier + ?Sized>(&self, cx: &Context, carrier: &C) -> Context {
-        let mut cx = cx.clone();
+        let mut extraction = Extraction::new(cx);
         let mut formats = self.formats.iter();
         while let Some(format) = formats.next() {
-            // Both read the same headers, and the last parent wins.
+            // Both read the same headers, and only the last parent counts.
             if !(format.is_b3() && formats.as_slice().iter().any(|later| later.is_b3())) {
-                format.read(&mut cx, carrier);
+                format.read(&mut extraction, carrier);
             }
         }
-        cx
+        extraction.cx
     }
 }
 
-/// What there is to read in a header map, noted in one look at each header. That is cheaper than to
-/// look for each name, because most requests have a `traceparent` or nothing.
+/// The headers of the formats in a header map, noted in one pass over the map. That is cheaper than
+/// a lookup for each name, because most requests have only a `traceparent` or none of them.
 #[derive(Debug, Default)]
 pub(crate) struct ContextLines<'a> {
     traceparent: Option<&'a [u8]>,
     tracestate: Option<&'a [u8]>,
-    /// There is a header of another format, or one of these twice: they must be looked for by name.
+    /// There is a header of another format, or one of these twice: look them up by name.
     others: bool,
 }
 
@@ -261,8 +267,8 @@ impl<'a> ContextLines<'a> {
     }
 }
 
-/// Whether a header begins like one that a format reads: `traceparent`, `tracestate`, `baggage`, `b3`,
-/// `x-b3-…`, `x-amzn-trace-id`, `uber-trace-id`, `ot-…`.
+/// Whether a name begins like that of a header of any format: `traceparent`, `tracestate`, `baggage`,
+/// `b3`, `x-b3-…`, `x-amzn-trace-id`, `uber-trace-id`, `ot-…`.
 fn may_be_read(name: &str) -> bool {
     matches!(
         name.as_bytes(),
@@ -333,14 +339,14 @@ impl fmt::Display for Propagators {
 impl FromStr for Propagators {
     type Err = PropagatorError;
 
-    /// Comma-separated names as in `OTEL_PROPAGATORS`. Blanks and repeated names do no harm, an
-    /// empty list is the default, and `none` anywhere means none, as in Go.
+    /// Reads the comma-separated names of `OTEL_PROPAGATORS`. Blanks and repeated names are ignored,
+    /// an empty list is the default, and `none` anywhere means none, as in Go.
     fn from_str(list: &str) -> Result<Self, Self::Err> {
         let mut names = list
             .split(',')
             .map(str::trim)
             .filter(|name| !name.is_empty());
-        let mut formats = Vec::new();
+        let mut formats: Vec<Propagator> = Vec::new();
         let mut none = false;
         for name in &mut names {
             if name.eq_ignore_ascii_case("none") {
@@ -362,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_any_format_writes_may_be_found() {
+    fn every_header_that_a_format_writes_may_be_found() {
         for format in Propagator::ALL {
             for name in format.header_names() {
                 assert!(may_be_read(name), "{name}");

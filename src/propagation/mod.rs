@@ -23,77 +23,63 @@
 //! | `tracecontext` | `traceparent`, `tracestate` | [W3C Trace Context level 2](https://www.w3.org/TR/trace-context-2/) |
 //! | `baggage` | `baggage` | [W3C Baggage](https://www.w3.org/TR/baggage/) |
 //! | `b3` | `b3` | [B3 propagation](https://github.com/openzipkin/b3-propagation), single header |
-//! | `b3multi` | `x-b3-traceid`, `x-b3-spanid`, `x-b3-sampled`, `x-b3-flags` | the same, one header a field |
+//! | `b3multi` | `x-b3-traceid`, `x-b3-spanid`, `x-b3-sampled`, `x-b3-flags` | the same, one header for each field |
 //! | `jaeger` | `uber-trace-id` | [Jaeger propagation format](https://www.jaegertracing.io/docs/1.21/client-libraries/#propagation-format) |
 //! | `xray` | `x-amzn-trace-id` | [AWS X-Ray tracing header](https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader) |
-//! | `ottrace` | `ot-tracer-traceid`, `ot-tracer-spanid`, `ot-tracer-sampled`, `ot-baggage-*` | the OpenTracing basic tracers |
+//! | `ottrace` | `ot-tracer-traceid`, `ot-tracer-spanid`, `ot-tracer-sampled`, `ot-baggage-*` | the basic tracers of OpenTracing |
 //!
-//! Where a format's document leaves room, the answer is that of the Go propagators which imgproxy uses.
+//! Where the document of a format leaves a choice, this crate does what the Go propagators do, which
+//! imgproxy uses.
 //!
 //! # A trace that a load balancer began
 //!
-//! An AWS load balancer sends `X-Amzn-Trace-Id: Root=1-…` without a `Parent`, and `Sampled=?` (or no
-//! `Sampled`) leaves the decision to the receiver. Neither is a parent, and both name a trace:
-//! [`continued_trace_id`] gives its id, and the new root span takes that id while the sampler
+//! An AWS load balancer sends `X-Amzn-Trace-Id: Root=1-…` without a `Parent`. `Sampled=?`, or no
+//! `Sampled`, leaves the decision to the receiver. Such a header names a trace, but is not a parent:
+//! [`continued_trace_id`] returns the trace id, the new root span takes that id, and the sampler
 //! decides. A valid parent from any other format comes first.
 //!
-//! [`ImageTraceLayer`](crate::ImageTraceLayer) does so by itself with the providers of `Telemetry`. A
-//! tracer provider of your own needs an id generator that asks [`take_next_trace_id`] first
-//! (`telemetry::ContinuingIdGenerator` around any other); without one the trace gets a new id.
+//! [`ImageTraceLayer`](crate::ImageTraceLayer) does this with the providers of `Telemetry`. Any other
+//! tracer provider needs an id generator that calls [`take_next_trace_id`] first, such as
+//! `telemetry::ContinuingIdGenerator` around its own. Without one the trace gets a new id.
+//!
+//! # Denials and the random flag
+//!
+//! A header may deny sampling without naming a parent: `b3: 0`, `x-b3-sampled: 0`, or `Root=…;Sampled=0`
+//! of X-Ray. [`is_denied`] says so, and the layer begins the trace as that of a caller who did not
+//! sample.
+//!
+//! The random flag of W3C Trace Context level 2 goes on with the trace, whatever the sampler decides. A
+//! new trace has it if its tracer's ids are known to be random
+//! ([`random_trace_ids`](crate::trace::ImageTraceLayerBuilder::random_trace_ids)).
 
 mod b3;
 mod baggage;
 mod carrier;
 mod continued;
+mod extraction;
 mod hex;
 mod jaeger;
 mod list;
 mod ottrace;
 mod percent;
+mod random;
 mod sampling;
 mod tracecontext;
 mod tracestate;
+mod undecided;
 mod xray;
 
 pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
+pub(crate) use continued::denied_parent;
 pub use continued::{take_next_trace_id, with_next_trace_id};
 pub use jaeger::JaegerPropagator;
 pub(crate) use list::ContextLines;
 pub use list::{Propagator, PropagatorError, Propagators};
 pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 pub use ottrace::OtTracePropagator;
+pub(crate) use random::{RANDOM, RandomRoot, trace_flags, with_flags};
+pub use sampling::is_denied;
 pub use tracecontext::TraceContextPropagator;
-pub use xray::{XRayPropagator, continued_trace_id};
-
-/// The three methods of the API's trait, from a [`carrier::Format`].
-macro_rules! text_map_propagator {
-    ($propagator:ty) => {
-        impl opentelemetry::propagation::TextMapPropagator for $propagator {
-            fn inject_context(
-                &self,
-                cx: &opentelemetry::Context,
-                injector: &mut dyn opentelemetry::propagation::Injector,
-            ) {
-                $crate::propagation::carrier::Format::write(self, cx, injector);
-            }
-
-            fn extract_with_context(
-                &self,
-                cx: &opentelemetry::Context,
-                extractor: &dyn opentelemetry::propagation::Extractor,
-            ) -> opentelemetry::Context {
-                let mut cx = cx.clone();
-                $crate::propagation::carrier::Format::read(self, &mut cx, extractor);
-                cx
-            }
-
-            fn fields(&self) -> opentelemetry::propagation::text_map_propagator::FieldIter<'_> {
-                opentelemetry::propagation::text_map_propagator::FieldIter::new(
-                    $crate::propagation::carrier::Format::header_names(self),
-                )
-            }
-        }
-    };
-}
-use text_map_propagator;
+pub use undecided::continued_trace_id;
+pub use xray::XRayPropagator;

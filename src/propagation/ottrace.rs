@@ -3,14 +3,19 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::baggage::BaggageExt;
-use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
+use opentelemetry::{
+    Context,
+    baggage::BaggageExt,
+    trace::{SpanContext, TraceContextExt, TraceFlags, TraceState},
+};
 
-use super::b3::parse_bool;
-use super::baggage::{Received, token};
-use super::carrier::{Carrier, Format, Writer};
-use super::{hex, percent};
+use super::{
+    b3::parse_bool,
+    baggage::{Received, token},
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    hex, percent,
+};
 
 static TRACE_ID: HeaderName = HeaderName::from_static("ot-tracer-traceid");
 static SPAN_ID: HeaderName = HeaderName::from_static("ot-tracer-spanid");
@@ -20,30 +25,31 @@ const BAGGAGE: &str = "baggage-";
 static FIELDS: LazyLock<[String; 3]> =
     LazyLock::new(|| [&TRACE_ID, &SPAN_ID, &SAMPLED].map(ToString::to_string));
 
-/// OT Trace, the headers of the OpenTracing basic tracers.
+/// OT Trace, the headers of the basic tracers of OpenTracing.
 ///
-/// Reads 64- and 128-bit trace ids and writes 64-bit ones, which is all that the format has: the
-/// upper half of a longer id is lost. Baggage is read only with a valid parent; a member whose
-/// name or value is not valid W3C baggage is left out. It is written as it is, so a value with
-/// characters that baggage must escape arrives only at a receiver that does not mind.
+/// Reads 64- and 128-bit trace ids. Writes 64-bit ones, because the format has no others: the upper
+/// half of a longer id is lost. Baggage is read only with a valid parent, without the members
+/// whose name or value is not valid W3C baggage. A parent without `ot-tracer-sampled` is not
+/// sampled, and has no sampling decision. Baggage is written without escapes, so some
+/// receivers reject values with characters that W3C baggage escapes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OtTracePropagator {
     _private: (),
 }
 
 impl OtTracePropagator {
-    /// The one there is.
+    /// Creates the propagator.
     pub const fn new() -> Self {
         Self { _private: () }
     }
 }
 
 impl Format for OtTracePropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let Some(trace_id) = carrier.first(&TRACE_ID) else {
             return;
         };
-        // Baggage has names that only a look at all headers finds, so take the others on the way.
+        // Only a look at all headers finds the names of baggage. It finds the other headers too.
         let (mut span_id, mut sampled) = (&b""[..], &b""[..]);
         let mut received = Received::default();
         carrier.with_prefix(PREFIX, |name, value| {
@@ -57,12 +63,12 @@ impl Format for OtTracePropagator {
                 && let (Some(key), Some(value)) = (token(key.as_bytes()), percent::decode(value))
             {
                 let key = key.to_ascii_lowercase();
-                received.insert(cx, key, value.into_owned(), String::new());
+                received.insert(&extraction.cx, key, value.into_owned(), String::new());
             }
         });
         if let Some(parent) = parse_parent(trace_id, span_id, sampled) {
-            received.store(cx);
-            *cx = cx.with_remote_span_context(parent);
+            received.store(&mut extraction.cx);
+            extraction.set_parent(parent, !sampled.is_empty());
         }
     }
 
@@ -91,7 +97,7 @@ impl Format for OtTracePropagator {
     }
 }
 
-super::text_map_propagator!(OtTracePropagator);
+text_map_propagator!(OtTracePropagator);
 
 fn parse_parent(trace_id: &[u8], span_id: &[u8], sampled: &[u8]) -> Option<SpanContext> {
     let trace_id = hex::parse_64_or_128_bit_trace_id(trace_id)?;

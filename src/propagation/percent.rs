@@ -1,4 +1,4 @@
-//! Percent-coding of baggage values (W3C Baggage §3.3.1).
+//! Percent-encoding of baggage values (W3C Baggage §3.3.1).
 
 use std::borrow::Cow;
 
@@ -7,8 +7,8 @@ fn is_baggage_octet(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && !matches!(byte, b'"' | b',' | b';' | b'\\')
 }
 
-/// `None` for a byte that is no `baggage-octet` and for a broken escape. Bytes that are not UTF-8
-/// become U+FFFD.
+/// `None` if a byte is not a `baggage-octet` or an escape is broken. Bytes that are not UTF-8 become
+/// U+FFFD.
 pub(super) fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
     if !value.iter().copied().all(is_baggage_octet) {
         return None;
@@ -34,7 +34,7 @@ pub(super) fn decode(value: &[u8]) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(String::from_utf8_lossy(&decoded).into_owned()))
 }
 
-/// Appends `value`, with everything escaped that a `baggage-octet` cannot be.
+/// Appends `value` and escapes every byte that is not a `baggage-octet`.
 pub(super) fn push_encoded(out: &mut String, value: &str) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in value.bytes() {

@@ -1,34 +1,40 @@
-//! What B3 and Jaeger say about sampling beyond `TraceFlags`, on its way through a service.
+//! The sampling states of B3, Jaeger and X-Ray that `TraceFlags` cannot hold.
 
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceId};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceId},
+};
 
-/// Stored in a context at extraction, and looked for at injection.
+use super::undecided::continued_trace_id;
+
+/// Stored in the context by extraction and read by injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sampling {
-    /// Accept or deny: `TraceFlags` says it all.
+    /// Accept or deny, which `TraceFlags` holds.
     Decided,
-    /// Nobody decided yet. Holds for this parent only: the next span in the trace is a decision.
+    /// Deny without ids: the trace that starts in this context is not sampled.
+    Denied,
+    /// No decision yet. Holds for this parent only, because the next span in the trace decides.
     Deferred(SpanId),
-    /// Accept at every hop. Holds for the whole trace, or, when the header named none, for the
-    /// trace that this context starts.
+    /// Accept at every hop. Holds for the whole trace, or for the trace that starts in this context
+    /// if the header named none.
     Debug(TraceId),
 }
 
 impl Sampling {
-    /// Stores the state. An earlier one is replaced even by [`Decided`](Self::Decided), so that it
-    /// does not outlive its header.
+    /// Stores the state. [`Decided`](Self::Decided) replaces an earlier state too, which must not
+    /// outlive its header.
     pub(super) fn store(self, cx: &mut Context) {
         if self != Self::Decided || cx.get::<Self>().is_some() {
             *cx = cx.with_value(self);
         }
     }
 
-    /// The state that belongs to the span in `cx`.
+    /// The state of the span in `cx`.
     pub(super) fn of(cx: &Context) -> Self {
         let span = cx.span();
         let belongs = |span: &SpanContext, state: &Self| match *state {
-            Self::Decided => false,
+            Self::Decided | Self::Denied => false,
             Self::Deferred(span_id) => span_id == span.span_id(),
             Self::Debug(trace_id) => trace_id == TraceId::INVALID || trace_id == span.trace_id(),
         };
@@ -37,4 +43,25 @@ impl Sampling {
             .filter(|state| belongs(span.span_context(), state))
             .unwrap_or(Self::Decided)
     }
+}
+
+/// Whether the trace that starts in `cx` must not be sampled, because a header denied sampling
+/// without naming a parent: `b3: 0`, `x-b3-sampled: 0`, or `Root=…;Sampled=0` of X-Ray.
+///
+/// [`ImageTraceLayer`](crate::ImageTraceLayer) begins such a trace as one that its caller did not
+/// sample. `false` if `cx` has a parent with a sampling decision, or a span of this process.
+///
+/// ```
+/// use opentelemetry::Context;
+/// use tower_image_trace::propagation::{Propagators, is_denied};
+///
+/// let propagators: Propagators = "b3".parse()?;
+/// let mut headers = http::HeaderMap::new();
+/// headers.insert("b3", "0".parse()?);
+/// assert!(is_denied(&propagators.extract_headers(&Context::new(), &headers)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_denied(cx: &Context) -> bool {
+    cx.get() == Some(&Sampling::Denied)
+        && (!cx.span().span_context().is_valid() || continued_trace_id(cx).is_some())
 }

@@ -3,27 +3,33 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::{hex, tracestate};
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    hex, random, tracestate,
+};
 
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 static FIELDS: LazyLock<[String; 2]> =
     LazyLock::new(|| ["traceparent".to_owned(), "tracestate".to_owned()]);
 
-/// `sampled` and `random`, the flags that level 2 defines; the others are sent as zero (§3.2.2.5).
+/// `sampled` and `random`, the flags of level 2. The others are sent as zero (§3.2.2.5).
 const KNOWN_FLAGS: TraceFlags = TraceFlags::new(0x03);
 /// `00-{32 hex}-{16 hex}-{2 hex}`
 const TRACEPARENT_LENGTH: usize = 55;
 
-/// `traceparent` and `tracestate`, as [W3C Trace Context level 2] has them.
+/// The `traceparent` and `tracestate` of [W3C Trace Context level 2].
 ///
-/// Several `tracestate` lines are one list (§3.3.1). An invalid list is dropped whole and the
-/// parent kept; two `traceparent` lines are no parent. Keys keep to the stricter grammar of
-/// level 1 (`vendor` or `tenant@vendor`), which is what the W3C's own test suite checks.
+/// Several `tracestate` lines form one list (§3.3.1). An invalid list is dropped as a whole, and the
+/// parent is kept; of members with the same key the first is kept. Two `traceparent` lines are no
+/// parent. The random flag of a parent is sent with every span of its trace, whatever the sampler
+/// decided.
 ///
 /// [W3C Trace Context level 2]: https://www.w3.org/TR/trace-context-2/
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,21 +38,22 @@ pub struct TraceContextPropagator {
 }
 
 impl TraceContextPropagator {
-    /// The one there is.
+    /// Creates the propagator.
     pub const fn new() -> Self {
         Self { _private: () }
     }
 }
 
 impl Format for TraceContextPropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let mut lines = carrier.lines(&TRACEPARENT);
         let Some(line) = lines.next() else { return };
         if lines.next().is_some() {
             return;
         }
-        if let Some(with_parent) = read_parent(cx, line, carrier.lines(&TRACESTATE)) {
-            *cx = with_parent;
+        let states = carrier.lines(&TRACESTATE);
+        if let Some(with_parent) = read_parent(&extraction.cx, line, states) {
+            extraction.set_context(with_parent);
         }
     }
 
@@ -62,7 +69,7 @@ impl Format for TraceContextPropagator {
         value.push('-');
         hex::push(&mut value, &span_context.span_id().to_bytes());
         value.push('-');
-        let flags = span_context.trace_flags() & KNOWN_FLAGS;
+        let flags = random::trace_flags(cx) & KNOWN_FLAGS;
         hex::push(&mut value, &[flags.to_u8()]);
         writer.set(&TRACEPARENT, value);
 
@@ -79,9 +86,9 @@ impl Format for TraceContextPropagator {
     }
 }
 
-super::text_map_propagator!(TraceContextPropagator);
+text_map_propagator!(TraceContextPropagator);
 
-/// `cx` with the parent of the only `traceparent` line, if that is valid.
+/// `cx` with the parent of the only `traceparent` line, if the line is valid.
 pub(super) fn read_parent<'a>(
     cx: &Context,
     line: &[u8],
@@ -89,10 +96,12 @@ pub(super) fn read_parent<'a>(
 ) -> Option<Context> {
     let (trace_id, span_id, flags) = parse_traceparent(line)?;
     let with_state = |state| SpanContext::new(trace_id, span_id, flags, true, state);
-    Some(tracestate::with_parent(cx, states, with_state))
+    let mut with_parent = tracestate::with_parent(cx, states, with_state);
+    random::store(&mut with_parent);
+    Some(with_parent)
 }
 
-/// §3.2.2, and §3.2.4 for versions to come: longer, but with the same first four fields.
+/// §3.2.2, and §3.2.4 for later versions: longer, but with the same first four fields.
 fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     // A field value does not include the white space around it (RFC 9110 §5.5).
     let line = tracestate::trim(line);
@@ -100,7 +109,7 @@ fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     if [fields[2], fields[35], fields[52]] != *b"---" {
         return None;
     }
-    // All fields are hex: they are read together.
+    // All fields are hex, and one loop over all of them is faster.
     let mut digits = [b'0'; 64];
     digits[..32].copy_from_slice(&fields[3..35]);
     digits[32..48].copy_from_slice(&fields[36..52]);

@@ -1,25 +1,27 @@
 //! The `tracestate` list of W3C Trace Context (§3.3).
 
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, TraceContextExt, TraceId, TraceState};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, TraceContextExt, TraceId, TraceState},
+};
 
-/// §3.3.1.1: more than this and the list is invalid.
+/// A list with more members is invalid (§3.3.1.1).
 const MAX_MEMBERS: usize = 32;
 
-/// A valid list that [`TraceState`] cannot hold: it refuses a vendor of 14 characters after the
-/// `@`, which the grammar allows. Kept beside the span so that nothing is lost on the way through.
+/// A valid list that [`TraceState`] cannot hold, because it refuses some keys of level 2. The context
+/// keeps the list, so that no member is lost.
 #[derive(Debug)]
 struct Unabridged {
     trace_id: TraceId,
-    /// What [`TraceState`] could hold of it.
+    /// The members that [`TraceState`] holds.
     abridged: TraceState,
     /// The whole list.
     header: String,
-    /// What it could not hold.
+    /// The other members.
     rest: String,
 }
 
-/// `cx` with a parent that has the list in `lines` when that is valid.
+/// `cx` with a parent that has the list in `lines`, if the list is valid.
 pub(super) fn with_parent<'a>(
     cx: &Context,
     lines: impl Iterator<Item = &'a [u8]>,
@@ -35,7 +37,7 @@ pub(super) fn with_parent<'a>(
     };
     let members = members.as_slice();
     let fitting = members.iter().copied().filter(|(key, _)| fits(key));
-    // Every member was checked, so this can only fail if the API became stricter still.
+    // Every member was checked, so this fails only if a later version of the API is stricter.
     let state = TraceState::from_key_value(fitting).unwrap_or_default();
     let parent = parent(state);
     let unabridged = members
@@ -54,7 +56,7 @@ pub(super) fn with_parent<'a>(
     }
 }
 
-/// The list to send with `span`, empty when there is none.
+/// The list to send with `span`; empty when there is none.
 pub(super) fn header(cx: &Context, span: &SpanContext) -> String {
     let state = span.trace_state();
     match cx.get::<Unabridged>() {
@@ -62,7 +64,7 @@ pub(super) fn header(cx: &Context, span: &SpanContext) -> String {
             if whole.abridged == *state {
                 return whole.header.clone();
             }
-            // Changed members go to the left, the others keep their order (§3.5).
+            // Changed members go to the left, and the others keep their order (§3.5).
             let room = MAX_MEMBERS.saturating_sub(state.into_iter().len());
             let rest = whole.rest.split(',').take(room);
             join(
@@ -88,7 +90,7 @@ fn join<'a>(members: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     header
 }
 
-/// Spaces and tabs around a field or a member do not belong to it.
+/// Without the spaces and tabs around a field or a member.
 pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
         bytes = rest;
@@ -103,13 +105,13 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
-    /// `None` when there is no member, or when any of them makes the list invalid.
+    /// `None` when there is no member, or when a member makes the list invalid.
     fn parse(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
         let mut list: Option<Self> = None;
         for line in lines {
             for member in line.split(|&byte| byte == b',') {
                 let member = trim(member);
-                // Empty members are allowed, and more likely with several lines (§3.3.1).
+                // Empty members are allowed (§3.3.1).
                 if !member.is_empty() {
                     let list = list.get_or_insert(Self {
                         members: [("", ""); MAX_MEMBERS],
@@ -123,8 +125,9 @@ impl<'a> Members<'a> {
     }
 
     fn push(&mut self, member: (&'a str, &'a str)) -> Option<()> {
+        // Duplicate keys of other vendors may be discarded (§3.5), but not the list.
         if self.as_slice().iter().any(|(key, _)| *key == member.0) {
-            return None;
+            return Some(());
         }
         *self.members.get_mut(self.count)? = member;
         self.count += 1;
@@ -141,33 +144,15 @@ fn parse_member(member: &[u8]) -> Option<(&str, &str)> {
     (is_key(key.as_bytes()) && is_value(value.as_bytes())).then_some((key, value))
 }
 
-/// §3.3.1.3.1, in the form of level 1: `simple-key` or `tenant-id "@" system-id`.
+/// §3.3.1.3.1: a lower-case letter or a digit, then at most 255 `keychar`.
 fn is_key(key: &[u8]) -> bool {
-    let mut parts = key.splitn(2, |&byte| byte == b'@');
-    let (Some(first), system) = (parts.next(), parts.next()) else {
-        return false;
-    };
-    let simple = |key: &[u8], longest| {
-        key.len() <= longest
-            && key.first().is_some_and(u8::is_ascii_lowercase)
-            && key.iter().all(is_key_char)
-    };
-    match system {
-        None => simple(first, 256),
-        Some(system) => {
-            (1..=241).contains(&first.len())
-                && (first[0].is_ascii_lowercase() || first[0].is_ascii_digit())
-                && first.iter().all(is_key_char)
-                && simple(system, 14)
-        }
-    }
+    let is_key_char =
+        |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/' | b'@');
+    matches!(key, [b'a'..=b'z' | b'0'..=b'9', rest @ ..]
+        if rest.len() <= 255 && rest.iter().all(is_key_char))
 }
 
-fn is_key_char(byte: &u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'*' | b'/')
-}
-
-/// §3.3.1.3.2. The last character is never a space: members are trimmed first.
+/// §3.3.1.3.2. The last character is never a space, because members are trimmed first.
 fn is_value(value: &[u8]) -> bool {
     (1..=256).contains(&value.len())
         && value
@@ -175,7 +160,28 @@ fn is_value(value: &[u8]) -> bool {
             .all(|byte| matches!(byte, 0x20..=0x7e) && !matches!(byte, b',' | b'='))
 }
 
-/// Whether [`TraceState`] takes a key that [`is_key`] took.
+/// Whether [`TraceState`] takes a key that [`is_key`] took. After an `@` it wants at most 13
+/// characters, the first of them a letter or a digit, and no other `@`.
 fn fits(key: &str) -> bool {
-    key.find('@').is_none_or(|at| at + 14 >= key.len())
+    let Some((_, vendor)) = key.split_once('@') else {
+        return true;
+    };
+    let first = vendor.bytes().next();
+    vendor.len() <= 13
+        && !vendor.contains('@')
+        && first.is_none_or(|first| first.is_ascii_alphanumeric())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn the_api_takes_the_keys_that_fit(key in "[a-z0-9][a-z0-9@_*/-]{0,20}|[a-z]{200,300}") {
+            proptest::prop_assume!(is_key(key.as_bytes()));
+            let taken = TraceState::from_key_value([(key.as_str(), "1")]).is_ok();
+            proptest::prop_assert_eq!(fits(&key), taken);
+        }
+    }
 }

@@ -3,20 +3,28 @@
 use std::sync::LazyLock;
 
 use http::header::HeaderName;
-use opentelemetry::Context;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
+};
 
-use super::carrier::{Carrier, Format, Writer};
-use super::hex;
+use super::{
+    carrier::{Carrier, Format, Writer, text_map_propagator},
+    extraction::Extraction,
+    hex,
+    sampling::Sampling,
+    tracestate::trim,
+    undecided::Undecided,
+};
 
 static X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["x-amzn-trace-id".to_owned()]);
 
 /// AWS X-Ray's [tracing header], `Root`, `Parent` and `Sampled` in any order among other fields.
 ///
-/// Only a header with both `Root` and `Parent` is a parent. With `Root` alone, or with the decision
-/// left open (`Sampled=?`, or no `Sampled`), [`continued_trace_id`] has the trace id for the span
-/// that starts here.
+/// Only a header with both `Root` and `Parent` is a parent. With `Root` alone, or with an open
+/// decision (`Sampled=?`, or no `Sampled`), [`continued_trace_id`](super::continued_trace_id) returns the trace id for the span
+/// that starts here. `Root` with `Sampled=0` denies that span ([`is_denied`](super::is_denied)).
 ///
 /// [tracing header]: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,36 +33,33 @@ pub struct XRayPropagator {
 }
 
 impl XRayPropagator {
-    /// The one there is.
+    /// Creates the propagator.
     pub const fn new() -> Self {
         Self { _private: () }
     }
 }
 
 impl Format for XRayPropagator {
-    fn read<C: Carrier + ?Sized>(&self, cx: &mut Context, carrier: &C) {
+    fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let Some(header) = carrier.first(&X_AMZN_TRACE_ID).and_then(parse) else {
             return;
         };
-        // There is a parent that comes first: nothing to store, and so nothing to allocate.
-        if header.parent.is_none() && cx.span().span_context().is_valid() {
+        let cx = &mut extraction.cx;
+        let Some(parent) = header.parent else {
+            // A parent that is there comes first. Storing nothing saves allocations.
+            if !cx.span().span_context().is_valid() {
+                header.undecided().store(cx);
+                if header.sampled == Some(false) {
+                    Sampling::Denied.store(cx);
+                }
+            }
             return;
-        }
-        if header.parent.is_none() || header.sampled.is_none() {
-            *cx = cx.with_value(Undecided {
-                trace_id: header.root,
-                parent: header.parent,
-            });
-        }
-        if let Some(parent) = header.parent {
-            let flags = TraceFlags::default().with_sampled(header.sampled == Some(true));
-            *cx = cx.with_remote_span_context(SpanContext::new(
-                header.root,
-                parent,
-                flags,
-                true,
-                TraceState::NONE,
-            ));
+        };
+        let flags = TraceFlags::default().with_sampled(header.sampled == Some(true));
+        let parent = SpanContext::new(header.root, parent, flags, true, TraceState::NONE);
+        let is_decided = header.sampled.is_some();
+        if extraction.set_parent(parent, is_decided) && !is_decided {
+            header.undecided().store(&mut extraction.cx);
         }
     }
 
@@ -84,66 +89,31 @@ impl Format for XRayPropagator {
     }
 }
 
-super::text_map_propagator!(XRayPropagator);
-
-/// A trace that was begun upstream and for which nobody has decided on sampling.
-#[derive(Clone, Copy, Debug)]
-struct Undecided {
-    trace_id: TraceId,
-    parent: Option<SpanId>,
-}
-
-/// The id of the trace that a new root span in `cx` continues, when an X-Ray header named a trace
-/// but no parent, or a parent but no sampling decision.
-///
-/// The receiver then starts a root span with this trace id and lets its sampler decide, so that
-/// the trace of an AWS load balancer goes on. In the second case `cx` also has the remote parent,
-/// whose unset sampled flag is not a "no": link to it, if at all. `None` when a valid parent from
-/// another format or a span of this process is in `cx`.
-///
-/// ```
-/// use opentelemetry::Context;
-/// use opentelemetry::trace::{TraceContextExt, TraceId};
-/// use tower_image_trace::propagation::{Propagators, continued_trace_id};
-///
-/// let propagators: Propagators = "xray".parse()?;
-/// let mut headers = http::HeaderMap::new();
-/// headers.insert("x-amzn-trace-id", "Root=1-8a3c60f7-d188f8fa79d48a391a778fa6".parse()?);
-/// let cx = propagators.extract_headers(&Context::new(), &headers);
-///
-/// assert!(!cx.span().span_context().is_valid());
-/// let id = TraceId::from(0x8a3c60f7_d188f8fa79d48a391a778fa6);
-/// assert_eq!(continued_trace_id(&cx), Some(id));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub fn continued_trace_id(cx: &Context) -> Option<TraceId> {
-    let undecided = cx.get::<Undecided>()?;
-    let span = cx.span();
-    let parent = span.span_context();
-    let is_its_own = parent.trace_id() == undecided.trace_id
-        && Some(parent.span_id()) == undecided.parent
-        && !parent.is_sampled();
-    (!parent.is_valid() || is_its_own).then_some(undecided.trace_id)
-}
+text_map_propagator!(XRayPropagator);
 
 struct Header {
     root: TraceId,
     parent: Option<SpanId>,
-    /// `None` when it is left to the receiver.
+    /// `None` when the receiver decides.
     sampled: Option<bool>,
 }
 
-/// Fields in any order, the last of each kind counts. A part without `=` or an invalid id makes
-/// the header invalid; fields of other names are skipped.
+impl Header {
+    const fn undecided(&self) -> Undecided {
+        Undecided {
+            trace_id: self.root,
+            parent: self.parent,
+        }
+    }
+}
+
+/// Fields in any order; of fields with the same name the last counts. White space around fields,
+/// empty parts and fields with other names are ignored. A part without `=` or an invalid id makes
+/// the header invalid.
 fn parse(header: &[u8]) -> Option<Header> {
     let (mut root, mut parent, mut sampled) = (None, None, None);
-    // White space is not part of a field value, and a `;` at its end begins no field.
-    let mut header = header;
-    while let [rest @ .., b' ' | b'\t'] = header {
-        header = rest;
-    }
-    let header = header.strip_suffix(b";").unwrap_or(header);
-    for field in header.split(|&byte| byte == b';') {
+    let fields = header.split(|&byte| byte == b';').map(trim);
+    for field in fields.filter(|field| !field.is_empty()) {
         let mut pair = field.splitn(2, |&byte| byte == b'=');
         let (key, value) = (pair.next()?, pair.next()?);
         match key {

@@ -2,7 +2,7 @@
 
 const URL_SAFE: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-/// Of what is no letter.
+/// The value of every byte that is not a letter.
 const NONE: u8 = u8::MAX;
 
 /// The value of each letter, in both alphabets.
@@ -23,7 +23,7 @@ fn value(letter: u8) -> Option<u32> {
     (value != NONE).then_some(u32::from(value))
 }
 
-/// The decoded bytes; `None` when there is a letter that no alphabet has.
+/// The decoded bytes; `None` when a byte is in neither alphabet.
 pub(crate) fn decode(encoded: impl IntoIterator<Item = u8>) -> Option<Vec<u8>> {
     let mut decoded = Vec::new();
     let (mut bits, mut count) = (0, 0);
@@ -41,12 +41,55 @@ pub(crate) fn decode(encoded: impl IntoIterator<Item = u8>) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// Whether a letter belongs to URL-safe base64.
-pub(super) fn has(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '+')
+/// Whether a byte is a letter of either alphabet. A slash is not: in a URL it splits segments.
+pub(super) fn is_letter(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+')
 }
 
-/// Whether what is encoded may begin with an ASCII letter.
+/// The text at the start of some bytes, in base64.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) text: String,
+    /// The bytes that encode it, padding included.
+    pub(super) length: usize,
+}
+
+impl Text {
+    /// Decodes up to the first byte that is neither a letter nor a slash, or up to the first one
+    /// that does not decode to UTF-8. Slashes are letters or are skipped.
+    pub(super) fn at(encoded: &[u8], slashes_are_letters: bool) -> Self {
+        let ends = |byte: &u8| !is_letter(*byte) && *byte != b'/';
+        let length = encoded.iter().position(ends).unwrap_or(encoded.len());
+        // Slashes at the end are of the path in either case.
+        let last = encoded[..length].iter().rposition(|byte| *byte != b'/');
+        let length = last.map_or(0, |last| last + 1);
+        let is_used = |byte: &u8| slashes_are_letters || *byte != b'/';
+        let letters = encoded[..length].iter().copied().filter(is_used);
+        let decoded = decode(letters).unwrap_or_default();
+        match String::from_utf8(decoded) {
+            Ok(text) => {
+                let padding = encoded[length..].iter().take_while(|byte| **byte == b'=');
+                Self {
+                    text,
+                    length: length + padding.count(),
+                }
+            }
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let letters = (valid * 8).div_ceil(6);
+                let used = encoded.iter().enumerate().filter(|(_, byte)| is_used(byte));
+                let mut decoded = error.into_bytes();
+                decoded.truncate(valid);
+                Self {
+                    text: String::from_utf8(decoded).unwrap_or_default(),
+                    length: used.map(|(index, _)| index).nth(letters).unwrap_or(length),
+                }
+            }
+        }
+    }
+}
+
+/// Whether the decoded text may begin with an ASCII letter.
 fn begins_with_letter(encoded: &[u8]) -> bool {
     matches!(
         encoded.first(),
@@ -54,14 +97,14 @@ fn begins_with_letter(encoded: &[u8]) -> bool {
     )
 }
 
-/// Whether what is encoded begins like a URL: `scheme:/`. Most text fails at its first letters.
+/// Whether the decoded text begins like a URL: `scheme:/`. Most texts fail at their first letters.
 #[inline]
 pub(super) fn begins_with_scheme(encoded: &[u8]) -> bool {
     begins_with_letter(encoded) && goes_on_with_scheme(encoded)
 }
 
 fn goes_on_with_scheme(encoded: &[u8]) -> bool {
-    // As long as `abcdefghi:/` is.
+    // Enough for `abcdefghi:/`.
     const LONGEST: usize = 16;
     let letters = encoded.iter().copied().filter(|letter| *letter != b'/');
     let (mut bits, mut count) = (0_u32, 0);
@@ -87,7 +130,7 @@ fn goes_on_with_scheme(encoded: &[u8]) -> bool {
     false
 }
 
-/// URL-safe, without padding.
+/// Encodes in the URL-safe alphabet, without padding.
 pub(super) fn encode(bytes: &[u8]) -> String {
     let mut encoded = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

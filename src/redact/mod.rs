@@ -1,34 +1,77 @@
-//! URLs without what must not be seen: credentials and signatures, wherever a URL is written.
+//! Removes credentials and signatures from texts before they are recorded.
 //!
-//! Image services have URLs in their URLs: the source stands in the path or the query, plain,
-//! percent-encoded or in URL-safe base64, and again in the messages of errors.
+//! An image service has URLs in its URLs: the path or the query contains the URL of the source,
+//! plain, percent-encoded or in URL-safe base64. Error messages contain it again, sometimes in the
+//! escapes of JSON or HTML.
+//!
+//! A [`View`] is the text after some rounds of decoding. Each round is scanned, and what is found is
+//! replaced where it stands in the text itself, so that the rest of the text keeps its form.
 
+mod authority;
 mod base64;
-mod percent;
+mod edits;
+mod scan;
+mod view;
 
 use std::borrow::Cow;
 
-pub(crate) use self::base64::decode as base64;
+use self::{
+    authority::Authority,
+    edits::{Edits, REDACTED},
+    scan::Scan,
+    view::View,
+};
 
-/// The query keys whose values semconv (registry `url.query`) redacts by default. Case-sensitive.
-const SENSITIVE_KEYS: [&str; 5] = [
+/// The query keys whose values are redacted by default, in any case of letters: those of the semantic
+/// conventions (registry, `url.query`, 1.44), the rest of what signs a URL at AWS, CloudFront and
+/// Google Cloud, and the usual names of tokens, keys and passwords.
+const SENSITIVE_KEYS: [&str; 25] = [
+    // The semantic conventions.
     "X-Amz-Signature",
     "X-Amz-Credential",
     "X-Amz-Security-Token",
+    "AWSAccessKeyId",
+    "Signature",
     "sig",
     "X-Goog-Signature",
+    // CloudFront, Google Cloud.
+    "Policy",
+    "Key-Pair-Id",
+    "X-Goog-Credential",
+    "GoogleAccessId",
+    // The body of S3's errors.
+    "SignatureProvided",
+    "StringToSign",
+    // Others.
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "token",
+    "api_key",
+    "apikey",
+    "api-key",
+    "x-api-key",
+    "client_secret",
+    "secret",
+    "password",
+    "authorization",
 ];
 
-const REDACTED: &str = "REDACTED";
-
-/// URLs in URLs in URLs: what is nested deeper is redacted unseen, so that a hostile URL costs no
-/// more than a few times its length.
+/// The limit on URLs in base64 in each other. Deeper ones are redacted unread.
 const MOST_NESTED: u8 = 4;
 
-/// What is recorded of the URLs of sources, in stages, paths, queries and error messages.
+/// The limit on rounds of decoding. A text that needs more is redacted unread, so that a hostile one
+/// costs no more than a few times its length.
+const MOST_ROUNDS: usize = 8;
+
+/// The limit on passes over a redacted text. Almost always one shows that nothing is left.
+const MOST_PASSES: usize = 4;
+
+/// How much of the URLs of sources is recorded, in stages, paths, queries and error messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SourceUrls {
-    /// The URL with its query as it is. Credentials are redacted all the same, as semconv demands.
+    /// The URL with its whole query. Credentials are redacted all the same, as semconv requires.
     Full,
     /// Without credentials, the values of sensitive query keys, and fragments.
     #[default]
@@ -37,272 +80,145 @@ pub enum SourceUrls {
     OriginOnly,
 }
 
-/// What a layer does with URLs before they are recorded.
+/// What a layer redacts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Redaction {
-    /// In place of those of semconv.
+    /// Replaces the default keys.
     pub(crate) sensitive_keys: Option<Vec<String>>,
     pub(crate) source_urls: SourceUrls,
 }
 
+/// What a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Any text with URLs in it.
+    Text,
+    /// A query, in which a `&` ends a URL.
+    Query,
+    /// The URL of a source.
+    Source,
+}
+
 impl Redaction {
-    /// A query string with the values of sensitive keys replaced, and sources in other values
-    /// redacted.
+    /// A query string in which the values of sensitive keys are replaced and the sources in other
+    /// values are redacted.
     pub(crate) fn query<'a>(&self, query: &'a str) -> Cow<'a, str> {
-        self.query_at(query, 0)
+        self.redact(query, Kind::Query)
     }
 
-    /// A URL path in which sources are redacted; also for any other text that is one word.
+    /// A URL path in which sources are redacted.
     pub(crate) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
-        self.word(path, 0)
+        self.redact(path, Kind::Text)
     }
 
-    /// The words of a message, the URLs among them redacted.
+    /// Any other text, such as a message, in which URLs are redacted.
     pub(crate) fn message<'a>(&self, message: &'a str) -> Cow<'a, str> {
-        let ends_word = |letter: char| letter.is_whitespace() || matches!(letter, '"' | '<' | '>');
-        rewritten(message, ends_word, |word| self.word(word, 0))
+        self.redact(message, Kind::Text)
     }
 
-    /// The URL of a source as it may be recorded, if at all.
+    /// The URL of a source; `None` if only origins are recorded.
     pub(crate) fn source_url<'a>(&self, url: &'a str) -> Option<Cow<'a, str>> {
-        (self.source_urls != SourceUrls::OriginOnly).then(|| self.source(url, 0))
+        (self.source_urls != SourceUrls::OriginOnly).then(|| self.redact(url, Kind::Source))
     }
 
-    fn source<'a>(&self, url: &'a str, depth: u8) -> Cow<'a, str> {
-        match self.source_urls {
-            SourceUrls::Full => without_userinfo(url),
-            SourceUrls::Redacted => self.url(url, depth),
-            SourceUrls::OriginOnly => origin(url).map_or(Cow::Borrowed(REDACTED), Cow::Owned),
-        }
-    }
-
-    /// A URL without userinfo, sensitive values and fragment.
-    fn url<'a>(&self, url: &'a str, depth: u8) -> Cow<'a, str> {
-        let end = url.find('#').unwrap_or(url.len());
-        let without_userinfo = without_userinfo(&url[..end]);
-        let path = authority(&without_userinfo).map_or(0, |(_, end)| end);
-        let (start, rest) = without_userinfo.split_at(path);
-        let rest = match rest.split_once('?') {
-            None => self.word(rest, depth + 1),
-            Some((path, query)) => Cow::Owned(format!(
-                "{}?{}",
-                self.word(path, depth + 1),
-                self.query_at(query, depth)
-            )),
+    /// Scans until there is nothing left to redact, since replacements may form new words.
+    fn redact<'a>(&self, text: &'a str, kind: Kind) -> Cow<'a, str> {
+        let mut redacted = match self.redact_once(text, kind, 0) {
+            Cow::Borrowed(same) => return Cow::Borrowed(same),
+            Cow::Owned(redacted) => redacted,
         };
-        if without_userinfo == url && url.get(path..) == Some(&*rest) {
-            return Cow::Borrowed(url);
+        for _ in 0..MOST_PASSES {
+            match self.redact_once(&redacted, kind, 0) {
+                Cow::Borrowed(_) => return Cow::Owned(redacted),
+                Cow::Owned(again) => redacted = again,
+            }
         }
-        Cow::Owned(format!("{start}{rest}"))
+        Cow::Borrowed(REDACTED)
     }
 
-    fn query_at<'a>(&self, query: &'a str, depth: u8) -> Cow<'a, str> {
-        if query.split('&').all(|pair| self.is_plain_pair(pair)) {
-            return Cow::Borrowed(query);
+    fn redact_once<'a>(&self, text: &'a str, kind: Kind, depth: u8) -> Cow<'a, str> {
+        if is_plain(text) {
+            return Cow::Borrowed(text);
         }
-        rewritten(
-            query,
-            |letter| letter == '&',
-            |pair| match pair.split_once('=') {
-                None => self.word(pair, depth + 1),
-                Some((key, _)) if self.is_sensitive(key) => Cow::Owned(format!("{key}={REDACTED}")),
-                // The query is a URL itself, and the `=` is in that URL's query.
-                Some((key, _)) if plain_url(key).is_some() => self.word(pair, depth + 1),
-                Some((key, value)) => {
-                    let (new_key, new_value) =
-                        (self.word(key, depth + 1), self.word(value, depth + 1));
-                    if new_key == key && new_value == value {
-                        return Cow::Borrowed(pair);
-                    }
-                    Cow::Owned(format!("{new_key}={new_value}"))
-                }
-            },
-        )
+        let mut edits = Edits::default();
+        let mut view = View::of(text);
+        for _ in 0..=MOST_ROUNDS {
+            Scan {
+                redaction: self,
+                view: &view,
+                kind,
+                depth,
+                edits: &mut edits,
+                without_fragment: [0; 2],
+            }
+            .run();
+            match view.decoded() {
+                None => return edits.apply(text),
+                Some(decoded) => view = decoded,
+            }
+        }
+        Cow::Owned(REDACTED.to_owned())
     }
 
-    /// Whether nothing in a pair can be sensitive: so are most, which need not be taken apart.
-    fn is_plain_pair(&self, pair: &str) -> bool {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        is_plain(key) && is_plain(value) && !self.is_sensitive(key)
+    /// Whether the value of a key is redacted: of `sig`, and also of `params[sig]` and `amp;sig`.
+    fn is_sensitive(&self, key: &[u8]) -> bool {
+        let key = String::from_utf8_lossy(key);
+        let mut view = View::of(&key);
+        while let Some(decoded) = view.decoded() {
+            view = decoded;
+        }
+        let key = String::from_utf8_lossy(view.bytes());
+        let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+        let name = key.strip_suffix(']').unwrap_or(&key);
+        let name = name.rsplit(|letter| !is_of_name(letter)).next();
+        self.has_key(&key) || name.is_some_and(|name| self.has_key(name))
     }
 
-    fn is_sensitive(&self, key: &str) -> bool {
-        let key = percent::decoded(key);
+    fn has_key(&self, name: &str) -> bool {
         match &self.sensitive_keys {
-            Some(keys) => keys.iter().any(|sensitive| *sensitive == key),
-            None => SENSITIVE_KEYS.contains(&&*key),
+            Some(keys) => keys.iter().any(|key| key.eq_ignore_ascii_case(name)),
+            None => SENSITIVE_KEYS
+                .iter()
+                .any(|key| key.eq_ignore_ascii_case(name)),
         }
-    }
-
-    /// A run of letters in which a URL may stand, in one of the forms.
-    fn word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
-        if depth > MOST_NESTED {
-            return Cow::Borrowed(REDACTED);
-        }
-        if is_plain(word) {
-            return Cow::Borrowed(word);
-        }
-        if let Some(start) = plain_url(word) {
-            let (before, url) = word.split_at(start);
-            let (new_before, source) = (self.word(before, depth + 1), self.source(url, depth));
-            if new_before == before && source == url {
-                return Cow::Borrowed(word);
-            }
-            return Cow::Owned(format!("{new_before}{source}"));
-        }
-        if let Some((before, query)) = word.split_once('?') {
-            let query = query.find('#').map_or(query, |end| &query[..end]);
-            let (before, query) = (
-                self.word(before, depth + 1),
-                self.query_at(query, depth + 1),
-            );
-            return Cow::Owned(format!("{before}?{query}"));
-        }
-        if word.contains('%') {
-            let decoded = percent::decoded(word);
-            if decoded != word {
-                return match self.word(&decoded, depth + 1) {
-                    same if same == decoded => Cow::Borrowed(word),
-                    redacted => Cow::Owned(percent::encoded(&redacted)),
-                };
-            }
-        }
-        self.base64_word(word, depth)
-    }
-
-    fn base64_word<'a>(&self, word: &'a str, depth: u8) -> Cow<'a, str> {
-        let Some(start) = base64_start(word) else {
-            return Cow::Borrowed(word);
-        };
-        // Sources that are longer than a file name may be are split by slashes; then comes the
-        // extension.
-        let end = word[start..]
-            .find(|letter| !base64::has(letter) && letter != '/')
-            .map_or(word.len(), |length| start + length);
-        let encoded = word[start..end].bytes().filter(|byte| *byte != b'/');
-        let decoded = base64::decode(encoded).unwrap_or_default();
-        // What is not text any more was no base64: other segments of the path.
-        let text = decoded
-            .utf8_chunks()
-            .next()
-            .map_or("", |chunk| chunk.valid());
-        let url = text.split(char::is_control).next().unwrap_or_default();
-        let source = self.source(url, depth + 1);
-        let rest = self.word(&word[end..], depth + 1);
-        if source == url && rest == word[end..] {
-            return Cow::Borrowed(word);
-        }
-        let encoded = base64::encode(source.as_bytes());
-        Cow::Owned(format!("{}{encoded}{rest}", &word[..start]))
     }
 }
 
-/// A URL without credentials and the signatures that semconv knows, and without its fragment.
+/// A URL without credentials, without the values of the default keys, and without its fragment.
 pub(crate) fn url(url: &str) -> Cow<'_, str> {
-    Redaction::default().url(url, 0)
+    Redaction::default().redact(url, Kind::Source)
 }
 
 /// `scheme://host[:port]` of an absolute URL.
 pub(crate) fn origin(url: &str) -> Option<String> {
-    let end_of_authority = url.find(['?', '#']).unwrap_or(url.len());
-    let url = &url[..end_of_authority];
-    let (start, end) = authority(url)?;
-    let host = &url[start..end];
-    let host = host.rfind('@').map_or(host, |at| &host[at + 1..]);
-    (!host.is_empty()).then(|| format!("{}{host}", &url[..start]))
+    let authority = Authority::at(url.as_bytes(), url.find(':')?)?;
+    let host = url.get(authority.host()..authority.end)?;
+    let scheme = url.get(..authority.start)?;
+    let is_absolute = authority.scheme == 0 && !scheme.ends_with("///");
+    (is_absolute && !host.is_empty()).then(|| format!("{scheme}{host}"))
 }
 
-fn without_userinfo(url: &str) -> Cow<'_, str> {
-    let userinfo = authority(url).and_then(|(start, end)| {
-        let at = url[start..end].rfind('@')?;
-        Some((start, start + at))
-    });
-    match userinfo {
-        // Semconv url.full: `https://REDACTED:REDACTED@host/`.
-        Some((start, at)) => {
-            Cow::Owned(format!("{}REDACTED:REDACTED{}", &url[..start], &url[at..]))
-        }
-        None => Cow::Borrowed(url),
-    }
-}
-
-/// Where the authority of an absolute URL starts and ends (RFC 3986 §3.2).
-fn authority(url: &str) -> Option<(usize, usize)> {
-    let start = url.find(":/")? + 2;
-    // Proxies merge slashes: `https:/host/cat.jpg`.
-    let start = start + usize::from(url[start..].starts_with('/'));
-    let end = url[start..]
-        .find(['/', '?', '#'])
-        .map_or(url.len(), |length| start + length);
-    Some((start, end))
-}
-
-/// Whether a word has no URL in it for sure. Most have none, which one look at each letter tells.
-fn is_plain(word: &str) -> bool {
-    let mut rest = word.as_bytes();
+/// Whether a text surely has nothing to redact. Most paths have not, which one pass over their
+/// letters shows.
+fn is_plain(text: &str) -> bool {
+    let mut rest = text.as_bytes();
     loop {
         if base64::begins_with_scheme(rest) {
             return false;
         }
-        let is_mark = |byte: &u8| matches!(byte, b'/' | b':' | b'?' | b'%');
-        match rest.iter().position(is_mark) {
+        let end = rest.iter().position(|byte| !base64::is_letter(*byte));
+        // What an imgproxy path may have after its signature.
+        if matches!(&rest[..end.unwrap_or(rest.len())], b"plain" | b"enc") {
+            return false;
+        }
+        match end {
             None => return true,
-            Some(slash) if rest[slash] == b'/' => rest = &rest[slash + 1..],
-            Some(_) => return false,
+            Some(end) => match rest[end] {
+                b':' | b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => return false,
+                _ => rest = &rest[end + 1..],
+            },
         }
     }
-}
-
-/// Where a URL in base64 begins. imgproxy has `/` before a source, `:` before that of a watermark.
-fn base64_start(word: &str) -> Option<usize> {
-    let bytes = word.as_bytes();
-    let ends = bytes
-        .iter()
-        .enumerate()
-        .filter(|(_, byte)| matches!(byte, b'/' | b':'));
-    let mut starts = std::iter::once(0).chain(ends.map(|(end, _)| end + 1));
-    starts.find(|start| base64::begins_with_scheme(&bytes[*start..]))
-}
-
-/// Where an absolute URL begins: `scheme://`, or `http:/` of which a slash was merged.
-fn plain_url(text: &str) -> Option<usize> {
-    text.match_indices(':').find_map(|(colon, _)| {
-        let before = text[colon..].starts_with(":/").then(|| &text[..colon])?;
-        let is_of_scheme =
-            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '-' | '.');
-        let scheme = &before[before.trim_end_matches(is_of_scheme).len()..];
-        let scheme = scheme.trim_start_matches(|letter: char| !letter.is_ascii_alphabetic());
-        let is_url = if text[colon..].starts_with("://") {
-            !scheme.is_empty()
-        } else {
-            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
-        };
-        is_url.then(|| colon - scheme.len())
-    })
-}
-
-/// The text with its parts rewritten, borrowed if none changed.
-fn rewritten<'a>(
-    text: &'a str,
-    separates: impl Fn(char) -> bool,
-    rewrite: impl Fn(&'a str) -> Cow<'a, str>,
-) -> Cow<'a, str> {
-    let mut changed: Option<String> = None;
-    let mut from = 0;
-    for part in text.split_inclusive(&separates) {
-        let separator = part.chars().next_back().filter(|last| separates(*last));
-        let part = &part[..part.len() - separator.map_or(0, char::len_utf8)];
-        let new = rewrite(part);
-        if changed.is_none() && new != part {
-            changed = Some(text[..from].to_owned());
-        }
-        if let Some(changed) = &mut changed {
-            changed.push_str(&new);
-            changed.extend(separator);
-        }
-        from += part.len() + separator.map_or(0, char::len_utf8);
-    }
-    changed.map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 #[cfg(test)]

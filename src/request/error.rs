@@ -2,10 +2,14 @@ use std::{any::Any, borrow::Cow, error::Error, fmt, io};
 
 use opentelemetry::{KeyValue, StringValue};
 
-use crate::{attribute::ERROR_TYPE, redact::Redaction};
+use super::error_type::{Class, IO, as_error, io_error_type};
+use crate::{
+    attribute::ERROR_TYPE,
+    instrument::{DynError, ErrorView, TextRules, message, text},
+};
 
-/// What went wrong, as the `type` of `errors_total` says it: the phases of an image request,
-/// under the names that imgproxy gives them.
+/// What went wrong: the `type` of `errors_total`, with imgproxy's names for the phases of an image
+/// request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -50,12 +54,12 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// Anything that can be recorded as an error: every [`Error`], and what merely holds one, as
-/// `Box<dyn Error + Send + Sync>` and `anyhow::Error` do (they don't implement `Error` themselves).
+/// Everything that can be recorded as an error: each [`Error`], and types that hold one without being
+/// one, such as `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
 ///
-/// `Form` tells the two apart and is always inferred.
-pub trait AsError<Form> {
-    /// The error, and the name of its type where it is known.
+/// `Form` tells the two apart and is always inferred. The trait is sealed.
+pub trait AsError<Form>: sealed::Sealed<Form> {
+    /// The error, and the name of its type when that is known.
     fn as_error(&self) -> (&(dyn Error + 'static), Option<&'static str>);
 }
 
@@ -66,6 +70,19 @@ pub enum IsError {}
 /// The [`AsError`] form of a type that holds an [`Error`].
 #[derive(Debug)]
 pub enum HoldsError {}
+
+mod sealed {
+    use std::error::Error;
+
+    use super::{HoldsError, IsError};
+
+    pub trait Sealed<Form> {}
+
+    impl<E: Error + 'static> Sealed<IsError> for E {}
+    impl<E: AsRef<dyn Error + Send + Sync>> Sealed<HoldsError> for E {}
+    impl Sealed<IsError> for dyn Error + 'static {}
+    impl Sealed<IsError> for dyn Error + Send + Sync + 'static {}
+}
 
 impl<E: Error + 'static> AsError<IsError> for E {
     fn as_error(&self) -> (&(dyn Error + 'static), Option<&'static str>) {
@@ -91,7 +108,7 @@ impl AsError<IsError> for dyn Error + Send + Sync + 'static {
     }
 }
 
-/// An error as it is written into spans.
+/// An error as it is written into spans: redacted, and of bounded length.
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorReport {
     /// Low-cardinality: the value of `error.type`.
@@ -101,65 +118,64 @@ pub(crate) struct ErrorReport {
 }
 
 impl ErrorReport {
-    pub(crate) fn new<Form>(error: &(impl AsError<Form> + ?Sized)) -> Self {
+    pub(crate) fn new<Form>(error: &(impl AsError<Form> + ?Sized), texts: &TextRules) -> Self {
         let (error, type_name) = error.as_error();
-        Self::of(error, type_name)
+        Self::of(error, type_name, texts)
     }
 
-    /// The report on an error of a service or body, of which only the text is certain.
-    pub(crate) fn of_any<E: fmt::Display + 'static>(error: &E) -> Self {
-        let type_name = std::any::type_name::<E>();
-        let any: &dyn Any = error;
-        if let Some(error) = any.downcast_ref::<Box<dyn Error + Send + Sync>>() {
-            Self::of(&**error, None)
-        } else if let Some(error) = any.downcast_ref::<Box<dyn Error>>() {
-            Self::of(&**error, None)
-        } else if let Some(error) = any.downcast_ref::<io::Error>() {
-            Self::of(error, Some(type_name))
-        } else {
-            Self {
-                error_type: type_name.into(),
-                message: error.to_string().into(),
-            }
+    /// The report on an error of a service or body, which need not be an [`Error`].
+    pub(crate) fn of_any<E: fmt::Display + 'static>(
+        error: &E,
+        views: &[ErrorView],
+        texts: &TextRules,
+    ) -> Self {
+        match as_error(error, views) {
+            Some((error, type_name)) => Self::of(error, type_name, texts),
+            None => Self::of_text(error, texts),
         }
     }
 
-    pub(crate) fn panic(payload: &(dyn Any + Send)) -> Self {
-        let message = if let Some(text) = payload.downcast_ref::<&'static str>() {
-            Cow::Borrowed(*text)
+    /// The report on an error of which only the text is known.
+    pub(crate) fn of_text<E: fmt::Display>(error: &E, texts: &TextRules) -> Self {
+        Self {
+            error_type: std::any::type_name::<E>().into(),
+            message: written(&text(error, texts.most_of_a_message()), texts),
+        }
+    }
+
+    pub(crate) fn panic(payload: &(dyn Any + Send), texts: &TextRules) -> Self {
+        let message: &str = if let Some(text) = payload.downcast_ref::<&'static str>() {
+            text
         } else if let Some(text) = payload.downcast_ref::<String>() {
-            Cow::Owned(text.clone())
+            text
         } else {
-            Cow::Borrowed("panic")
+            "panic"
         };
         Self {
             error_type: "panic".into(),
-            message: message.into(),
+            message: written(message, texts),
         }
     }
 
-    /// For a panic of which the payload is out of reach.
-    pub(crate) fn unwinding() -> Self {
-        Self::panic(&"panic")
-    }
-
-    pub(crate) fn of(error: &(dyn Error + 'static), type_name: Option<&'static str>) -> Self {
-        let error_type = match (error.downcast_ref::<io::Error>(), type_name) {
-            (Some(io), _) => io_error_type(io.kind()).into(),
-            (None, Some(name)) => StringValue::from(name),
-            // Semconv error.type: the fallback when the type is not known.
-            (None, None) => "_OTHER".into(),
-        };
+    pub(crate) fn of(error: &DynError, type_name: Option<&'static str>, texts: &TextRules) -> Self {
+        // That an I/O error of some kind is in the chain says less than the type.
+        let tells = |kind: &&str| *kind != IO || error.is::<io::Error>();
+        let error_type = Class::of(error, false)
+            .map(Class::as_str)
+            .or_else(|| io_error_type(error).filter(tells))
+            .or(type_name)
+            // Semconv registry, error.type: the fallback for unknown types.
+            .unwrap_or("_OTHER");
         Self {
-            error_type,
-            message: with_sources(error).into(),
+            error_type: error_type.into(),
+            message: written(&message(error, texts.most_of_a_message()), texts),
         }
     }
 
-    /// Messages of HTTP clients have the URL in them.
-    pub(crate) fn redact(&mut self, redaction: &Redaction) {
-        if let Cow::Owned(redacted) = redaction.message(self.message.as_str()) {
-            self.message = redacted.into();
+    /// Applies further rules to the message.
+    pub(crate) fn restrict(&mut self, texts: &TextRules) {
+        if let Cow::Owned(message) = texts.message(self.message.as_str()) {
+            self.message = message.into();
         }
     }
 
@@ -176,35 +192,8 @@ impl ErrorReport {
     }
 }
 
-/// The message of an error and of what caused it: `outer: inner: innermost`.
-fn with_sources(error: &(dyn Error + 'static)) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        // Many errors already end with the text of their source.
-        if !message.ends_with(&text) {
-            message.push_str(": ");
-            message.push_str(&text);
-        }
-        source = error.source();
-    }
-    message
-}
-
-pub(crate) fn io_error_type(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::TimedOut => "timeout",
-        io::ErrorKind::ConnectionRefused => "connection_refused",
-        io::ErrorKind::ConnectionReset => "connection_reset",
-        io::ErrorKind::ConnectionAborted => "connection_aborted",
-        io::ErrorKind::BrokenPipe => "broken_pipe",
-        io::ErrorKind::UnexpectedEof => "unexpected_eof",
-        io::ErrorKind::NotFound => "not_found",
-        io::ErrorKind::PermissionDenied => "permission_denied",
-        io::ErrorKind::InvalidData => "invalid_data",
-        _ => "io",
-    }
+fn written(message: &str, texts: &TextRules) -> StringValue {
+    texts.message(message).into_owned().into()
 }
 
 #[cfg(test)]
@@ -219,14 +208,21 @@ mod tests {
         Fetch(io::Error::new(io::ErrorKind::TimedOut, "no answer in 5 s"))
     }
 
+    fn new<Form>(error: &(impl AsError<Form> + ?Sized)) -> ErrorReport {
+        ErrorReport::new(error, &TextRules::default())
+    }
+
+    fn of_any<E: fmt::Display + 'static>(error: &E) -> ErrorReport {
+        ErrorReport::of_any(error, &[], &TextRules::default())
+    }
+
     #[test]
     fn a_message_ends_with_its_sources() {
-        let report = ErrorReport::new(&fetch());
+        let report = new(&fetch());
         assert_eq!(
             report.message.as_str(),
             "cannot fetch the source: no answer in 5 s"
         );
-        assert!(report.error_type.as_str().ends_with("::Fetch"));
     }
 
     #[test]
@@ -234,44 +230,67 @@ mod tests {
         #[derive(Debug, thiserror::Error)]
         #[error("decode: {0}")]
         struct Decode(#[source] io::Error);
-        let report = ErrorReport::new(&Decode(io::Error::other("bad header")));
+        let report = new(&Decode(io::Error::other("bad header")));
         assert_eq!(report.message.as_str(), "decode: bad header");
+        assert!(report.error_type.as_str().ends_with("::Decode"));
     }
 
     #[test]
     fn boxed_errors_keep_their_sources() {
         let boxed: Box<dyn Error + Send + Sync> = Box::new(fetch());
-        for report in [
-            ErrorReport::new(&boxed),
-            ErrorReport::of_any(&boxed),
-            ErrorReport::new(&*boxed),
-        ] {
+        for report in [new(&boxed), of_any(&boxed), new(&*boxed)] {
             assert_eq!(
                 report.message.as_str(),
                 "cannot fetch the source: no answer in 5 s"
             );
-            assert_eq!(report.error_type.as_str(), "_OTHER");
+            assert_eq!(report.error_type.as_str(), "timeout");
         }
+        let unknown: Box<dyn Error + Send + Sync> = "strange".into();
+        assert_eq!(new(&unknown).error_type.as_str(), "_OTHER");
     }
 
+    // faults G16
     #[test]
-    fn io_errors_are_named_after_their_kind() {
-        let error = io::Error::from(io::ErrorKind::ConnectionRefused);
-        assert_eq!(
-            ErrorReport::new(&error).error_type.as_str(),
-            "connection_refused"
-        );
-        assert_eq!(
-            ErrorReport::of_any(&error).error_type.as_str(),
-            "connection_refused"
-        );
+    fn an_error_is_named_after_its_cause_wherever_that_is() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("service")]
+        struct Service(#[source] Box<dyn Error + Send + Sync>);
+        let service = |cause: io::ErrorKind| Service(Box::new(Fetch(cause.into())));
+        for (kind, expected) in [
+            (io::ErrorKind::ConnectionRefused, "connection_refused"),
+            (io::ErrorKind::TimedOut, "timeout"),
+            (io::ErrorKind::InvalidData, "invalid_data"),
+        ] {
+            let plain = io::Error::from(kind);
+            assert_eq!(new(&plain).error_type.as_str(), expected);
+            assert_eq!(of_any(&plain).error_type.as_str(), expected);
+            let wrapped = service(kind);
+            assert_eq!(new(&wrapped).error_type.as_str(), expected);
+            let hidden = io::Error::other(service(kind));
+            assert_eq!(new(&hidden).error_type.as_str(), expected);
+            let boxed: Box<dyn Error + Send + Sync> = Box::new(service(kind));
+            assert_eq!(of_any(&boxed).error_type.as_str(), expected);
+            #[cfg(feature = "axum")]
+            {
+                let body = axum::Error::new(service(kind));
+                assert_eq!(of_any(&body).error_type.as_str(), expected);
+                assert!(of_any(&body).message.as_str().contains("the source"));
+            }
+        }
+        assert_eq!(new(&io::Error::other("x")).error_type.as_str(), IO);
+        let elapsed = Service(Box::new(tower::timeout::error::Elapsed::new()));
+        assert_eq!(new(&elapsed).error_type.as_str(), "timeout");
     }
 
     #[test]
     fn panic_payloads_of_any_type_have_a_message() {
+        let message = |payload: &(dyn Any + Send)| {
+            let report = ErrorReport::panic(payload, &TextRules::default());
+            report.message.to_string()
+        };
         let caught = std::panic::catch_unwind(|| std::panic::panic_any(7_u8)).expect_err("panics");
-        assert_eq!(ErrorReport::panic(&*caught).message.as_str(), "panic");
-        let text: Box<dyn Any + Send> = Box::new(String::from("index 4 of 3"));
-        assert_eq!(ErrorReport::panic(&*text).message.as_str(), "index 4 of 3");
+        assert_eq!(message(&*caught), "panic");
+        assert_eq!(message(&String::from("index 4 of 3")), "index 4 of 3");
+        assert_eq!(message(&"x".repeat(1 << 20)).len(), 4096, "faults F3");
     }
 }

@@ -2,75 +2,95 @@ use std::{
     any::Any,
     future::Future,
     marker::PhantomData,
-    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Context as TaskContext, Poll},
 };
 
-use opentelemetry::Context;
 use pin_project_lite::pin_project;
 
-use super::{AsError, ErrorReport, Stage};
+use super::{AsError, Current, ErrorReport, Stage, stage::Scope};
+use crate::instrument::{Guarded, Work};
 
 /// A stage that counts as cancelled unless it is finished.
 #[derive(Debug)]
-struct Unfinished(Option<Stage>);
+struct Unfinished {
+    stage: Option<Stage>,
+    scope: Option<Scope>,
+}
 
 impl Unfinished {
     fn new(stage: Stage) -> Self {
-        Self(Some(stage))
+        Self {
+            scope: stage.scope(),
+            stage: Some(stage),
+        }
     }
 
     fn finish<T, E, Form>(&mut self, result: &Result<T, E>)
     where
         E: AsError<Form>,
     {
-        if let Some(stage) = self.0.take()
+        if let Some(stage) = self.stage.take()
             && let Err(error) = result
         {
             stage.record_error(error);
         }
     }
+}
+
+impl Work for Unfinished {
+    type Current = Option<Current>;
+
+    fn attach(&self) -> Self::Current {
+        self.scope.as_ref().map(Scope::attach)
+    }
 
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
-        if let Some(stage) = self.0.take() {
-            stage.fail(|| ErrorReport::panic(payload));
+        if let Some(stage) = self.stage.take() {
+            stage.fail(|texts| ErrorReport::panic(payload, texts));
         }
     }
+
+    /// The stage is cancelled when this is dropped, after the future: what that drops still belongs
+    /// to the stage.
+    fn dropped(&mut self) {}
 }
 
 impl Drop for Unfinished {
     fn drop(&mut self) {
-        if let Some(stage) = self.0.take() {
+        if let Some(stage) = self.stage.take() {
             stage.cancel();
         }
     }
 }
 
+/// Work in a stage that goes on after it.
+impl Work for Scope {
+    type Current = Current;
+
+    fn attach(&self) -> Current {
+        Scope::attach(self)
+    }
+
+    fn panicked(&mut self, _: &(dyn Any + Send)) {}
+
+    fn dropped(&mut self) {}
+}
+
 pin_project! {
-    /// A future whose polls and drop see a given [`Context`] as the current one, from [`Stage::attach`].
+    /// A future whose polls and drop see a stage as the current one, from [`Stage::attach`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Attached<F> {
         #[pin]
-        future: Option<F>,
-        context: Option<Context>,
-    }
-
-    impl<F> PinnedDrop for Attached<F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let _current = this.context.clone().map(Context::attach);
-            this.future.set(None);
-        }
+        future: Guarded<F, Scope>,
     }
 }
 
 impl<F> Attached<F> {
-    pub(crate) fn new(context: Option<Context>, future: F) -> Self {
+    pub(super) fn new(scope: Option<Scope>, future: F) -> Self {
         Self {
-            future: Some(future),
-            context,
+            future: Guarded::new(future, scope),
         }
     }
 }
@@ -79,15 +99,7 @@ impl<F: Future> Future for Attached<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        let _current = this.context.clone().map(Context::attach);
-        // Polling a finished future is a mistake of the caller's; it never becomes ready again.
-        let Some(future) = this.future.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        let output = ready!(future.poll(cx));
-        this.future.set(None);
-        Poll::Ready(output)
+        self.project().future.poll_then(cx, |_, _| {})
     }
 }
 
@@ -96,10 +108,8 @@ pin_project! {
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct Run<F, Form> {
-        // Before the stage: what the future drops still belongs to the stage.
         #[pin]
-        future: Attached<F>,
-        stage: Unfinished,
+        future: Guarded<F, Unfinished>,
         form: PhantomData<fn() -> Form>,
     }
 }
@@ -107,8 +117,7 @@ pin_project! {
 impl<F: Future, Form> Run<F, Form> {
     pub(super) fn new(stage: Stage, future: F) -> Self {
         Self {
-            future: stage.attach(future),
-            stage: Unfinished::new(stage),
+            future: Guarded::new(future, Some(Unfinished::new(stage))),
             form: PhantomData,
         }
     }
@@ -122,18 +131,8 @@ where
     type Output = Result<T, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        match catch_unwind(AssertUnwindSafe(|| this.future.poll(cx))) {
-            Ok(poll) => {
-                let result = ready!(poll);
-                this.stage.finish(&result);
-                Poll::Ready(result)
-            }
-            Err(payload) => {
-                this.stage.panicked(&*payload);
-                resume_unwind(payload)
-            }
-        }
+        let future = self.project().future;
+        future.poll_then(cx, |stage, result| stage.finish(result))
     }
 }
 
@@ -142,19 +141,25 @@ pub use self::blocking::RunBlocking;
 
 #[cfg(feature = "tokio")]
 mod blocking {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+        task::ready,
+    };
+
     use tokio::{runtime::Handle, task::JoinHandle};
 
     use super::*;
+    use crate::instrument::watch;
 
     type Outcome<T, E> = std::thread::Result<Result<T, E>>;
 
     /// The future of [`Stage::run_blocking`].
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
-    pub struct RunBlocking<T, E>(Work<T, E>);
+    pub struct RunBlocking<T, E>(Task<T, E>);
 
     #[derive(Debug)]
-    enum Work<T, E> {
+    enum Task<T, E> {
         Spawned(JoinHandle<Outcome<T, E>>),
         Done(Option<Outcome<T, E>>),
     }
@@ -168,20 +173,19 @@ mod blocking {
             F: FnOnce() -> Result<T, E> + Send + 'static,
             E: AsError<Form>,
         {
-            let context = stage.context();
             let mut stage = Unfinished::new(stage);
             let work = move || {
-                let _current = context.attach();
-                let outcome = catch_unwind(AssertUnwindSafe(work));
-                match &outcome {
-                    Ok(result) => stage.finish(result),
-                    Err(payload) => stage.panicked(&**payload),
-                }
-                outcome
+                let _current = stage.attach();
+                // The panic goes on where the result is awaited.
+                catch_unwind(AssertUnwindSafe(|| {
+                    let result = watch(&mut stage, work);
+                    stage.finish(&result);
+                    result
+                }))
             };
             Self(match Handle::try_current() {
-                Ok(runtime) => Work::Spawned(runtime.spawn_blocking(work)),
-                Err(_) => Work::Done(Some(work())),
+                Ok(runtime) => Task::Spawned(runtime.spawn_blocking(work)),
+                Err(_) => Task::Done(Some(work())),
             })
         }
     }
@@ -191,27 +195,26 @@ mod blocking {
 
         fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
             let outcome = match &mut self.0 {
-                Work::Spawned(handle) => match ready!(Pin::new(handle).poll(cx)) {
-                    Ok(outcome) => outcome,
-                    Err(error) => match error.try_into_panic() {
-                        Ok(payload) => Err(payload),
-                        // The runtime is shutting down and did not take the work; whoever awaits
-                        // it there is about to be dropped too.
-                        Err(_) => return Poll::Pending,
-                    },
+                Task::Spawned(handle) => match ready!(Pin::new(handle).poll(cx)) {
+                    Ok(outcome) => Some(outcome),
+                    Err(error) => error.try_into_panic().ok().map(Err),
                 },
-                Work::Done(outcome) => match outcome.take() {
-                    Some(outcome) => outcome,
-                    None => return Poll::Pending,
-                },
+                Task::Done(outcome) => outcome.take(),
             };
-            Poll::Ready(outcome.unwrap_or_else(|payload| resume_unwind(payload)))
+            self.0 = Task::Done(None);
+            match outcome {
+                Some(outcome) => Poll::Ready(outcome.unwrap_or_else(|panic| resume_unwind(panic))),
+                // Either the runtime is shutting down and did not take the work, and the awaiting task is
+                // about to be dropped too; or this was ready before, and to poll it is a mistake of the
+                // caller's.
+                None => Poll::Pending,
+            }
         }
     }
 
     impl<T, E> Drop for RunBlocking<T, E> {
         fn drop(&mut self) {
-            if let Work::Spawned(handle) = &self.0 {
+            if let Task::Spawned(handle) = &self.0 {
                 // Takes back what no thread has begun; the rest runs to its end.
                 handle.abort();
             }

@@ -1,4 +1,4 @@
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::Extensions;
 use opentelemetry::{
@@ -6,17 +6,16 @@ use opentelemetry::{
     trace::{TraceContextExt, TraceId},
 };
 
-use super::{AsError, ErrorKind, ErrorReport, RequestState, Stage};
-use crate::{
-    attribute,
-    redact::{self, Redaction},
+use super::{
+    AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Stage, body::BodyCount,
+    current::with_current,
 };
+use crate::{attribute, instrument::TextRules};
 
 /// The handle of one request: records its stages and errors, names its route.
 ///
 /// Cheap to clone, and works from any task or thread, during the request and after it. The default
-/// value is a handle that records nothing, which is also what a request has without
-/// [`ImageTraceLayer`](crate::ImageTraceLayer).
+/// value records nothing; a request without [`ImageTraceLayer`](crate::ImageTraceLayer) has that one.
 ///
 /// With feature `axum` it is an extractor that never fails:
 ///
@@ -40,10 +39,21 @@ impl RequestTrace {
         Self { state: Some(state) }
     }
 
-    /// The handle in a request's extensions, or one that records nothing when there is none.
+    /// Whether the handle in the extensions is that of the request which is being worked on: a layer of
+    /// this crate has the request already.
+    pub(crate) fn is_current(extensions: &Extensions) -> bool {
+        let known = extensions
+            .get::<Self>()
+            .and_then(|trace| trace.state.as_ref());
+        known.is_some_and(|known| {
+            with_current(|current| current.is_some_and(|current| Arc::ptr_eq(known, current)))
+        })
+    }
+
+    /// The handle in a request's extensions, or one that records nothing.
     ///
-    /// With feature `axum` this also takes the route from axum's `MatchedPath`, which a layer
-    /// around a whole `Router` can't see yet.
+    /// With feature `axum` this also takes the route from axum's `MatchedPath`, which a layer around a
+    /// whole `Router` cannot see.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Self {
         let trace = extensions.get::<Self>().cloned().unwrap_or_default();
@@ -56,6 +66,42 @@ impl RequestTrace {
         trace
     }
 
+    /// The handle of the request that is being worked on, or one that records nothing.
+    ///
+    /// It is there wherever the request's context is current by this crate's doing: in the service and its
+    /// futures, while the response's body is polled, and in what stages run, on any thread. A task that
+    /// the service spawns by itself begins without it: give it the handle, or spawn
+    /// [`Stage::attach`].
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// /// Called by whatever handles a request.
+    /// fn decode(source: &[u8]) {
+    ///     let stage = RequestTrace::current().stage("decode");
+    ///     stage.set_attribute(KeyValue::new("image.source.size", source.len() as i64));
+    ///     // …
+    /// }
+    /// # decode(b"");
+    /// ```
+    #[must_use]
+    pub fn current() -> Self {
+        let state = with_current(|request| request.cloned());
+        Self { state }
+    }
+
+    /// How texts are recorded, if there is a trace.
+    pub(crate) fn texts(&self) -> Option<&TextRules> {
+        Some(&self.state.as_ref()?.layer.recording().texts)
+    }
+
+    /// The clock of the request's spans, if it has spans.
+    pub(crate) fn clock(&self) -> Option<Clock> {
+        let state = self.state.as_ref().filter(|state| state.is_recording)?;
+        Some(state.clock)
+    }
+
     /// Waiting for a worker: stage `queue`.
     #[must_use = "a stage ends when it is dropped"]
     pub fn queue(&self) -> Stage {
@@ -66,12 +112,12 @@ impl RequestTrace {
     /// without credentials and signatures.
     #[must_use = "a stage ends when it is dropped"]
     pub fn download(&self, url: &str) -> Stage {
-        self.start("downloading_image", ErrorKind::Download, |redaction| {
+        self.start("downloading_image", ErrorKind::Download, |texts| {
             let mut attributes = Vec::with_capacity(2);
-            if let Some(url) = redaction.source_url(url) {
-                attributes.push(KeyValue::new(attribute::SOURCE_URL, url.into_owned()));
+            if let Some(url) = texts.source_url(url) {
+                attributes.push(KeyValue::new(attribute::SOURCE_URL, url));
             }
-            if let Some(origin) = redact::origin(url) {
+            if let Some(origin) = texts.origin(url) {
                 attributes.push(KeyValue::new(attribute::SOURCE_ORIGIN, origin));
             }
             attributes
@@ -82,12 +128,9 @@ impl RequestTrace {
     /// service's own notation.
     #[must_use = "a stage ends when it is dropped"]
     pub fn process(&self, options: impl Into<StringValue>) -> Stage {
-        self.start("processing_image", ErrorKind::Processing, |redaction| {
-            let mut options = options.into();
-            if let Cow::Owned(redacted) = redaction.message(options.as_str()) {
-                options = redacted.into();
-            }
-            vec![KeyValue::new(attribute::PROCESSING_OPTIONS, options)]
+        self.start("processing_image", ErrorKind::Processing, |texts| {
+            let options = KeyValue::new(attribute::PROCESSING_OPTIONS, options.into());
+            vec![texts.attribute(options)]
         })
     }
 
@@ -97,7 +140,7 @@ impl RequestTrace {
         self.start("streaming_image", ErrorKind::Streaming, |_| Vec::new())
     }
 
-    /// A stage of the service's own. The name is a metric attribute too: keep their number small.
+    /// A stage of the service's own. The name is also a metric attribute: keep the number of names small.
     #[must_use = "a stage ends when it is dropped"]
     pub fn stage(&self, name: &'static str) -> Stage {
         self.start(name, ErrorKind::Other(name), |_| Vec::new())
@@ -107,24 +150,47 @@ impl RequestTrace {
     /// in `errors_total`. The root span's status still follows from the response.
     pub fn error<Form>(&self, kind: ErrorKind, error: &(impl AsError<Form> + ?Sized)) {
         if let Some(state) = &self.state {
-            state.record_error(kind, || ErrorReport::new(error));
+            state.record_error(kind, |texts| ErrorReport::new(error, texts));
         }
     }
 
     /// Names the route, as the router knows it and never the path itself: `/resize/{options}/{source}`.
     /// It becomes `http.route` and part of the span's name, and wins over a route that was matched.
     /// A gRPC call is named after its method instead.
+    ///
+    /// A sampler that sees the attributes of a span sees a matched route, and the span keeps it beside this
+    /// one, unless the layer gives attributes
+    /// [after sampling](crate::trace::ImageTraceLayerBuilder::attributes_after_sampling).
     pub fn set_route(&self, route: &str) {
         if let Some(state) = &self.state {
-            state.live().set_route(route, true);
+            let route = state.layer.recording().texts.cut(route);
+            state.live().set_route(&route, true);
         }
     }
 
-    /// Sets an attribute of the root span; a later value of the same key replaces it.
+    /// Sets an attribute of the root span. URLs in its text are redacted, and long texts are cut.
+    ///
+    /// The value replaces an earlier one of the same key, and one that the layer sets itself. Only the
+    /// attributes that samplers have seen stay as they are: those with which the span began, unless the
+    /// layer gives them to it [after sampling](crate::trace::ImageTraceLayerBuilder::attributes_after_sampling),
+    /// as the layers of `Telemetry` do.
     pub fn set_attribute(&self, attribute: KeyValue) {
-        if let Some(state) = self.state.as_ref().filter(|state| state.recording) {
+        if let Some(state) = self.state.as_ref().filter(|state| state.is_recording) {
+            let attribute = state.layer.recording().texts.attribute(attribute);
             state.live().set_attribute(attribute);
         }
+    }
+
+    /// Counts the bytes of the request's body as the service reads them, for `http.request.body.size`.
+    ///
+    /// Without this the size is what `Content-Length` announced, once the request has completed. The
+    /// layer does this by itself for axum's bodies (feature `axum`).
+    pub fn request_body<B>(&self, body: B) -> RequestBody<B> {
+        RequestBody::new(body, self.clone())
+    }
+
+    pub(super) fn body_count(&self) -> Option<&BodyCount> {
+        self.state.as_ref().map(|state| &state.request_body)
     }
 
     /// The trace id, for log lines and error pages; [`TraceId::INVALID`] when there is no trace.
@@ -150,7 +216,7 @@ impl RequestTrace {
         &self,
         name: &'static str,
         kind: ErrorKind,
-        attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
+        attributes: impl FnOnce(&TextRules) -> Vec<KeyValue>,
     ) -> Stage {
         match &self.state {
             Some(state) => Stage::start(state, name, kind, attributes),
@@ -160,20 +226,20 @@ impl RequestTrace {
 }
 
 impl RequestState {
-    /// Gives the redacted report if there is a span to see it.
+    /// Counts an error and adds it to the root span. Returns the report when spans record.
     pub(super) fn record_error(
         &self,
         kind: ErrorKind,
-        report: impl FnOnce() -> ErrorReport,
+        report: impl FnOnce(&TextRules) -> ErrorReport,
     ) -> Option<ErrorReport> {
-        if let Some(metrics) = &self.config.stage_metrics {
-            metrics.error(kind);
+        let recording = self.layer.recording();
+        if let Some(metrics) = &recording.stage_metrics {
+            metrics.error(kind.as_str());
         }
-        self.recording.then(|| {
-            let mut report = report();
-            report.redact(&self.config.redaction);
-            let span = self.context.span();
-            span.add_event("exception", report.event_attributes());
+        self.is_recording.then(|| {
+            let report = report(&recording.texts);
+            let (span, now) = (self.context.span(), self.clock.now());
+            span.add_event_with_timestamp("exception", now, report.event_attributes());
             report
         })
     }

@@ -1,4 +1,4 @@
-//! The handle with which a service records what happens inside a request.
+//! The handle with which a service records the stages of a request.
 //!
 //! [`ImageTraceLayer`](crate::ImageTraceLayer) puts a [`RequestTrace`] into the extensions of each request.
 //! From it come the [`Stage`]s: child spans that also feed `request_span_duration_seconds`.
@@ -19,24 +19,35 @@
 //! #     .block_on(thumbnail(RequestTrace::default())).unwrap();
 //! ```
 //!
-//! Nothing here can make a request fail: without the layer, or with tracing off, the handle and
-//! its stages do nothing but run what they are given.
+//! Nothing here can make a request fail. Without the layer, or with tracing off, the handle and its
+//! stages only run what they are given.
 
+mod body;
+mod current;
 mod error;
+mod error_type;
 mod future;
 mod handle;
+mod recording;
 mod stage;
 mod state;
 
 #[cfg(feature = "tokio")]
 pub use self::future::RunBlocking;
 pub use self::{
+    body::RequestBody,
     error::{AsError, ErrorKind, HoldsError, IsError},
     future::{Attached, Run},
     handle::RequestTrace,
     stage::Stage,
 };
 pub(crate) use self::{
-    error::{ErrorReport, io_error_type},
+    current::Current,
+    error::ErrorReport,
+    error_type::{Class, as_error, io_error_type},
+    recording::{Layer, Recording},
     state::{Clock, Interruption, RequestState, Route},
 };
+
+#[cfg(test)]
+pub(crate) use self::state::tests::set_forward;

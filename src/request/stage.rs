@@ -10,8 +10,14 @@ use opentelemetry::{
     trace::{Event, SpanBuilder, Status, TraceContextExt},
 };
 
-use super::{AsError, Attached, ErrorKind, ErrorReport, Interruption, RequestState, Run};
-use crate::{attribute, redact::Redaction};
+use super::{
+    AsError, Attached, Current, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
+    current::with_current,
+};
+use crate::{
+    attribute::STAGE_CANCELLED,
+    instrument::{TextRules, set},
+};
 
 /// One stage of a request: a child span that ends when this guard is dropped.
 ///
@@ -32,6 +38,10 @@ struct Running {
     request: Arc<RequestState>,
     name: &'static str,
     kind: ErrorKind,
+    /// The context of the span that this stage is a child of; `None`: the root's.
+    parent: Option<Context>,
+    /// The stage began after its request had been interrupted.
+    is_late: bool,
     started: Instant,
     record: Mutex<Record>,
 }
@@ -39,7 +49,7 @@ struct Running {
 #[derive(Debug, Default)]
 struct Record {
     span: StageSpan,
-    /// The first error: a span keeps one status, and later errors mostly follow from the first.
+    /// The first error: a span has one status, and later errors mostly follow from the first.
     error: Option<Box<ErrorReport>>,
 }
 
@@ -48,40 +58,47 @@ impl Stage {
         request: &Arc<RequestState>,
         name: &'static str,
         kind: ErrorKind,
-        attributes: impl FnOnce(&Redaction) -> Vec<KeyValue>,
+        attributes: impl FnOnce(&TextRules) -> Vec<KeyValue>,
     ) -> Self {
         let started = Instant::now();
-        let span = if request.recording {
-            StageSpan::Noted(Notes {
-                attributes: attributes(&request.config.redaction),
+        let (parent, span) = if request.is_recording {
+            let notes = Notes {
+                attributes: attributes(&request.layer.recording().texts),
                 events: Vec::new(),
-            })
+            };
+            (enclosing(request), StageSpan::Noted(notes))
         } else {
-            StageSpan::NotRecorded
+            (None, StageSpan::NotRecorded)
         };
-        request.live().stage_started(name);
+        let is_late = request.live().stage_started(name);
         Self {
             running: Some(Running {
                 request: Arc::clone(request),
                 name,
                 kind,
+                parent,
+                is_late,
                 started,
                 record: Mutex::new(Record { span, error: None }),
             }),
         }
     }
 
-    /// Sets an attribute of the stage's span. Set each key once.
+    /// Sets an attribute of the stage's span; a later value of the same key replaces it. URLs in its text
+    /// are redacted, and long texts are cut.
     pub fn set_attribute(&self, attribute: KeyValue) {
         if let Some(running) = &self.running {
-            running.record().span.set_attribute(attribute);
+            let attribute = running.recording().texts.attribute(attribute);
+            if let Some(attributes) = running.record().span.attributes() {
+                set(attributes, attribute);
+            }
         }
     }
 
     /// Records an error: on the stage, which then ends with status `Error`, as an event on the
     /// root span, and in `errors_total`.
     pub fn record_error<Form>(&self, error: &(impl AsError<Form> + ?Sized)) {
-        self.fail(|| ErrorReport::new(error));
+        self.fail(|texts| ErrorReport::new(error, texts));
     }
 
     /// Writes the stage's context into the headers of an outgoing request, so that the called
@@ -89,9 +106,9 @@ impl Stage {
     /// ([`propagate_external`](crate::trace::ImageTraceLayerBuilder::propagate_external)).
     pub fn inject(&self, headers: &mut HeaderMap) {
         if let Some(running) = &self.running {
-            let config = &running.request.config;
-            if config.propagate_external {
-                config.propagation.inject(&running.context(), headers);
+            let recording = running.recording();
+            if recording.propagate_external {
+                recording.propagation.inject(&running.context(), headers);
             }
         }
     }
@@ -116,8 +133,8 @@ impl Stage {
     }
 
     /// Runs a fallible closure as this stage on tokio's blocking pool: the stage ends with the
-    /// closure, even if nobody waits for it any more, and an `Err` is recorded. The stage's
-    /// context is current in the closure. A panic goes on in whoever awaits the result.
+    /// closure, even when the returned future was dropped, and an `Err` is recorded. The stage's
+    /// context is current in the closure. A panic continues where the result is awaited.
     ///
     /// Work that is still waiting for a thread when the returned future is dropped is not done.
     /// Outside a tokio runtime the closure runs at once, on the calling thread.
@@ -131,29 +148,34 @@ impl Stage {
         super::RunBlocking::new(self, work)
     }
 
-    /// Makes the stage's context current while `future` is polled and dropped. The stage goes on
-    /// after it: for several futures in one stage, or to set attributes afterwards.
+    /// Makes the stage's context current while `future` is polled and dropped. The stage goes on after
+    /// it, for more futures or for attributes that are known afterwards.
     pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
-        Attached::new(self.running.as_ref().map(Running::context), future)
+        Attached::new(self.scope(), future)
     }
 
     /// Runs a closure with the stage's context current. The stage goes on after it.
     pub fn in_scope<T>(&self, work: impl FnOnce() -> T) -> T {
-        let _current = self
-            .running
-            .as_ref()
-            .map(|running| running.context().attach());
+        let _current = self.scope().map(|scope| scope.attach());
         work()
     }
 
     /// Ends the stage, as dropping it does.
     pub fn end(self) {}
 
-    pub(super) fn fail(&self, report: impl FnOnce() -> ErrorReport) {
+    /// What is current while the stage's work is done, if there is a trace.
+    pub(super) fn scope(&self) -> Option<Scope> {
+        self.running.as_ref().map(|running| Scope {
+            request: Arc::clone(&running.request),
+            context: running.context(),
+        })
+    }
+
+    pub(super) fn fail(&self, report: impl FnOnce(&TextRules) -> ErrorReport) {
         let Some(running) = &self.running else { return };
         if let Some(report) = running.request.record_error(running.kind, report) {
             let mut record = running.record();
-            record.span.add_exception(&report);
+            record.span.add_exception(running, &report);
             record.error.get_or_insert_with(|| Box::new(report));
         }
     }
@@ -165,7 +187,8 @@ impl Stage {
 
     fn close(&mut self, interruption: Option<Interruption>) {
         if self.running.is_some() && interruption == Some(Interruption::Panicked) {
-            self.fail(ErrorReport::unwinding);
+            // The payload is out of reach.
+            self.fail(|texts| ErrorReport::panic(&"panic", texts));
         }
         let Some(mut running) = self.running.take() else {
             return;
@@ -174,23 +197,28 @@ impl Stage {
         let interruption = {
             let mut live = running.request.live();
             live.stage_ended(running.name);
-            if running.request.config.added_headers.server_timing {
+            if running.recording().server_timing {
                 live.stages_done.push((running.name, elapsed));
             }
-            interruption.or(live.interruption)
+            interruption.or(live.interruption.filter(|_| !running.is_late))
         };
-        if let Some(metrics) = &running.request.config.stage_metrics {
+        if let Some(metrics) = &running.recording().stage_metrics {
             metrics.stage(running.name, elapsed);
         }
         let record = running.record.get_mut();
         let record = record.unwrap_or_else(PoisonError::into_inner);
         let Record { mut span, error } = std::mem::take(record);
-        let mut status = Status::Unset;
+        let (mut status, mut last) = (Status::Unset, None);
         if let Some(report) = error {
-            span.set_attribute(report.type_attribute());
+            last = Some(report.type_attribute());
             status = Status::error(report.message.to_string());
         } else if interruption == Some(Interruption::Cancelled) {
-            span.set_attribute(KeyValue::new(attribute::STAGE_CANCELLED, true));
+            last = Some(KeyValue::new(STAGE_CANCELLED, true));
+        }
+        if let (Some(last), Some(attributes)) = (last, span.attributes())
+            && attributes.iter().all(|set| set.key != last.key)
+        {
+            attributes.push(last);
         }
         span.end(&running, status, elapsed);
     }
@@ -206,81 +234,137 @@ impl Running {
         self.record().span.context(self)
     }
 
+    fn recording(&self) -> &Recording {
+        self.request.layer.recording()
+    }
+
     fn started_at(&self) -> SystemTime {
         self.request.clock.at(self.started)
     }
 
-    fn builder(&self, notes: Notes) -> SpanBuilder {
+    fn parent(&self) -> &Context {
+        self.parent.as_ref().unwrap_or(&self.request.context)
+    }
+
+    fn builder(&self, events: Vec<Event>) -> SpanBuilder {
         let mut span = SpanBuilder::from_name(self.name);
         span.start_time = Some(self.started_at());
-        span.attributes = Some(notes.attributes);
-        span.events = (!notes.events.is_empty()).then_some(notes.events);
+        span.events = (!events.is_empty()).then_some(events);
         span
     }
 }
 
-/// The span of a stage. Most stages end before anybody asked for their context, and a span that
-/// is never in a context needs no box and no lock: it is begun and ended in one go at its end.
+/// The context of the current span, if that is a span of the same request below its root.
+fn enclosing(request: &Arc<RequestState>) -> Option<Context> {
+    if !with_current(|current| current.is_some_and(|current| Arc::ptr_eq(current, request))) {
+        return None;
+    }
+    let root = request.context.span();
+    let root = root.span_context();
+    Context::map_current(|context| {
+        let span = context.span();
+        let span = span.span_context();
+        let is_below = span.trace_id() == root.trace_id() && span.span_id() != root.span_id();
+        (is_below && !span.is_remote()).then(|| context.clone())
+    })
+}
+
+/// A request and the context of one of its stages.
+#[derive(Clone, Debug)]
+pub(super) struct Scope {
+    request: Arc<RequestState>,
+    context: Context,
+}
+
+impl Scope {
+    pub(super) fn attach(&self) -> Current {
+        Current::request(Arc::clone(&self.request), Some(self.context.clone()))
+    }
+}
+
+/// The span of a stage. The context of most stages is never asked for, and a span outside a context
+/// needs no box and no lock: it begins and ends in one go at the stage's end.
 #[derive(Debug, Default)]
 enum StageSpan {
     #[default]
     NotRecorded,
     Noted(Notes),
-    Begun(Context),
+    Begun {
+        context: Context,
+        /// Kept until the end, because a span would keep both values of a key that is set twice.
+        attributes: Vec<KeyValue>,
+    },
 }
 
-/// What a span will have that is not begun yet.
+/// What a span that has not begun will hold.
 #[derive(Debug, Default)]
 struct Notes {
     attributes: Vec<KeyValue>,
     events: Vec<Event>,
 }
 
+/// A stage that has more events than this begins its span, which bounds their number.
+const MOST_EVENTS_NOTED: usize = 16;
+
 impl StageSpan {
     fn context(&mut self, stage: &Running) -> Context {
-        let request = &stage.request;
         if let Self::Noted(notes) = self {
-            let span = stage.builder(std::mem::take(notes));
-            let tracer = &request.config.tracer;
-            *self = Self::Begun(tracer.start(span, &request.context, None).0);
+            let Notes { attributes, events } = std::mem::take(notes);
+            let tracer = &stage.recording().tracer;
+            *self = Self::Begun {
+                context: tracer.start(stage.builder(events), stage.parent()).0,
+                attributes,
+            };
         }
         match self {
-            Self::Begun(context) => context.clone(),
-            _ => request.context.clone(),
+            Self::Begun { context, .. } => context.clone(),
+            _ => stage.parent().clone(),
         }
     }
 
-    fn set_attribute(&mut self, attribute: KeyValue) {
+    fn attributes(&mut self) -> Option<&mut Vec<KeyValue>> {
         match self {
-            Self::NotRecorded => {}
-            Self::Noted(notes) => notes.attributes.push(attribute),
-            Self::Begun(context) => context.span().set_attribute(attribute),
+            Self::NotRecorded => None,
+            Self::Noted(Notes { attributes, .. }) | Self::Begun { attributes, .. } => {
+                Some(attributes)
+            }
         }
     }
 
-    fn add_exception(&mut self, report: &ErrorReport) {
-        let attributes = report.event_attributes();
+    fn add_exception(&mut self, stage: &Running, report: &ErrorReport) {
+        let (now, attributes) = (stage.request.clock.now(), report.event_attributes());
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
-                let event = Event::new("exception", SystemTime::now(), attributes, 0);
-                notes.events.push(event);
+                notes
+                    .events
+                    .push(Event::new("exception", now, attributes, 0));
+                if notes.events.len() > MOST_EVENTS_NOTED {
+                    self.context(stage);
+                }
             }
-            Self::Begun(context) => context.span().add_event("exception", attributes),
+            Self::Begun { context, .. } => {
+                let span = context.span();
+                span.add_event_with_timestamp("exception", now, attributes);
+            }
         }
     }
 
     fn end(self, stage: &Running, status: Status, elapsed: Duration) {
-        let request = &stage.request;
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
-                let span = stage.builder(notes);
-                let tracer = &request.config.tracer;
-                tracer.record(span, &request.context, status, elapsed);
+                let mut span = stage.builder(notes.events);
+                span.attributes = Some(notes.attributes);
+                let tracer = &stage.recording().tracer;
+                tracer.record(span, stage.parent(), status, elapsed);
             }
-            Self::Begun(context) => {
+            Self::Begun {
+                context,
+                attributes,
+            } => {
                 let span = context.span();
+                span.set_attributes(attributes);
                 span.set_status(status);
                 span.end_with_timestamp(stage.started_at() + elapsed);
             }
@@ -290,7 +374,6 @@ impl StageSpan {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        // Without a running stage there is nothing to ask the thread for.
         if self.running.is_some() {
             let unwinding = std::thread::panicking().then_some(Interruption::Panicked);
             self.close(unwinding);

@@ -1,14 +1,12 @@
 use std::{
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use opentelemetry::{Context, KeyValue, StringValue};
 
-use crate::{
-    intern,
-    trace::{Config, Facts},
-};
+use super::{Layer, body::BodyCount};
+use crate::{instrument::set, intern};
 
 /// Why a request ended before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,22 +16,25 @@ pub(crate) enum Interruption {
 }
 
 /// What the root span's owner, the handles and the stages of one request share.
+///
+/// The owner knows what the layer keeps of the request as `L`. Handles and stages live below the
+/// layers and see no more of it than a [`Layer`].
 #[derive(Debug)]
-pub(crate) struct RequestState {
-    pub(crate) config: Arc<Config>,
+pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     /// The context of the root span.
     pub(crate) context: Context,
-    /// Whether the root span records; stages of one that doesn't are measured, but have no spans.
-    pub(crate) recording: bool,
-    pub(crate) facts: Facts,
+    /// Whether the root span records. If not, stages are measured and have no spans.
+    pub(crate) is_recording: bool,
     pub(crate) clock: Clock,
     /// The route that was matched before the request came to the layer.
     pub(crate) matched: Option<Route>,
-    /// Only there once somebody changed it: many a request needs no lock.
+    /// Made by the first change: many requests never need the lock.
     live: OnceLock<Mutex<Live>>,
+    pub(crate) request_body: BodyCount,
+    pub(crate) layer: L,
 }
 
-/// The one clock of a request's spans: a step of the system's time moves none against the others.
+/// The one clock of a request's spans: a clock step cannot shift one span against another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
@@ -44,35 +45,35 @@ pub(crate) struct Clock {
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) route: Option<Route>,
-    /// Kept here until the end, because a span does not replace a value that it has.
+    /// Kept until the end, because a span would keep both values of a key that is set twice.
     pub(crate) attributes: Vec<KeyValue>,
     /// The names of the running stages, the innermost last.
     stages: Vec<&'static str>,
-    /// The names and durations of the stages that are done, if responses tell them.
+    /// The names and durations of the ended stages, when responses tell them.
     pub(crate) stages_done: Vec<(&'static str, Duration)>,
     pub(crate) interruption: Option<Interruption>,
     /// Where the request was when it was interrupted.
     phase: Option<&'static str>,
-    /// Whether a stage was ever begun: the request has reached a handler.
+    /// Whether a stage has ever begun: the request has reached a handler.
     pub(crate) worked: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) path: StringValue,
-    /// Whether the service named it. A route that was only matched gives way to this one.
+    /// Whether the service named it. A named route wins over a matched one.
     pub(crate) named: bool,
-    /// Whether the root span was given its name when this was known.
+    /// Whether the root span's name contains it.
     pub(crate) is_in_name: bool,
 }
 
 impl Clock {
-    /// Only spans have dates.
+    /// Reads the system's time only for spans: measurements have no dates.
     pub(crate) fn start(has_spans: bool) -> Self {
         Self {
             started: Instant::now(),
             started_at: if has_spans {
-                SystemTime::now()
+                system_time()
             } else {
                 SystemTime::UNIX_EPOCH
             },
@@ -87,10 +88,23 @@ impl Clock {
         self.started.elapsed()
     }
 
+    /// The time for what happens now.
+    pub(crate) fn now(&self) -> SystemTime {
+        self.started_at + self.elapsed()
+    }
+
     pub(crate) fn at(&self, instant: Instant) -> SystemTime {
         self.started_at + instant.saturating_duration_since(self.started)
     }
 }
+
+#[cfg(not(test))]
+fn system_time() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+use self::tests::system_time;
 
 impl Route {
     pub(crate) fn new(path: &str, named: bool) -> Self {
@@ -102,28 +116,29 @@ impl Route {
     }
 }
 
-impl RequestState {
+impl<L> RequestState<L> {
     #[inline]
     pub(crate) fn new(
-        config: Arc<Config>,
         context: Context,
-        recording: bool,
-        facts: Facts,
+        is_recording: bool,
         clock: Clock,
         matched: Option<Route>,
+        layer: L,
     ) -> Self {
         Self {
-            config,
             context,
-            recording,
-            facts,
+            is_recording,
             clock,
             matched,
             live: OnceLock::new(),
+            request_body: BodyCount::default(),
+            layer,
         }
     }
+}
 
-    /// What may be changed, for one who changes it.
+impl<L: ?Sized> RequestState<L> {
+    /// Locks what can change, made by the first call.
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         let live = self.live.get_or_init(|| {
             Mutex::new(Live {
@@ -135,16 +150,18 @@ impl RequestState {
         live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was changed, if anything ever was.
+    /// Locks what has changed, if anything ever has.
     pub(crate) fn changed(&self) -> Option<MutexGuard<'_, Live>> {
         self.live.get().map(|_| self.live())
     }
 }
 
 impl Live {
-    pub(crate) fn stage_started(&mut self, name: &'static str) {
+    /// Returns whether the request was interrupted before.
+    pub(crate) fn stage_started(&mut self, name: &'static str) -> bool {
         self.stages.push(name);
         self.worked = true;
+        self.interruption.is_some()
     }
 
     pub(crate) fn stage_ended(&mut self, name: &'static str) {
@@ -153,8 +170,8 @@ impl Live {
         }
     }
 
-    /// Only the first interruption counts. Gives the phase in which it came: the innermost stage,
-    /// if one is running.
+    /// Notes the first interruption and returns the phase in which it came: the innermost running
+    /// stage, or `outside_stages`.
     pub(crate) fn interrupt(
         &mut self,
         interruption: Interruption,
@@ -175,13 +192,26 @@ impl Live {
     }
 
     pub(crate) fn set_attribute(&mut self, attribute: KeyValue) {
-        match self
-            .attributes
-            .iter_mut()
-            .find(|kept| kept.key == attribute.key)
-        {
-            Some(kept) => kept.value = attribute.value,
-            None => self.attributes.push(attribute),
-        }
+        set(&mut self.attributes, attribute);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    thread_local! {
+        static BEHIND: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    pub(super) fn system_time() -> SystemTime {
+        SystemTime::now() - BEHIND.get()
+    }
+
+    /// Starts clocks as if the system's clock were set forward by this much right after.
+    pub(crate) fn set_forward(by: Duration) {
+        BEHIND.set(by);
     }
 }

@@ -1,29 +1,31 @@
 //! What AWS knows about the place where the service runs.
 
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use opentelemetry_aws::detector::{
     Ec2ResourceDetector, EcsResourceDetector, EksResourceDetector, LambdaResourceDetector,
 };
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::resource::ResourceDetector;
+use opentelemetry_sdk::{Resource, resource::ResourceDetector};
 
-use super::queue::deadline;
+/// How long all detectors together may hold up the start of the service.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Asks all of EC2, ECS, EKS and Lambda, for at most `timeout`; nothing is found elsewhere.
+/// Asks EC2, ECS, EKS and Lambda, for at most a second; outside of AWS nothing is found.
 ///
-/// The detectors ask over HTTP and block, one request after another, so each has a thread of its own.
-pub(super) fn detect(timeout: Duration) -> Vec<Resource> {
-    // the most general first, because what comes later replaces what it names too
+/// The detectors ask over HTTP and block, one request after another, so each has its own thread.
+pub(super) fn detect() -> Vec<Resource> {
+    // The most general comes first, because a later detector replaces attributes of the same name.
     let detectors: [Box<dyn ResourceDetector + Send>; 4] = [
         Box::new(Ec2ResourceDetector),
         Box::new(EcsResourceDetector),
         Box::new(EksResourceDetector),
         Box::new(LambdaResourceDetector),
     ];
-    let deadline = deadline(timeout);
+    let deadline = Instant::now() + TIMEOUT;
     let pending: Vec<_> = detectors
         .into_iter()
         .filter_map(|detector| {
@@ -35,7 +37,7 @@ pub(super) fn detect(timeout: Duration) -> Vec<Resource> {
             Some(result)
         })
         .collect();
-    let left = || deadline.saturating_duration_since(std::time::Instant::now());
+    let left = || deadline.saturating_duration_since(Instant::now());
     pending
         .into_iter()
         .filter_map(|result| result.recv_timeout(left()).ok())

@@ -1,24 +1,64 @@
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+//! [`Telemetry`] from code, from the environment, or from both.
+
+use std::{fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
-use super::Telemetry;
-use super::env::Variables;
-use super::error::TelemetryError;
-use super::id_generator::TraceIdGenerator;
-use super::report::{Sink, TelemetryEvent};
-use super::sampler::Sampler;
+use super::{
+    error::TelemetryError,
+    event::{Sink, TelemetryEvent},
+    id_generator::TraceIdGenerator,
+    outlets::{Change, Outlets},
+    providers::Telemetry,
+    settings::{Code, EndpointText, PREFIX, Pem, Protocol, Sampler, Settings, Variables},
+};
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
 #[cfg(feature = "console")]
 use crate::console::{ConsoleExporter, ConsoleMetricExporter};
 use crate::propagation::Propagators;
 
-use super::resolve::{Code, Secret};
-use super::settings::{PREFIX, Protocol, Settings};
+impl Telemetry {
+    /// What `IMGPROXY_OPEN_TELEMETRY_*` and `OTEL_*` ask for; switched off when they ask for nothing.
+    ///
+    /// # Errors
+    /// See [`TelemetryBuilder::build`].
+    pub fn from_env() -> Result<Self, TelemetryError> {
+        Self::builder().build()
+    }
+
+    /// [`from_env`](Self::from_env) with `THUMBS_OPEN_TELEMETRY_*` for the prefix `THUMBS_`.
+    ///
+    /// # Errors
+    /// See [`TelemetryBuilder::build`].
+    pub fn from_env_with_prefix(prefix: &str) -> Result<Self, TelemetryError> {
+        Self::builder().env_prefix(prefix).build()
+    }
+
+    /// The same settings in code.
+    pub fn builder() -> TelemetryBuilder {
+        TelemetryBuilder::default()
+    }
+
+    /// What `settings` ask for; the environment is not read.
+    ///
+    /// ```no_run
+    /// use tower_image_trace::{Settings, Telemetry};
+    ///
+    /// let mut settings = Settings::from_env()?;
+    /// settings.service_name.push_str("-canary");
+    /// let telemetry = Telemetry::from_settings(settings)?;
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// All wrong settings together, or that the I/O thread could not be started.
+    pub fn from_settings(settings: Settings) -> Result<Self, TelemetryError> {
+        settings.check()?;
+        Self::start(settings, Outlets::default())
+    }
+}
 
 /// The settings of [`Telemetry`] in code; the environment fills in what code leaves open.
 ///
@@ -43,33 +83,10 @@ pub struct TelemetryBuilder {
 
 impl fmt::Debug for TelemetryBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // without the variables, some of which are secret
+        // The variables are left out, because some are secret.
         f.debug_struct("TelemetryBuilder")
             .field("code", &self.code)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where things go that are not settings, because they are not data.
-#[derive(Debug, Default)]
-pub(super) struct Outlets {
-    pub(super) events: Sink,
-    #[cfg(feature = "console")]
-    pub(super) console: Option<ConsoleExporter>,
-    #[cfg(feature = "console")]
-    pub(super) console_metrics: Option<ConsoleMetricExporter>,
-    #[cfg(all(feature = "console", feature = "logs"))]
-    pub(super) console_logs: Option<ConsoleLogExporter>,
-    pub(super) tracer_provider: Option<Change>,
-}
-
-pub(super) struct Change(
-    pub(super) Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>,
-);
-
-impl fmt::Debug for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Change")
     }
 }
 
@@ -78,7 +95,7 @@ impl TelemetryBuilder {
     ///
     /// For OTLP over HTTP a URL is the base to which `/v1/traces` and `/v1/metrics` are appended.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
-        self.code.endpoint = Some(endpoint.into());
+        self.code.endpoint = Some(EndpointText(endpoint.into()));
         self
     }
 
@@ -98,7 +115,7 @@ impl TelemetryBuilder {
     ///
     /// Without it the roots of the system are trusted.
     pub fn server_certificate(mut self, pem: impl Into<String>) -> Self {
-        self.code.server_certificate = Some(Secret(pem.into()));
+        self.code.server_certificate = Some(Pem::new(pem));
         self
     }
 
@@ -109,8 +126,8 @@ impl TelemetryBuilder {
         certificate: impl Into<String>,
         key: impl Into<String>,
     ) -> Self {
-        self.code.client_certificate = Some(Secret(certificate.into()));
-        self.code.client_key = Some(Secret(key.into()));
+        self.code.client_certificate = Some(Pem::new(certificate));
+        self.code.client_key = Some(Pem::new(key));
         self
     }
 
@@ -130,6 +147,13 @@ impl TelemetryBuilder {
     /// The `service.name` of everything that is exported.
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.code.service_name = Some(name.into());
+        self
+    }
+
+    /// The `service.version` of everything that is exported, such as `env!("CARGO_PKG_VERSION")`. It comes
+    /// before one in `OTEL_RESOURCE_ATTRIBUTES`.
+    pub fn service_version(mut self, version: impl Into<String>) -> Self {
+        self.code.service_version = Some(version.into());
         self
     }
 
@@ -196,7 +220,7 @@ impl TelemetryBuilder {
     #[cfg(feature = "console")]
     pub fn console_exporter(mut self, exporter: ConsoleExporter) -> Self {
         self.code.console = true;
-        self.outlets.console = Some(exporter);
+        self.outlets.terminals.traces = Some(exporter);
         self
     }
 
@@ -204,7 +228,7 @@ impl TelemetryBuilder {
     #[cfg(feature = "console")]
     pub fn console_metrics(mut self, exporter: ConsoleMetricExporter) -> Self {
         self.code.console_metrics = true;
-        self.outlets.console_metrics = Some(exporter);
+        self.outlets.terminals.metrics = Some(exporter);
         self
     }
 
@@ -213,7 +237,7 @@ impl TelemetryBuilder {
     #[cfg(all(feature = "console", feature = "logs"))]
     pub fn console_logs(mut self, exporter: ConsoleLogExporter) -> Self {
         self.code.console_logs = true;
-        self.outlets.console_logs = Some(exporter);
+        self.outlets.terminals.logs = Some(exporter);
         self
     }
 
@@ -229,7 +253,7 @@ impl TelemetryBuilder {
 
     /// Calls `callback` with what is also written to the log, on the I/O thread: it must be quick.
     pub fn on_event(mut self, callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
-        self.outlets.events = Sink(Some(Arc::new(callback)));
+        self.outlets.events = Sink::new(callback);
         self
     }
 
@@ -254,7 +278,8 @@ impl TelemetryBuilder {
     /// The settings as they would be used by [`build`](Self::build).
     ///
     /// # Errors
-    /// All wrong settings together.
+    /// All mistakes in code and in the crate's own variables together. Those in `OTEL_*` variables
+    /// are [`Settings::warnings`].
     pub fn settings(&self) -> Result<Settings, TelemetryError> {
         let prefix = self.prefix.as_deref().unwrap_or(PREFIX);
         let vars = match &self.vars {
@@ -270,7 +295,7 @@ impl TelemetryBuilder {
     /// something to send.
     ///
     /// # Errors
-    /// All wrong settings together, or that the I/O thread could not be started.
+    /// Those of [`settings`](Self::settings), or that the I/O thread could not be started.
     pub fn build(self) -> Result<Telemetry, TelemetryError> {
         Telemetry::start(self.settings()?, self.outlets)
     }

@@ -1,5 +1,6 @@
-use std::io;
-use std::time::Duration;
+//! What can go wrong at the start and at the end of telemetry.
+
+use std::{error::Error, fmt, io, time::Duration};
 
 /// Why telemetry did not start, or did not end cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -11,16 +12,16 @@ pub enum TelemetryError {
     /// The thread that exports telemetry could not be started.
     #[error("the telemetry I/O thread could not be started: {0}")]
     IoThread(#[source] io::Error),
-    /// `opentelemetry-otlp` refused the settings.
-    #[cfg(feature = "_otlp")]
+    /// The exporter of a signal could not be built.
     #[error("the OTLP exporter could not be built: {0}")]
-    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    Exporter(#[source] Box<dyn Error + Send + Sync>),
     /// `shutdown` or `force_flush` reached its timeout first.
     #[error("{pending} spans, metrics or log records were still unsent after {timeout:?}")]
     TimedOut {
         /// The time that was allowed.
         timeout: Duration,
-        /// How many items had not been delivered or given up when it was over.
+        /// How many items were neither delivered nor given up when it was over. A collection of
+        /// metrics that had not ended counts as one.
         pending: u64,
     },
     /// Everything was handled in time, but the collector did not take all of it.
@@ -40,9 +41,9 @@ pub enum SettingError {
     /// The value is not one of those accepted.
     #[error("{setting}={value:?} is not accepted: expected {expected}")]
     Invalid {
-        /// The variable, or the builder's method.
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
-        /// The value as given.
+        /// The value as given, without what may be secret.
         value: String,
         /// What is accepted.
         expected: String,
@@ -50,7 +51,7 @@ pub enum SettingError {
     /// The value of a setting that is not shown cannot be used.
     #[error("{setting}: {problem}")]
     Unusable {
-        /// The variable, or the builder's method.
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
         /// What is wrong, and what is accepted.
         problem: String,
@@ -58,7 +59,7 @@ pub enum SettingError {
     /// The crate was compiled without what the setting asks for.
     #[error("{setting}={value:?} needs the cargo feature {feature:?} of tower-image-trace")]
     Feature {
-        /// The variable, or the builder's method.
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
         setting: String,
         /// The value as given.
         value: String,
@@ -66,6 +67,99 @@ pub enum SettingError {
         feature: &'static str,
     },
 }
+
+impl SettingError {
+    /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
+    #[must_use]
+    pub fn setting(&self) -> &str {
+        match self {
+            Self::Invalid { setting, .. }
+            | Self::Unusable { setting, .. }
+            | Self::Feature { setting, .. } => setting,
+        }
+    }
+
+    /// Values beyond a line are cut.
+    pub(crate) fn invalid(
+        setting: impl Into<String>,
+        value: &str,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::Invalid {
+            setting: setting.into(),
+            value: match value.char_indices().nth(LONGEST_VALUE) {
+                Some((end, _)) => format!("{}…", &value[..end]),
+                None => value.to_owned(),
+            },
+            expected: expected.into(),
+        }
+    }
+
+    pub(crate) fn feature(
+        setting: impl Into<String>,
+        value: impl Into<String>,
+        feature: &'static str,
+    ) -> Self {
+        Self::Feature {
+            setting: setting.into(),
+            value: value.into(),
+            feature,
+        }
+    }
+
+    pub(crate) fn unusable(setting: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Unusable {
+            setting: setting.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A mistake in an `OTEL_*` variable, and what happens in spite of it; its `Display` is one line.
+///
+/// These variables belong to whoever runs the platform, so a mistake in them never stops a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SettingWarning {
+    /// The variable, its value unless that may be secret, and what is accepted.
+    pub error: SettingError,
+    /// What happens with the variable.
+    pub consequence: Consequence,
+}
+
+impl fmt::Display for SettingWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.error, self.consequence)
+    }
+}
+
+/// What happens with a variable whose value is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consequence {
+    /// It counts as unset.
+    Ignored,
+    /// It counts as `false`, as the specification says for switches.
+    CountsAsFalse,
+    /// The other items of its list are used.
+    OthersUsed,
+    /// The signal is not exported.
+    NotExported,
+}
+
+impl fmt::Display for Consequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ignored => "it is ignored",
+            Self::CountsAsFalse => "it counts as false",
+            Self::OthersUsed => "the others are used",
+            Self::NotExported => "the signal is not exported",
+        })
+    }
+}
+
+/// How many characters of a value errors show.
+const LONGEST_VALUE: usize = 100;
 
 fn join(errors: &[SettingError]) -> String {
     errors

@@ -1,5 +1,6 @@
-use std::fmt;
-use std::str::FromStr;
+//! How the ids of traces and spans are made.
+
+use std::{fmt, str::FromStr};
 
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_aws::trace::XrayIdGenerator;
@@ -10,6 +11,7 @@ use crate::propagation::take_next_trace_id;
 
 /// How the ids of new traces are made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TraceIdGenerator {
     /// The first 4 bytes are the time, as AWS X-Ray wants it; the default, as in imgproxy.
     #[default]
@@ -43,14 +45,15 @@ impl FromStr for TraceIdGenerator {
     }
 }
 
-/// An id generator that takes the trace id given to [`with_next_trace_id`](crate::propagation::with_next_trace_id), or else one of `G`'s.
+/// An id generator that takes the trace id given to
+/// [`with_next_trace_id`](crate::propagation::with_next_trace_id), and otherwise makes one with `G`.
 #[derive(Clone, Debug, Default)]
 pub struct ContinuingIdGenerator<G> {
     inner: G,
 }
 
 impl<G> ContinuingIdGenerator<G> {
-    /// Makes new ids by `inner`.
+    /// Makes new ids with `inner`.
     pub const fn new(inner: G) -> Self {
         Self { inner }
     }
@@ -66,7 +69,7 @@ impl<G: IdGenerator> IdGenerator for ContinuingIdGenerator<G> {
     }
 }
 
-/// The generator a [`TraceIdGenerator`] stands for.
+/// The generator that a [`TraceIdGenerator`] stands for.
 #[derive(Debug)]
 pub(super) enum AnyIdGenerator {
     Xray(XrayIdGenerator),

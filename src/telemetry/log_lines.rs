@@ -1,11 +1,13 @@
+//! Trace ids in the service's ordinary log lines.
+
 use std::fmt;
 
-use opentelemetry::Context;
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{Context, trace::TraceContextExt};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    registry::LookupSpan,
+};
 
 /// Puts `trace_id=… span_id=…` of the current span before each line of another format.
 ///

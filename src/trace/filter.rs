@@ -1,22 +1,22 @@
-/// What is not recorded of a request, decided by
+/// What is recorded of a request, decided by
 /// [`ImageTraceLayerBuilder::filter`](super::ImageTraceLayerBuilder::filter).
 ///
-/// A filter may also answer with a `bool`: `true` skips [`Nothing`](Self::Nothing), `false` skips
-/// [`All`](Self::All).
+/// A filter may also answer with a `bool`: `true` records [`All`](Self::All), `false` records
+/// [`Nothing`](Self::Nothing). The three cases are exhaustive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Skip {
-    /// The request is traced and measured.
+pub enum Record {
+    /// The request and its stages have spans and are measured.
     #[default]
-    Nothing,
-    /// The request and its stages are measured, and have no spans.
-    Span,
-    /// Nothing is recorded. The caller's context is the current one for what the request calls
-    /// itself, and its handle records nothing.
     All,
+    /// The request and its stages are measured, and have no spans.
+    Metrics,
+    /// Nothing. The caller's context is current for what the request calls itself, and the
+    /// request's handle records nothing.
+    Nothing,
 }
 
-impl From<bool> for Skip {
+impl From<bool> for Record {
     fn from(record: bool) -> Self {
-        if record { Self::Nothing } else { Self::All }
+        if record { Self::All } else { Self::Nothing }
     }
 }

@@ -5,60 +5,89 @@ use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 use arrayvec::ArrayVec;
 use bytes::Buf;
 use http::{HeaderMap, Response, StatusCode};
-use http_body::Body;
 use opentelemetry::{
-    Context, KeyValue, StringValue,
+    KeyValue, StringValue,
     trace::{Status, TraceContextExt},
 };
 
 use super::{
-    attributes::{content_length, int, is_bodiless},
     config::Config,
-    rpc::{Call, Code, Named},
+    facts::Facts,
+    response_headers::{add_server_timing, add_trace_response},
+    rpc::{Call, Named},
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
+    instrument::{Said, SpanAttributes, set},
     intern,
-    metrics::{Measurement, RequestSeries},
-    request::{ErrorReport, Interruption, RequestState, Route},
+    metrics::{HttpMetrics, Measurement, RequestSeries},
+    request::{Current, ErrorReport, Interruption, Layer, Recording, RequestState, Route},
+    semconv::{GrpcCode, content_length, int, is_bodiless},
 };
 
 /// Owns the root span and the measurements of one request.
 ///
-/// It travels from the service's `call` through the response future into the response body and
-/// ends the span exactly once: when one of them says how the request went, or else when it is
-/// dropped, which means that whoever drove the request lost interest: it was cancelled.
+/// It travels from the service's `call` through the response future into the response body and ends
+/// the span exactly once: when one of them reports the outcome, or when it is dropped, which means that
+/// the request was cancelled.
 #[derive(Debug)]
 pub(super) struct Finish {
-    state: Arc<RequestState>,
+    state: Arc<RequestState<Root>>,
+    attributes: SpanAttributes,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
     response_body_size: u64,
-    /// How many bytes the consumer of the body will ask for at the most; `u64::MAX` if that is not
-    /// known.
+    /// The bytes that the consumer of the body asks for at most; `u64::MAX` when that is unknown.
     announced: u64,
-    /// The response's, once it is there.
+    /// `None` until the response is there.
     status: Option<StatusCode>,
-    /// Whether the request's context makes a difference to what is called in it.
+    /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
     finished: bool,
+}
+
+/// What the layer keeps of a request, beside what its handles know.
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) config: Arc<Config>,
+    pub(super) facts: Facts,
+}
+
+impl Root {
+    /// Only the outermost layer measures a request.
+    fn http_metrics(&self) -> Option<&HttpMetrics> {
+        let metrics = self.config.http_metrics.as_ref();
+        metrics.filter(|_| !self.facts.is_inner)
+    }
+}
+
+impl Layer for Root {
+    fn recording(&self) -> &Recording {
+        &self.config.recording
+    }
 }
 
 #[derive(Debug)]
 enum Outcome {
     Completed,
     Failed(ErrorReport),
-    /// In this phase.
+    /// In the phase of that name.
     Cancelled(&'static str),
 }
 
 impl Finish {
-    pub(super) fn new(state: Arc<RequestState>, call: Option<Call>, has_context: bool) -> Self {
-        if let Some(metrics) = &state.config.http_metrics {
-            metrics.started(state.facts.active_series());
+    pub(super) fn new(
+        state: Arc<RequestState<Root>>,
+        attributes: SpanAttributes,
+        call: Option<Call>,
+        has_context: bool,
+    ) -> Self {
+        if let Some(metrics) = state.layer.http_metrics() {
+            metrics.started(state.layer.facts.active_series());
         }
         Self {
             state,
+            attributes,
             call: call.map(Box::new),
             response_body_size: 0,
             announced: u64::MAX,
@@ -68,45 +97,58 @@ impl Finish {
         }
     }
 
-    /// What is to be current while the request is worked on.
-    pub(super) fn context(&self) -> Option<&Context> {
-        self.has_context.then_some(&self.state.context)
+    /// Makes the request current, as it is while it is worked on.
+    pub(super) fn attach(&self) -> Current {
+        let state: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&self.state);
+        let context = self.has_context.then(|| self.state.context.clone());
+        Current::request(state, context)
     }
 
     fn config(&self) -> &Config {
-        &self.state.config
+        &self.state.layer.config
     }
 
-    /// The response is there, its body is still to come.
-    pub(super) fn head<B: Body>(&mut self, response: &mut Response<B>) {
-        if let Some(recorded) = &self.config().response_headers
-            && self.state.recording
+    /// The head of the response is there; its body follows.
+    pub(super) fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
+        let config = &*self.state.layer.config;
+        if let Some(recorded) = &config.response_headers
+            && self.state.is_recording
         {
             let is_rpc = self.call.is_some();
-            let redaction = &self.config().redaction;
-            let attributes = recorded.attributes(response.headers(), is_rpc, redaction);
-            self.state.context.span().set_attributes(attributes);
+            let texts = &config.recording.texts;
+            let attributes = recorded.attributes(response.headers(), is_rpc, &texts.redaction);
+            let kept = self.attributes.kept();
+            let old = kept.len();
+            kept.extend(attributes);
+            texts.cut_all(&mut kept[old..]);
         }
-        let added = self.config().added_headers;
-        added.add(&self.state, response.headers_mut());
+        if config.trace_response {
+            add_trace_response(response.headers_mut(), &self.state);
+        }
+        if config.recording.server_timing {
+            add_server_timing(response.headers_mut(), &self.state);
+        }
         let status = response.status();
         if let Some(call) = &mut self.call {
             call.head(response);
         }
         let awaits_trailers = self.call.as_ref().is_some_and(|call| call.code().is_none());
-        let bodiless = is_bodiless(self.state.facts.head, self.state.facts.connect, status);
+        let bodiless = is_bodiless(
+            self.state.layer.facts.head,
+            self.state.layer.facts.connect,
+            status,
+        );
         self.announced = if bodiless {
             0
         } else if awaits_trailers {
             u64::MAX
         } else {
-            let exact = response.body().size_hint().exact();
-            exact
+            body.exact_size
                 .or_else(|| content_length(response.headers()))
                 .unwrap_or(u64::MAX)
         };
         self.status = Some(status);
-        if bodiless || response.body().is_end_stream() {
+        if bodiless || body.is_end {
             self.completed();
         }
     }
@@ -114,7 +156,7 @@ impl Finish {
     pub(super) fn data(&mut self, data: &impl Buf) {
         self.response_body_size += data.remaining() as u64;
         if let Some(call) = &mut self.call {
-            call.data(data.chunk());
+            call.data(data);
         }
     }
 
@@ -129,43 +171,32 @@ impl Finish {
     }
 
     pub(super) fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
-        let seen = self
-            .config()
-            .error_views
-            .iter()
-            .find_map(|view| view(error));
-        let report = match seen {
-            Some((error, type_name)) => ErrorReport::of(error, Some(type_name)),
-            None => ErrorReport::of_any(error),
-        };
-        self.failed_with(report);
+        let config = self.config();
+        let report = ErrorReport::of_any(error, &config.error_views, &config.recording.texts);
+        self.finish(Outcome::Failed(report));
     }
 
     pub(super) fn panicked(&mut self, payload: &(dyn Any + Send)) {
         self.interrupt(Interruption::Panicked);
-        self.failed_with(ErrorReport::panic(payload));
-    }
-
-    fn failed_with(&mut self, mut report: ErrorReport) {
-        report.redact(&self.config().redaction);
+        let report = ErrorReport::panic(payload, &self.config().recording.texts);
         self.finish(Outcome::Failed(report));
     }
 
-    /// Called before an unfinished future or body is dropped: what it holds is told that its
-    /// request is over, and the phase is the one that it was in.
-    pub(super) fn abandoned(&mut self) {
+    /// The future or body is dropped next. The stages that it holds are told first that their request is
+    /// over, so that the phase is the one it was in.
+    pub(super) fn dropped(&mut self) {
         if !self.is_complete() {
             self.interrupt(Interruption::Cancelled);
         }
     }
 
-    /// Whether a body that is dropped now was read to its end.
+    /// Whether the body has been read to its end.
     fn is_complete(&self) -> bool {
-        // A consumer need not poll again when the announced length is out (hyper does not).
+        // The consumer may not poll again when the announced length is out (hyper does not).
         self.finished || self.response_body_size >= self.announced
     }
 
-    /// Gives the phase in which the request was interrupted first.
+    /// Returns the phase in which the request was interrupted first.
     fn interrupt(&self, interruption: Interruption) -> &'static str {
         let outside_stages = if self.status.is_some() {
             "response_body"
@@ -193,9 +224,18 @@ impl Finish {
             Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
             None => self.end_request(&outcome, elapsed, route, &mut ending),
         }
-        if self.state.recording {
+        if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
         }
+    }
+
+    /// The bytes of the request's body that were read. Where they were not counted, a request that was
+    /// answered has the announced ones.
+    fn request_body_size(&self, outcome: &Outcome) -> Option<u64> {
+        let read = self.state.request_body.read();
+        let announced = self.state.layer.facts.announced_body_size;
+        let is_answered = self.status.is_some() && !matches!(outcome, Outcome::Failed(_));
+        read.or(announced.filter(|_| is_answered))
     }
 
     /// Semconv http-spans and http-metrics.
@@ -206,16 +246,19 @@ impl Finish {
         route: Option<Route>,
         ending: &mut Ending,
     ) {
-        let facts = &self.state.facts;
+        let facts = &self.state.layer.facts;
         let status = self.status;
         let error_type = match (outcome, status) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(status)) if status.is_server_error() => {
-                Some(intern::text(status.as_str()))
-            }
+            // An error that the client was told stays one, whatever happens to its body.
+            (_, Some(status)) if status.is_server_error() => Some(intern::text(status.as_str())),
             _ => None,
         };
-        if let Some(metrics) = &self.config().http_metrics {
+        let request_body_size = self.request_body_size(outcome);
+        ending.attributes.extend(
+            request_body_size.map(|size| KeyValue::new("http.request.body.size", int(size))),
+        );
+        if let Some(metrics) = self.state.layer.http_metrics() {
             let series = RequestSeries {
                 active: facts.active_series(),
                 protocol_version: facts.protocol_version,
@@ -226,20 +269,16 @@ impl Finish {
             metrics.ended(series.active, elapsed, status);
             let measurement = Measurement {
                 duration: elapsed,
-                request_body: facts.request_body_size,
+                request_body: request_body_size,
                 response_body: self.status.map(|_| self.response_body_size),
             };
             metrics.finished(&series, &measurement);
         }
 
         ending.attributes.extend(status.map(status_code));
-        if let Some(route) = route {
-            if !route.is_in_name {
-                ending.span_name = Some(facts.span_name(Some(&route)));
-            }
-            ending
-                .attributes
-                .push(KeyValue::new("http.route", route.path));
+        if let Some(route) = route.filter(|route| !route.is_in_name) {
+            ending.span_name = Some(facts.span_name(Some(&route)));
+            ending.route = Some(route.path);
         }
         ending.error_type = error_type;
     }
@@ -254,23 +293,24 @@ impl Finish {
         ending: &mut Ending,
     ) {
         let code = match outcome {
-            Outcome::Completed => Some(call.code().unwrap_or(Code::UNKNOWN)),
-            Outcome::Cancelled(_) => Some(call.code().unwrap_or(Code::CANCELLED)),
-            // The connection breaks off; the service has sent no status.
+            Outcome::Completed => Some(call.code().unwrap_or(GrpcCode::Unknown)),
+            Outcome::Cancelled(_) => Some(call.code().unwrap_or(GrpcCode::Cancelled)),
+            // The connection breaks off, and no status was sent.
             Outcome::Failed(_) => call.code(),
         };
         let error_type = match (outcome, code) {
             (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            (Outcome::Completed, Some(code)) if code.is_error() => Some(code.as_str().into()),
+            (_, Some(code)) if code.is_server_error() => Some(code.as_str().into()),
             _ => None,
         };
         let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
         let named = call.end(&self.config().rpc_methods, worked);
         let status = self.status;
-        if let Some(metrics) = &self.config().http_metrics {
-            metrics.ended(self.state.facts.active_series(), elapsed, status);
+        if let Some(metrics) = self.state.layer.http_metrics() {
+            metrics.ended(self.state.layer.facts.active_series(), elapsed, status);
         }
-        if let Some(metrics) = &self.config().rpc_metrics {
+        let is_inner = self.state.layer.facts.is_inner;
+        if let Some(metrics) = self.config().rpc_metrics.as_ref().filter(|_| !is_inner) {
             let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
             attributes.push(KeyValue::new("rpc.system.name", "grpc"));
             attributes.push(named.attribute());
@@ -285,7 +325,8 @@ impl Finish {
 
         ending.attributes.extend(code);
         ending.attributes.extend(status.map(status_code));
-        let redaction = &self.config().redaction;
+        let texts = &self.config().recording.texts;
+        let redaction = &texts.redaction;
         match &named {
             Named::AtStart(_) => {}
             Named::Learned(method) => {
@@ -295,7 +336,7 @@ impl Finish {
             Named::Reached(claimed) if redaction.path(claimed) == **claimed => {
                 let method = KeyValue::new("rpc.method", claimed.to_string());
                 ending.attributes.push(method);
-                ending.span_name = Some(claimed.to_string().into());
+                ending.span_name = Some(texts.cut(claimed).into_owned().into());
             }
             Named::Reached(claimed) | Named::Other(claimed) => {
                 ending.attributes.push(named.attribute());
@@ -309,7 +350,7 @@ impl Finish {
     }
 
     fn end_span(
-        &self,
+        &mut self,
         ending: &mut Ending,
         outcome: &Outcome,
         elapsed: Duration,
@@ -324,36 +365,46 @@ impl Finish {
             ending.attributes.push(phase);
         }
         let span = self.state.context.span();
+        let ended_at = self.state.clock.started_at() + elapsed;
         if let Some(error_type) = ending.error_type.take() {
             ending
                 .attributes
                 .push(KeyValue::new(ERROR_TYPE, error_type));
-            // Semconv http-spans, Status: no description when the status code says it already.
+            // Semconv http-spans, Status: no description when the status code explains the error.
             span.set_status(Status::error(match outcome {
                 Outcome::Failed(report) => report.message.to_string(),
                 _ => String::new(),
             }));
         }
-        span.set_attributes(ending.attributes.drain(..));
-        if !custom.is_empty() {
-            span.set_attributes(custom);
+        self.config()
+            .recording
+            .texts
+            .cut_all(&mut ending.attributes);
+        let mut attributes = std::mem::take(&mut self.attributes);
+        let kept = attributes.kept();
+        if let Some(route) = ending.route.take() {
+            // Another route than the one that the span began with.
+            set(kept, KeyValue::new("http.route", route));
         }
+        kept.extend(ending.attributes.drain(..));
+        attributes.give(&span, custom);
         if let Some(name) = ending.span_name.take() {
             span.update_name(name);
         }
         if let Outcome::Failed(report) = outcome {
-            span.add_event("exception", report.event_attributes());
+            span.add_event_with_timestamp("exception", ended_at, report.event_attributes());
         }
-        span.end_with_timestamp(self.state.clock.started_at() + elapsed);
+        span.end_with_timestamp(ended_at);
     }
 }
 
-/// What the span learns at its end, in the terms of the request's protocol.
+/// What is added to the span at its end, in the terms of the request's protocol.
 #[derive(Default)]
 struct Ending {
     attributes: ArrayVec<KeyValue, 8>,
     error_type: Option<StringValue>,
-    /// The span's name, if more is known than at the start.
+    route: Option<StringValue>,
+    /// The new name, when more is known than at the start.
     span_name: Option<Cow<'static, str>>,
 }
 
@@ -365,6 +416,9 @@ impl Drop for Finish {
     fn drop(&mut self) {
         if self.is_complete() {
             self.completed();
+        } else if std::thread::panicking() {
+            // A panic outside of what is watched, such as in a size hint of the body.
+            self.panicked(&"panic");
         } else {
             let phase = self.interrupt(Interruption::Cancelled);
             self.finish(Outcome::Cancelled(phase));

@@ -1,4 +1,4 @@
-//! The headers that are recorded: those of an allow-list, and no others.
+//! The recorded headers: those of an allow-list.
 
 use std::{str::FromStr, sync::Arc};
 
@@ -37,7 +37,7 @@ impl HeaderAllowList {
     ///
     /// # Errors
     ///
-    /// A name that is none, and `authorization`, `proxy-authorization`, `cookie` and `set-cookie`.
+    /// An invalid name, and `authorization`, `proxy-authorization`, `cookie` and `set-cookie`.
     pub fn new(
         names: impl IntoIterator<Item = impl AsRef<str>>,
     ) -> Result<Self, HeaderAllowListError> {
@@ -65,11 +65,11 @@ impl FromStr for HeaderAllowList {
     }
 }
 
-/// A name that may not stand in a [`HeaderAllowList`].
+/// A name that a [`HeaderAllowList`] refuses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderAllowListError {
     /// No header can have this name.
-    #[error("{0:?} is no header name: expected a token like x-request-id")]
+    #[error("{0:?} is not a header name: expected a token such as x-request-id")]
     Invalid(String),
     /// The header carries credentials.
     #[error("header {0:?} carries credentials and is never recorded: leave it out")]
@@ -100,7 +100,7 @@ impl RecordedHeaders {
         (!recorded.is_empty()).then_some(Self(recorded))
     }
 
-    /// The attributes of the headers that are there, an array of their lines each.
+    /// One attribute for each recorded header that is present: the array of its lines.
     pub(super) fn attributes(
         &self,
         headers: &HeaderMap,

@@ -1,34 +1,28 @@
-use std::{borrow::Cow, error::Error, fmt, net::SocketAddr, sync::Arc};
+use std::{error::Error, fmt, net::SocketAddr, sync::Arc};
 
 use http::{Extensions, Method, request::Parts};
 use opentelemetry::{
-    InstrumentationScope, StringValue, global,
-    metrics::{Meter, MeterProvider},
+    global,
+    metrics::MeterProvider,
     propagation::TextMapPropagator,
     trace::{Tracer, TracerProvider},
 };
 use tower_layer::Layer;
 
 use super::{
-    HeaderAllowList, ImageTrace, Networks, Skip, Trust,
+    ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, Trust,
     addresses::AddressRules,
-    config::{Config, ErrorView, Filter, Propagation, StartSpan, TrustRule, view_as},
+    config::{Config, Filter, TrustRule},
     headers::RecordedHeaders,
-    response_headers::ResponseHeaders,
     rpc::Methods,
 };
 use crate::{
+    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::{ActiveRequests, Gauges, HttpMetrics, RpcMetrics, StageMetrics},
-    redact::{Redaction, SourceUrls},
+    redact::SourceUrls,
+    request::Recording,
+    semconv::KnownMethods,
 };
-
-/// The semantic conventions that spans and metrics follow.
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
-
-/// Semconv registry, `http.request.method`: the methods of RFC 9110, PATCH and QUERY.
-const KNOWN_METHODS: [&str; 10] = [
-    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY",
-];
 
 /// Opens a root span for each request and gives the request its [`RequestTrace`](crate::RequestTrace).
 ///
@@ -48,8 +42,8 @@ pub struct ImageTraceLayer {
 }
 
 impl ImageTraceLayer {
-    /// A layer on the OpenTelemetry globals: the tracer and meter providers that are set at this
-    /// moment, and the propagator that is set when a request comes.
+    /// A layer on the OpenTelemetry globals: the tracer and meter providers that are set now, and the
+    /// propagator that is set when a request arrives.
     #[must_use]
     pub fn new() -> Self {
         Self::builder().build()
@@ -60,7 +54,7 @@ impl ImageTraceLayer {
         ImageTraceLayerBuilder::default()
     }
 
-    /// A layer that does nothing and costs next to nothing.
+    /// A layer that does nothing, at almost no cost.
     #[must_use]
     pub fn disabled() -> Self {
         Self { config: None }
@@ -81,7 +75,8 @@ impl<S> Layer<S> for ImageTraceLayer {
     }
 }
 
-/// Builds an [`ImageTraceLayer`]; what is not given comes from the OpenTelemetry globals.
+/// Builds an [`ImageTraceLayer`]. Providers and propagators that are not given are the OpenTelemetry
+/// globals.
 #[derive(Default)]
 #[must_use]
 pub struct ImageTraceLayerBuilder {
@@ -93,35 +88,19 @@ pub struct ImageTraceLayerBuilder {
     imgproxy_metrics: bool,
     propagation: Option<Propagation>,
     propagate_external: bool,
+    random_trace_ids: bool,
     attributes_after_sampling: bool,
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
     addresses: AddressRules,
-    redaction: Redaction,
+    texts: TextRules,
     request_headers: HeaderAllowList,
     response_headers: HeaderAllowList,
-    added_headers: ResponseHeaders,
+    trace_response: bool,
+    server_timing: bool,
     known_methods: Option<Vec<Method>>,
     rpc_methods: Option<Methods>,
     error_views: Vec<ErrorView>,
-}
-
-#[derive(Default)]
-pub(crate) enum MeterChoice {
-    #[default]
-    Global,
-    Given(Meter),
-    Off,
-}
-
-impl MeterChoice {
-    pub(crate) fn meter(self) -> Option<Meter> {
-        match self {
-            Self::Global => Some(global::meter_with_scope(scope())),
-            Self::Given(meter) => Some(meter),
-            Self::Off => None,
-        }
-    }
 }
 
 impl ImageTraceLayerBuilder {
@@ -147,40 +126,35 @@ impl ImageTraceLayerBuilder {
 
     /// Where measurements go.
     pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
-        self.meter = MeterChoice::Given(provider.meter_with_scope(scope()));
+        self.meter.of(&provider);
         self.active_requests = None;
         self
     }
 
     /// Measurements go where `gauges` are read, in place of
-    /// [`meter_provider`](Self::meter_provider). Requests then cost two lookups of the SDK's less,
-    /// because `http.server.active_requests` is counted beside it, and read when metrics are
-    /// collected.
-    ///
-    /// All layers that measure for one provider must be given the same `Gauges`, or none of them
-    /// any: the SDK does not add up what several sources of one metric say. The layers of
-    /// [`Telemetry`](crate::Telemetry) have its [`gauges`](crate::Telemetry::gauges). The metric
-    /// lasts as long as one of its layers, even if the `Gauges` are dropped.
+    /// [`meter_provider`](Self::meter_provider). This saves two SDK lookups a request, because
+    /// `http.server.active_requests` is counted beside the SDK, and read when metrics are collected.
     pub fn gauges(mut self, gauges: &Gauges) -> Self {
-        self.meter = MeterChoice::Given(gauges.meter().clone());
+        self.meter.meter = Some(gauges.meter().clone());
         self.active_requests = Some(gauges.active_requests());
         self
     }
 
-    /// Makes no spans: requests are measured, and the caller's context passes through as it is.
-    pub fn without_traces(mut self) -> Self {
-        self.without_traces = true;
+    /// Whether requests and stages have spans; `true` by default. Without them the caller's context
+    /// passes through as it is.
+    pub fn traces(mut self, enabled: bool) -> Self {
+        self.without_traces = !enabled;
         self
     }
 
-    /// Measures nothing.
-    pub fn without_metrics(mut self) -> Self {
-        self.meter = MeterChoice::Off;
+    /// Whether requests and stages are measured; `true` by default.
+    pub fn metrics(mut self, enabled: bool) -> Self {
+        self.meter.enabled = enabled;
         self
     }
 
-    /// Whether requests are measured once more under imgproxy's names, for dashboards made for
-    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
+    /// Whether requests are measured a second time under imgproxy's names, for dashboards made for
+    /// imgproxy: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
     pub fn imgproxy_metrics(mut self, enabled: bool) -> Self {
         self.imgproxy_metrics = enabled;
         self
@@ -198,56 +172,64 @@ impl ImageTraceLayerBuilder {
     }
 
     /// Whether [`Stage::inject`](crate::Stage::inject) writes into outgoing requests; `false` by
-    /// default, so that trace ids and baggage don't leak to origins that have no business with them.
+    /// default, so that trace ids and baggage don't leak to foreign origins.
     pub fn propagate_external(mut self, propagate: bool) -> Self {
         self.propagate_external = propagate;
         self
     }
 
-    /// Whether root spans get their attributes only when the sampler has taken them, which makes
-    /// requests cheaper that are not sampled; `false` by default, because samplers may want to
-    /// see the attributes (semconv http-spans). Those of the SDK don't look at them, and the
-    /// builder of `Telemetry` has this on.
+    /// Whether the low 56 bits of the trace ids that the tracer provider makes are random; `false` by
+    /// default. New traces then carry the random flag of W3C Trace Context level 2, which some samplers
+    /// need. The id generators of the SDK and of X-Ray make such ids, but a layer does not know the
+    /// generator of its provider; layers from `Telemetry` do.
+    pub fn random_trace_ids(mut self, random: bool) -> Self {
+        self.random_trace_ids = random;
+        self
+    }
+
+    /// Whether root spans get their attributes after the sampler has taken them, which makes requests
+    /// cheaper that are not sampled; `false` by default, because a sampler may look at attributes
+    /// (semconv http-spans). The SDK's samplers don't, and layers from `Telemetry` have this on.
     pub fn attributes_after_sampling(mut self, after: bool) -> Self {
         self.attributes_after_sampling = after;
         self
     }
 
-    /// Which requests are traced and measured: one decision a request for spans and metrics, a
-    /// [`Skip`] or a `bool`, which is `true` for those that are recorded.
+    /// Which requests are recorded: one decision a request for spans and metrics, a [`Record`] or a
+    /// `bool`, which is `true` for requests that are recorded.
     ///
     /// ```
-    /// use tower_image_trace::{ImageTraceLayer, trace::Skip};
+    /// use tower_image_trace::{ImageTraceLayer, trace::Record};
     ///
     /// ImageTraceLayer::builder().filter(|parts| parts.uri.path() != "/health").build();
     /// ImageTraceLayer::builder()
     ///     .filter(|parts| match parts.uri.path() {
-    ///         "/health" => Skip::All,
-    ///         "/metrics" => Skip::Span,
-    ///         _ => Skip::Nothing,
+    ///         "/health" => Record::Nothing,
+    ///         "/metrics" => Record::Metrics,
+    ///         _ => Record::All,
     ///     })
     ///     .build();
     /// ```
-    pub fn filter<S: Into<Skip>>(
+    pub fn filter<R: Into<Record>>(
         mut self,
-        filter: impl Fn(&Parts) -> S + Send + Sync + 'static,
+        filter: impl Fn(&Parts) -> R + Send + Sync + 'static,
     ) -> Self {
         self.filter = Some(Box::new(move |parts| filter(parts).into()));
         self
     }
 
-    /// What the caller's context, its baggage included, is worth, request by request;
-    /// [`Trust::Parent`] by default.
+    /// How far each request's propagated context, baggage included, is trusted; [`Trust::Parent`] by
+    /// default.
     pub fn trust(mut self, trust: impl Fn(&Parts) -> Trust + Send + Sync + 'static) -> Self {
         self.trust = Some(TrustRule::Closure(Box::new(trust)));
         self
     }
 
-    /// [`Trust::Parent`] for callers in `networks`, and `others` for the rest, those of unknown
-    /// address among them. In place of [`trust`](Self::trust).
+    /// [`Trust::Parent`] for callers in `networks`, and `others` for all other callers, unknown
+    /// addresses included. Replaces [`trust`](Self::trust).
     ///
-    /// The address is that of the connection ([`peer_address`](Self::peer_address)), which nobody
-    /// can forge; headers have no say in it.
+    /// The address is that of the connection ([`peer_address`](Self::peer_address)), which cannot be
+    /// forged; headers are not read.
     ///
     /// ```
     /// use tower_image_trace::{ImageTraceLayer, Trust};
@@ -262,17 +244,25 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// The networks of the proxies in front of this service. When the connection comes from one
-    /// of them, `Forwarded` (RFC 7239), or else `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`,
-    /// say who the client is (`client.address`), and what it asked for (`url.scheme`,
-    /// `server.address`, `server.port`). The client is the right-most hop that is not one of
-    /// these proxies. Without this the headers are not read: any client can write them.
+    /// The networks of the proxies in front of this service. When the connection comes from one of them,
+    /// its forwarding headers ([`forwarded_header`](Self::forwarded_header)) say who the client is
+    /// (`client.address`), and what it asked for (`url.scheme`, `server.address`, `server.port`). The
+    /// client is the right-most hop that is not one of these proxies. Without this setting the headers are
+    /// not read, because any client can write them.
     pub fn trusted_proxies(mut self, proxies: Networks) -> Self {
         self.addresses.proxies = Some(proxies);
         self
     }
 
-    /// Where the server keeps the address of the connection's other end. By default that is a
+    /// The header that the [trusted proxies](Self::trusted_proxies) own; the other one is ignored. By
+    /// default `X-Forwarded-For` when it is there, or else `Forwarded`: name the header when your proxies
+    /// write `Forwarded`, because they may pass on an `X-Forwarded-For` of the client's.
+    pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
+        self.addresses.forwarded = Some(header);
+        self
+    }
+
+    /// Finds the address of the connection's other end. By default that is a
     /// [`PeerAddr`](super::PeerAddr) or a [`SocketAddr`] in the request's extensions, and with
     /// feature `axum` its `ConnectInfo<SocketAddr>`. For tonic:
     ///
@@ -292,67 +282,85 @@ impl ImageTraceLayerBuilder {
         self
     }
 
-    /// The query keys whose values are redacted, case-sensitive, wherever a URL is recorded; in
-    /// place of those that semconv lists (registry, `url.query`): `X-Amz-Signature`,
-    /// `X-Amz-Credential`, `X-Amz-Security-Token`, `sig`, `X-Goog-Signature`.
+    /// The keys whose values are redacted, in any case of letters, wherever a text is recorded: in
+    /// queries, and in the URLs, JSON and XML of messages. They replace the default keys:
+    /// `X-Amz-Signature`, `X-Amz-Credential`, `X-Amz-Security-Token`, `AWSAccessKeyId`, `Signature`,
+    /// `sig`, `X-Goog-Signature` (all of semconv's registry, `url.query`), `Policy`, `Key-Pair-Id`,
+    /// `X-Goog-Credential`, `GoogleAccessId`, `SignatureProvided`, `StringToSign`, `access_token`,
+    /// `refresh_token`, `id_token`, `token`, `api_key`, `apikey`, `api-key`, `x-api-key`,
+    /// `client_secret`, `secret`, `password`, `authorization`.
     pub fn sensitive_query_keys(
         mut self,
         keys: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
-        self.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
+        self.texts.redaction.sensitive_keys = Some(keys.into_iter().map(Into::into).collect());
         self
     }
 
-    /// What is recorded of the URLs of sources: in stages, in error messages, and in paths and
-    /// queries that have a source in them (plain, percent-encoded or in URL-safe base64).
+    /// How much is recorded of source URLs: in stages, in error messages, and in paths and queries that
+    /// contain a source (plain, percent-encoded or in URL-safe base64).
     pub fn source_urls(mut self, source_urls: SourceUrls) -> Self {
-        self.redaction.source_urls = source_urls;
+        self.texts.redaction.source_urls = source_urls;
         self
     }
 
-    /// The request headers that are recorded, as `http.request.header.<name>`, and of gRPC calls
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. What is
+    /// cut off is marked with an ellipsis.
+    pub fn longest_message(mut self, bytes: usize) -> Self {
+        self.texts.longest_message = bytes;
+        self
+    }
+
+    /// The most bytes that are recorded of one attribute's text, from headers, URLs or the service; 16 KiB
+    /// by default. What is cut off is marked with an ellipsis.
+    pub fn longest_attribute(mut self, bytes: usize) -> Self {
+        self.texts.longest_attribute = bytes;
+        self
+    }
+
+    /// The request headers to record, as `http.request.header.<name>`, and of gRPC calls
     /// as `rpc.request.metadata.<name>`; none by default. URLs in them are redacted.
     pub fn request_headers(mut self, names: HeaderAllowList) -> Self {
         self.request_headers = names;
         self
     }
 
-    /// The response headers that are recorded, as `http.response.header.<name>`, and of gRPC
+    /// The response headers to record, as `http.response.header.<name>`, and of gRPC
     /// calls as `rpc.response.metadata.<name>`; none by default. URLs in them are redacted.
     pub fn response_headers(mut self, names: HeaderAllowList) -> Self {
         self.response_headers = names;
         self
     }
 
-    /// Whether responses tell the ids of their span in a `traceresponse` header (W3C Trace Context
+    /// Whether responses have a `traceresponse` header with the ids of their span (W3C Trace Context
     /// level 2, draft); `false` by default.
     pub fn trace_response(mut self, add: bool) -> Self {
-        self.added_headers.trace_response = add;
+        self.trace_response = add;
         self
     }
 
-    /// Whether responses tell how long the stages took that were done when the response began, in
-    /// a `Server-Timing` header, which browsers show in their developer tools (across origins only
-    /// with `Timing-Allow-Origin`); `false` by default.
+    /// Whether responses have a `Server-Timing` header with the durations of the stages that ended
+    /// before the response began; `false` by default. Browsers show it in their developer tools (across
+    /// origins only with `Timing-Allow-Origin`).
     pub fn server_timing(mut self, add: bool) -> Self {
-        self.added_headers.server_timing = add;
+        self.server_timing = add;
         self
     }
 
-    /// The methods that are recorded by name, case-sensitive; all others become `_OTHER`. In place
-    /// of `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS` (comma-separated), and without that of the
-    /// methods of RFC 9110, PATCH and QUERY.
+    /// The methods that are recorded by name, case-sensitive; all others become `_OTHER`. By default
+    /// those of `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS` (comma-separated), or else the methods of RFC
+    /// 9110, PATCH and QUERY.
     pub fn known_methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
         self.known_methods = Some(methods.into_iter().collect());
         self
     }
 
-    /// The gRPC methods that the service has, as `package.Service/Method`; calls of others are
-    /// recorded as method `_OTHER` (semconv registry, `rpc.method`).
+    /// The gRPC methods of the service, as `package.Service/Method`. Calls of other methods are recorded
+    /// as `_OTHER` (semconv registry, `rpc.method`).
     ///
-    /// Without this a method becomes known when a handler has answered a call of it. Until then,
-    /// and whenever a client invents one, it is `_OTHER`, with the claimed name in
-    /// `rpc.method_original` on the span.
+    /// Without this setting a method becomes known when a handler has answered a call of it. Until then
+    /// it is `_OTHER`, as invented methods are, with the claimed name in `rpc.method_original` on the
+    /// span.
     pub fn rpc_methods(mut self, methods: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.rpc_methods = Some(Methods::listed(methods));
         self
@@ -360,14 +368,14 @@ impl ImageTraceLayerBuilder {
 
     /// Records errors of type `E`, from the inner service or a response body, with their sources.
     ///
-    /// Boxed errors and `std::io::Error` are recorded so without this. Of other types only the
-    /// text is, because a tower service may fail with what is no [`Error`] at all.
-    pub fn error_type<E: Error + 'static>(mut self) -> Self {
+    /// Boxed errors and `std::io::Error` need no such call. Of all other types only the text is
+    /// recorded, because the error of a tower service need not be an [`Error`].
+    pub fn record_errors_as<E: Error + 'static>(mut self) -> Self {
         self.error_views.push(view_as::<E>);
         self
     }
 
-    /// The layer.
+    /// Builds the layer.
     #[must_use]
     pub fn build(self) -> ImageTraceLayer {
         if self.disabled {
@@ -379,23 +387,27 @@ impl ImageTraceLayerBuilder {
         let meter = self.meter.meter();
         let config = Config {
             traces: !self.without_traces,
-            tracer,
-            propagation: self.propagation.unwrap_or(Propagation::Global),
-            propagate_external: self.propagate_external,
+            recording: Recording {
+                tracer,
+                propagation: self.propagation.unwrap_or(Propagation::Global),
+                propagate_external: self.propagate_external,
+                stage_metrics: meter.as_ref().map(StageMetrics::new),
+                texts: self.texts,
+                server_timing: self.server_timing,
+            },
             http_metrics: meter
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
-            stage_metrics: meter.as_ref().map(StageMetrics::new),
+            random_trace_ids: self.random_trace_ids,
             attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,
             trust: self.trust,
             addresses: self.addresses,
-            redaction: self.redaction,
             request_headers: RecordedHeaders::new("request", self.request_headers),
             response_headers: RecordedHeaders::new("response", self.response_headers),
-            added_headers: self.added_headers,
-            known_methods: known_methods(self.known_methods),
+            trace_response: self.trace_response,
+            known_methods: KnownMethods::new(self.known_methods),
             rpc_methods: self.rpc_methods.unwrap_or_else(Methods::learned),
             error_views: self.error_views,
         };
@@ -409,83 +421,5 @@ impl fmt::Debug for ImageTraceLayerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ImageTraceLayerBuilder")
             .finish_non_exhaustive()
-    }
-}
-
-pub(crate) fn scope() -> InstrumentationScope {
-    InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .with_schema_url(SCHEMA_URL)
-        .build()
-}
-
-/// The given methods, or else those of the environment, or else the default ones.
-pub(crate) fn known_methods(given: Option<Vec<Method>>) -> Vec<(Method, StringValue)> {
-    given
-        .or_else(known_methods_from_env)
-        .map_or_else(default_known_methods, |methods| {
-            methods.into_iter().map(named).collect()
-        })
-}
-
-fn default_known_methods() -> Vec<(Method, StringValue)> {
-    // Names that are `'static` are recorded without an allocation.
-    KNOWN_METHODS
-        .iter()
-        .filter_map(|name| {
-            Some((
-                Method::from_bytes(name.as_bytes()).ok()?,
-                StringValue::from(*name),
-            ))
-        })
-        .collect()
-}
-
-fn known_methods_from_env() -> Option<Vec<Method>> {
-    let methods = std::env::var("OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS").ok()?;
-    parse_known_methods(&methods)
-}
-
-fn parse_known_methods(methods: &str) -> Option<Vec<Method>> {
-    let names = methods
-        .split(',')
-        .map(str::trim)
-        .filter(|name| !name.is_empty());
-    let methods: Vec<Method> = names
-        .filter_map(|name| Method::from_bytes(name.as_bytes()).ok())
-        .collect();
-    (!methods.is_empty()).then_some(methods)
-}
-
-fn named(method: Method) -> (Method, StringValue) {
-    let name: Cow<'static, str> = match KNOWN_METHODS
-        .iter()
-        .find(|known| **known == method.as_str())
-    {
-        Some(known) => Cow::Borrowed(known),
-        None => Cow::Owned(method.as_str().to_owned()),
-    };
-    let name = match name {
-        Cow::Borrowed(name) => StringValue::from(name),
-        Cow::Owned(name) => StringValue::from(Arc::<str>::from(name)),
-    };
-    (method, name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn known_methods_are_a_comma_separated_list() {
-        assert_eq!(
-            parse_known_methods("GET, PURGE ,,purge"),
-            Some(vec![
-                Method::GET,
-                Method::from_bytes(b"PURGE").unwrap(),
-                Method::from_bytes(b"purge").unwrap()
-            ])
-        );
-        assert_eq!(parse_known_methods(" , "), None);
     }
 }

@@ -1,8 +1,8 @@
-//! The root span of a request: [`ImageTraceLayer`], and what can be set about it.
+//! The root span of a request: [`ImageTraceLayer`] and its settings.
 //!
 //! # axum
 //!
-//! Around or inside the router; routes are axum's either way.
+//! `Router::layer` sees the route that axum has matched, nested routers included.
 //!
 //! ```
 //! # #[cfg(feature = "axum")] {
@@ -18,10 +18,26 @@
 //! # }
 //! ```
 //!
+//! A layer around a whole `Router` cannot see which route is matched. The extractor tells it, in each
+//! handler that has one; for all handlers, run it for each matched route:
+//!
+//! ```
+//! # #[cfg(feature = "axum")] {
+//! use axum::{Router, middleware::from_extractor, routing::get};
+//! use tower_image_trace::{ImageTraceLayer, RequestTrace};
+//!
+//! let app: Router = Router::new()
+//!     .route("/resize/{options}", get(async || "no extractor here"))
+//!     .route_layer(from_extractor::<RequestTrace>());
+//! // Around the router, for example to trace what its fallback answers.
+//! let app = tower::Layer::layer(&ImageTraceLayer::new(), app);
+//! # }
+//! ```
+//!
 //! # hyper
 //!
 //! The handler names its route with [`set_route`](crate::RequestTrace::set_route); the accept loop
-//! says who the peer is with a [`PeerAddr`]. All of it: `examples/hyper_thumbnailer.rs`.
+//! names the peer with a [`PeerAddr`]. Complete: `examples/hyper_thumbnailer.rs`.
 //!
 //! ```
 //! use http::{Request, Response};
@@ -41,8 +57,8 @@
 //!
 //! A request with content type `application/grpc` is a call: its span is named after the method and
 //! has `rpc.*` attributes, its duration is `rpc.server.call.duration` and not
-//! `http.server.request.duration` (semconv rpc). The status is that of the trailers, or of a head
-//! that is the whole answer. All of it: `examples/tonic_thumbnailer`.
+//! `http.server.request.duration` (semconv rpc). The status comes from the trailers, or from a head that
+//! is the whole answer. Complete: `examples/tonic_thumbnailer`.
 //!
 //! ```no_run
 //! use tonic::transport::{Server, server::TcpConnectInfo};
@@ -60,9 +76,9 @@
 //!
 //! | layer | place | why |
 //! |---|---|---|
-//! | CORS | outside | preflights are answered by it and are no image requests |
-//! | catch-panic | outside | the panic passes through the span, which then has its message |
-//! | [`RequestsInProgressLayer`](crate::RequestsInProgressLayer) | outside | counts what the others refuse, too |
+//! | CORS | outside | it answers preflights, which are not image requests |
+//! | catch-panic | outside | the panic passes through the span, which records its message |
+//! | [`RequestsInProgressLayer`](crate::RequestsInProgressLayer) | outside | it counts refused requests too |
 //! | `ImageTraceLayer` | | |
 //! | timeout | inside | the span has the status that the client gets, and the stage that was cut off says so; outside, the request is recorded as cancelled |
 //! | load-shed, concurrency limit, rate limit | inside | refusals are recorded |
@@ -71,10 +87,10 @@
 //!
 //! # Behind a load balancer
 //!
-//! Anyone can send `traceparent`, `baggage` and `X-Forwarded-For`. With
+//! Any client can send `traceparent`, `baggage` and `X-Forwarded-For`. With
 //! [`trust_only`](ImageTraceLayerBuilder::trust_only) only your own callers' traces are continued,
-//! and with [`trusted_proxies`](ImageTraceLayerBuilder::trusted_proxies) the forwarding headers
-//! count only when one of your proxies wrote them:
+//! and with [`trusted_proxies`](ImageTraceLayerBuilder::trusted_proxies) forwarding headers are read
+//! only when one of your proxies wrote them:
 //!
 //! ```
 //! use tower_image_trace::{ImageTraceLayer, Trust, trace::Networks};
@@ -96,10 +112,12 @@
 //! same provider. The exporter's own HTTP client has `tracing` spans too (`h2`, `hyper`), and each
 //! that is exported makes new ones; filter them out for that layer:
 //! `tracing_opentelemetry::layer().with_filter(Targets::new().with_default(INFO).with_target("h2", OFF).with_target("hyper", OFF))`.
+mod active;
 mod addresses;
 mod attributes;
 mod body;
 mod config;
+mod facts;
 mod filter;
 mod finish;
 mod future;
@@ -109,21 +127,12 @@ mod response_headers;
 mod rpc;
 mod service;
 mod trust;
+mod web;
 
-#[cfg(feature = "otlp-grpc")]
-pub(crate) use self::rpc::GRPC_CODES;
-pub(crate) use self::{
-    addresses::server,
-    attributes::{
-        Facts, OTHER_METHOD, content_length, int, is_bodiless, method_name, protocol_version,
-    },
-    config::{Config, ErrorView, Propagation, StartSpan, view_as},
-    layer::{MeterChoice, known_methods, scope},
-};
 pub use self::{
-    addresses::{Networks, NetworksError, PeerAddr},
+    addresses::{ForwardedHeader, Networks, NetworksError, PeerAddr},
     body::ResponseBody,
-    filter::Skip,
+    filter::Record,
     future::ResponseFuture,
     headers::{HeaderAllowList, HeaderAllowListError},
     layer::{ImageTraceLayer, ImageTraceLayerBuilder},

@@ -1,30 +1,34 @@
-//! gRPC calls (semconv rpc-spans, rpc-metrics and what gRPC makes of them).
+//! gRPC calls (semconv rpc-spans, rpc-metrics and grpc).
 
 use std::{
     borrow::Cow,
     collections::HashSet,
+    io::IoSlice,
     sync::{Arc, PoisonError, RwLock},
 };
 
+use bytes::Buf;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use opentelemetry::{KeyValue, StringValue};
 
-use super::attributes::add;
-use crate::{intern, redact};
-
-/// What the name of a method becomes that the server does not have.
-const OTHER_METHOD: &str = "_OTHER";
+use super::web::WebFrames;
+use crate::{
+    instrument::add,
+    intern,
+    semconv::{GrpcCode, OTHER},
+};
 
 const STATUS: &str = "grpc-status";
 
-/// More methods than any server has, so that none is missing, and few enough for one series each.
+/// More methods than any server has, and few enough for one series each.
 const MOST_METHODS: usize = 512;
 
-/// The methods that the server has. A client can invent others, which must not become series.
+/// The methods of the server. A client can invent others, which must not become series.
 #[derive(Debug)]
 pub(super) struct Methods {
     known: RwLock<HashSet<Arc<str>>>,
-    /// Whether a method becomes known when a handler answers it, because nobody listed them.
+    /// Whether a method becomes known when a handler answers a call of it; `false` when the methods
+    /// were listed.
     learned: bool,
 }
 
@@ -72,31 +76,31 @@ impl Methods {
 #[derive(Debug)]
 pub(super) struct Call {
     method: Method,
-    code: Option<Code>,
+    code: Option<GrpcCode>,
     answered: bool,
-    /// The answer is a handler's, so the server has the method.
+    /// A handler has answered, so the server has the method.
     handled: bool,
     /// gRPC-Web writes the trailers into the body.
-    web: bool,
+    web: Option<Box<WebFrames>>,
 }
 
 #[derive(Debug)]
 enum Method {
     Known(Arc<str>),
-    /// What the client wrote. Not yet answered by anyone.
+    /// The client's word, not confirmed by an answer.
     Claimed(Box<str>),
 }
 
 impl Call {
-    /// The call that a request is, if its content type says that it is one (gRPC over HTTP/2:
-    /// Requests, which all are POST; gRPC-Web).
+    /// The gRPC call in a request: a POST with a content type of gRPC or gRPC-Web (gRPC over HTTP/2:
+    /// Requests).
     pub(super) fn of<B>(methods: &Methods, request: &Request<B>) -> Option<Self> {
         if request.method() != http::Method::POST {
             return None;
         }
         let web = match content_type(request.headers())? {
-            "" => false,
-            "-web" | "-web-text" => true,
+            "" => None,
+            "-web" | "-web-text" => Some(Box::default()),
             _ => return None,
         };
         let path = request.uri().path();
@@ -121,7 +125,7 @@ impl Call {
         }
     }
 
-    /// What is known of the call when it comes.
+    /// The attributes that are known when the call arrives.
     pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
         add(attributes, || KeyValue::new("rpc.system.name", "grpc"));
         if let Method::Known(method) = &self.method {
@@ -133,52 +137,47 @@ impl Call {
     pub(super) fn head<B>(&mut self, response: &Response<B>) {
         let headers = response.headers();
         self.answered = true;
+        if let Some(web) = &mut self.web {
+            web.is_text = content_type(headers) == Some("-web-text");
+        }
         if content_type(headers).is_some() && response.status() == StatusCode::OK {
-            self.code = Code::of(headers);
-            // A stream of messages begins, or a head that is the whole answer carries a code that
-            // routers and middleware don't answer with.
-            self.handled = self.code.is_none_or(Code::is_of_a_handler);
+            self.code = code(headers);
+            // Either messages follow, or the head is the whole answer, with a code that routers and
+            // middleware don't use.
+            self.handled = self.code.is_none_or(is_of_a_handler);
         } else {
-            self.code = Some(Code::of(headers).unwrap_or_else(|| Code::of_http(response.status())));
+            self.code = Some(code(headers).unwrap_or_else(|| GrpcCode::of_http(response.status())));
         }
     }
 
     pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
-        self.code = Code::of(trailers).or(self.code);
+        self.code = code(trailers).or(self.code);
     }
 
-    /// Looks for the trailers of gRPC-Web, which are the last bytes of the body: a frame with the
-    /// highest bit of its flags set, and an HTTP/1.1 header block in it.
-    pub(super) fn data(&mut self, chunk: &[u8]) {
-        if !self.web {
-            return;
-        }
-        let decoded;
-        let chunk = match chunk.first() {
-            // `gA` is how base64 (content type `-web-text`) writes that first byte.
-            Some(b'g') => {
-                decoded = redact::base64(chunk.iter().copied());
-                decoded.as_deref().unwrap_or_default()
+    /// Looks for the trailers of gRPC-Web, which are written into the body.
+    pub(super) fn data(&mut self, data: &impl Buf) {
+        if let Some(web) = &mut self.web {
+            let mut chunks = [IoSlice::new(&[]); 64];
+            let filled = data.chunks_vectored(&mut chunks);
+            for chunk in &chunks[..filled] {
+                web.read(chunk);
             }
-            _ => chunk,
-        };
-        if let [0x80, a, b, c, d, block @ ..] = chunk
-            && usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])) == Ok(block.len())
-        {
-            let status = block.split(|byte| *byte == b'\n').find_map(|line| {
-                let (name, value) = line.split_at_checked(STATUS.len() + 1)?;
-                name.eq_ignore_ascii_case(b"grpc-status:").then_some(value)
-            });
-            self.code = status
-                .map(|value| Code::parse(value.trim_ascii()))
-                .or(self.code);
+            if chunks[..filled]
+                .iter()
+                .map(|chunk| chunk.len())
+                .sum::<usize>()
+                < data.remaining()
+            {
+                // The frames cannot be followed any further.
+                self.web = None;
+            }
         }
     }
 
-    /// The call is over: what it was called.
+    /// Ends the call and says which method it was.
     ///
-    /// `worked` says whether a handler began to work on it. Plain HTTP services have handlers for
-    /// any path, so that alone does not make it a method.
+    /// `worked`: a handler has begun a stage. That alone proves no method, because plain HTTP services
+    /// have handlers for any path.
     pub(super) fn end(self, methods: &Methods, worked: bool) -> Named {
         let claimed = match self.method {
             Method::Known(method) => return Named::AtStart(method),
@@ -196,19 +195,20 @@ impl Call {
         }
     }
 
-    pub(super) fn code(&self) -> Option<Code> {
-        self.code
+    pub(super) fn code(&self) -> Option<GrpcCode> {
+        let trailers = self.web.as_ref().and_then(|web| web.code());
+        trailers.or(self.code)
     }
 }
 
-/// What a call turned out to be a call of.
+/// The method that a call turned out to be of.
 #[derive(Debug)]
 pub(super) enum Named {
     AtStart(Arc<str>),
     Learned(Arc<str>),
-    /// A handler was working on it when the client left: a method, but not proven to be one.
+    /// A handler was working on the call when the client left. The method is likely, not proven.
     Reached(Box<str>),
-    /// No method of the server's, as far as is known.
+    /// Not a known method of the server.
     Other(Box<str>),
 }
 
@@ -217,13 +217,13 @@ impl Named {
     pub(super) fn attribute(&self) -> KeyValue {
         let method = match self {
             Self::AtStart(method) | Self::Learned(method) => StringValue::from(Arc::clone(method)),
-            Self::Reached(_) | Self::Other(_) => StringValue::from(OTHER_METHOD),
+            Self::Reached(_) | Self::Other(_) => StringValue::from(OTHER),
         };
         KeyValue::new("rpc.method", method)
     }
 }
 
-/// `package.Service/Method`, of names as Protocol Buffers has them.
+/// `package.Service/Method`, with names as Protocol Buffers allows them.
 fn is_method(name: &str) -> bool {
     let letters = |part: &str, more: &[u8]| {
         !part.is_empty()
@@ -235,7 +235,7 @@ fn is_method(name: &str) -> bool {
         .is_some_and(|(service, method)| letters(service, b"_.") && letters(method, b"_"))
 }
 
-/// What follows `application/grpc` in the content type, without message format and parameters.
+/// The rest of the content type after `application/grpc`, without message format and parameters.
 fn content_type(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
     let (prefix, rest) = value.split_at_checked("application/grpc".len())?;
@@ -245,90 +245,22 @@ fn content_type(headers: &HeaderMap) -> Option<&str> {
         .then_some(&rest[..end])
 }
 
-/// A gRPC status code, by number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Code(usize);
+fn code(headers: &HeaderMap) -> Option<GrpcCode> {
+    let status = headers.get(STATUS)?;
+    Some(GrpcCode::parse(status.as_bytes()))
+}
 
-/// The names of the gRPC status codes, by number.
-pub(crate) const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
-impl Code {
-    pub(super) const CANCELLED: Self = Self(1);
-    /// What clients make of an answer that ends without a status.
-    pub(super) const UNKNOWN: Self = Self(2);
-
-    fn of(headers: &HeaderMap) -> Option<Self> {
-        headers
-            .get(STATUS)
-            .map(|status| Self::parse(status.as_bytes()))
-    }
-
-    fn parse(number: &[u8]) -> Self {
-        std::str::from_utf8(number)
-            .ok()
-            .and_then(|number| number.parse().ok())
-            .filter(|number| *number < GRPC_CODES.len())
-            .map_or(Self::UNKNOWN, Self)
-    }
-
-    /// What clients make of an answer that is not gRPC (gRPC: HTTP to gRPC Status Code Mapping).
-    fn of_http(status: StatusCode) -> Self {
-        Self(match status.as_u16() {
-            400 => 13,
-            401 => 16,
-            403 => 7,
-            404 => 12,
-            429 | 502 | 503 | 504 => 14,
-            _ => 2,
-        })
-    }
-
-    pub(super) fn as_str(self) -> &'static str {
-        GRPC_CODES.get(self.0).copied().unwrap_or("UNKNOWN")
-    }
-
-    /// Semconv grpc, server: which codes are errors. The others are the caller's.
-    pub(super) fn is_error(self) -> bool {
-        matches!(
-            self.as_str(),
-            "UNKNOWN"
-                | "DEADLINE_EXCEEDED"
-                | "UNIMPLEMENTED"
-                | "INTERNAL"
-                | "UNAVAILABLE"
-                | "DATA_LOSS"
-        )
-    }
-
-    /// Not one with which a router, or middleware around it, refuses a call of whatever method.
-    fn is_of_a_handler(self) -> bool {
-        !matches!(
-            self.as_str(),
-            "CANCELLED"
-                | "DEADLINE_EXCEEDED"
-                | "PERMISSION_DENIED"
-                | "RESOURCE_EXHAUSTED"
-                | "UNIMPLEMENTED"
-                | "UNAVAILABLE"
-                | "UNAUTHENTICATED"
-        )
-    }
+/// Whether a handler answers with this code. With the others, routers and the middleware around them
+/// refuse calls of any method.
+fn is_of_a_handler(code: GrpcCode) -> bool {
+    !matches!(
+        code,
+        GrpcCode::Cancelled
+            | GrpcCode::DeadlineExceeded
+            | GrpcCode::PermissionDenied
+            | GrpcCode::ResourceExhausted
+            | GrpcCode::Unimplemented
+            | GrpcCode::Unavailable
+            | GrpcCode::Unauthenticated
+    )
 }

@@ -1,3 +1,5 @@
+#[cfg(feature = "axum")]
+use std::any::Any;
 use std::{
     fmt,
     sync::Arc,
@@ -14,19 +16,20 @@ use opentelemetry::{
 use tower_service::Service;
 
 use super::{
-    ResponseBody, ResponseFuture, Skip, Trust,
+    Record, ResponseBody, ResponseFuture, Trust,
+    active::Active,
     attributes::{CommonHeaders, Incoming},
-    config::{Attributes, Config, TrustRule},
-    finish::Finish,
-    future::Active,
+    config::{Config, TrustRule},
+    finish::{Finish, Root},
 };
 use crate::{
-    propagation::{ContextLines, continued_trace_id, with_next_trace_id},
+    instrument::{SpanAttributes, Work, guarded, watch},
+    propagation::{ContextLines, continued_trace_id, denied_parent, is_denied, with_next_trace_id},
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
-/// Room for those of a request and of its end, in a block of memory (glibc: up to 1 KiB) that
-/// threads keep for themselves.
+/// Room for the attributes of a request and of its end. At this size allocators serve the list from a
+/// cache of the thread (glibc: up to 1 KiB).
 const ROOT_ATTRIBUTES: usize = 18;
 
 /// The service of [`ImageTraceLayer`](super::ImageTraceLayer).
@@ -41,12 +44,28 @@ impl<S> ImageTrace<S> {
     pub(super) fn new(inner: S, config: Option<Arc<Config>>) -> Self {
         Self { inner, config }
     }
+
+    /// The service that answers.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service that answers, to change it.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service that answers, without this one around it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for ImageTrace<S>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     S::Error: fmt::Display + 'static,
+    ReqBody: 'static,
     ResBody: Body,
 {
     type Response = Response<ResponseBody<ResBody>>;
@@ -72,46 +91,52 @@ fn serve<S, B>(
 ) -> ResponseFuture<S::Future>
 where
     S: Service<Request<B>>,
+    B: 'static,
 {
-    let (mut skip, mut trust) = (Skip::Nothing, Trust::Parent);
+    let (mut record, mut trust) = (Record::All, Trust::Parent);
     if config.filter.is_some() || config.trust.is_some() {
         let (parts, body) = request.into_parts();
-        (skip, trust) = config.decide(&parts);
+        (record, trust) = config.decide(&parts);
         request = Request::from_parts(parts, body);
     }
-    let Some(mut active) = config.begin(skip, trust, &mut request) else {
+    let Some(mut active) = config.begin(record, trust, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
     let _current = active.attach();
-    let future = active.watch(|| inner.call(request));
+    let future = watch(&mut active, || inner.call(request));
     ResponseFuture::new(future, Some(active))
 }
 
 impl Config {
-    /// Opens the root span and puts the handle into the request; there is nothing to be active for
-    /// a request that is skipped and that no caller sent a context with.
-    fn begin<B>(
+    /// Opens the root span and puts the handle into the request. Returns `None` for a request that is
+    /// not recorded and came without a context.
+    fn begin<B: 'static>(
         self: &Arc<Self>,
-        skip: Skip,
+        record: Record,
         trust: Trust,
         request: &mut Request<B>,
     ) -> Option<Active> {
-        if skip == Skip::All
-            && !self.propagation.may_find(request.headers())
+        if record == Record::Nothing
+            && !self.recording.propagation.may_find(request.headers())
             && !Context::map_current(carries_anything)
         {
             return None;
         }
         let headers = CommonHeaders::of(request.headers());
-        let (parent, links) = self.parent(trust, request.headers(), &headers.context);
-        if skip == Skip::All {
+        let (parent, links) = match RequestTrace::is_current(request.extensions()) {
+            // The layer around this one has read the headers, and its span is the parent.
+            true => (Context::current(), None),
+            false => self.parent(trust, request.headers(), &headers.context),
+        };
+        if record == Record::Nothing {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
-        let has_span = self.traces && skip != Skip::Span;
+        let has_span = self.traces && record == Record::All;
         let incoming = Incoming::of(self, request, headers);
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);
+        let mut attributes = SpanAttributes::none();
         let (context, recording) = if !has_span {
             (parent, false)
         } else {
@@ -119,60 +144,81 @@ impl Config {
             if let Some(route) = &mut route {
                 route.is_in_name = true;
             }
-            span.span_kind = Some(SpanKind::Server);
+            span.span_kind = Some(match incoming.facts.is_inner {
+                true => SpanKind::Internal,
+                false => SpanKind::Server,
+            });
             span.start_time = Some(clock.started_at());
             span.links = links;
-            self.start(span, parent, &incoming)
+            self.start(span, parent, &incoming, route.as_ref(), &mut attributes)
         };
 
         let Incoming { facts, call, .. } = incoming;
-        let state = Arc::new(RequestState::new(
-            Arc::clone(self),
-            context,
-            recording,
+        let root = Root {
+            config: Arc::clone(self),
             facts,
-            clock,
-            route,
-        ));
-        let trace = RequestTrace::new(Arc::clone(&state));
+        };
+        let state = Arc::new(RequestState::new(context, recording, clock, route, root));
+        let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
+        let trace = RequestTrace::new(handle);
+        count_body(request, &trace);
         request.extensions_mut().insert(trace);
-        Some(Active::Traced(Finish::new(state, call, has_context)))
+        Some(Active::Traced(Finish::new(
+            state,
+            attributes,
+            call,
+            has_context,
+        )))
     }
 
-    /// A context with the root span in it, and whether that records.
+    /// Returns a context with the root span in it, and whether that span records.
     fn start<B>(
         &self,
         mut span: SpanBuilder,
         mut parent: Context,
         incoming: &Incoming<'_, B>,
+        route: Option<&Route>,
+        attributes: &mut SpanAttributes,
     ) -> (Context, bool) {
+        let add_attributes = |added: &mut Vec<_>| {
+            incoming.add_attributes(self, route, added);
+            self.recording.texts.cut_all(added);
+        };
         let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
-        let mut late: Option<&Attributes<'_>> = None;
-        let add_attributes = |attributes: &mut _| incoming.add_attributes(self, attributes);
-        if self.attributes_after_sampling {
-            late = Some(&add_attributes);
-        } else {
+        if !self.attributes_after_sampling {
             add_attributes(&mut known);
+            attributes.saw(&known);
         }
         span.attributes = Some(known);
-        match continued_trace_id(&parent) {
-            None => self.tracer.start(span, &parent, late),
-            Some(id) => {
-                (parent, span.links) = without_parent(&parent);
-                with_next_trace_id(id, || self.tracer.start(span, &parent, late))
+        let tracer = &self.recording.tracer;
+        let continued = continued_trace_id(&parent);
+        let is_new = continued.is_none() && !parent.span().span_context().is_valid();
+        let has_random_id = is_new && self.random_trace_ids;
+        let (context, recording) = match (continued, denied_parent(&parent)) {
+            (_, Some(denied)) => {
+                parent = parent.with_remote_span_context(denied);
+                tracer.start_root(span, &parent, has_random_id)
             }
+            (None, None) => tracer.start_root(span, &parent, has_random_id),
+            (Some(id), None) => {
+                (parent, span.links) = without_parent(&parent);
+                with_next_trace_id(id, || tracer.start(span, &parent))
+            }
+        };
+        if recording && self.attributes_after_sampling {
+            add_attributes(attributes.kept());
         }
+        (context, recording)
     }
 
-    /// Asks the filter and the trust rule, where there are any.
-    fn decide(&self, parts: &Parts) -> (Skip, Trust) {
-        let skip = self
-            .filter
-            .as_ref()
-            .map_or(Skip::Nothing, |filter| filter(parts));
+    /// Asks the filter and the trust rule.
+    fn decide(&self, parts: &Parts) -> (Record, Trust) {
+        // A panic in a closure of the service's must not fail the request.
+        let filter = self.filter.as_ref().map(|filter| guarded(|| filter(parts)));
+        let record = filter.map_or(Record::All, |record| record.unwrap_or(Record::All));
         let trust = match &self.trust {
             None => Trust::Parent,
-            Some(TrustRule::Closure(trust)) => trust(parts),
+            Some(TrustRule::Closure(trust)) => guarded(|| trust(parts)).unwrap_or(Trust::Ignore),
             Some(TrustRule::Networks(networks, others)) => {
                 match self.addresses.peer(&parts.extensions) {
                     Some(peer) if networks.contains(peer.ip()) => Trust::Parent,
@@ -180,7 +226,7 @@ impl Config {
                 }
             }
         };
-        (skip, trust)
+        (record, trust)
     }
 
     /// The context that the root span begins in, and the links it begins with.
@@ -191,10 +237,13 @@ impl Config {
         lines: &ContextLines<'_>,
     ) -> (Context, Option<Vec<Link>>) {
         match trust {
-            Trust::Parent => (self.propagation.extract(headers, lines), None),
+            Trust::Parent => {
+                let extracted = self.recording.propagation.extract(headers, lines);
+                (innermost(extracted), None)
+            }
             Trust::Ignore => (Context::current(), None),
             Trust::Link => {
-                let callers = self.propagation.extract(headers, lines);
+                let callers = self.recording.propagation.extract(headers, lines);
                 let caller = callers.span().span_context().clone();
                 let links = caller.is_remote().then(|| vec![Link::with_context(caller)]);
                 (Context::current(), links)
@@ -203,15 +252,40 @@ impl Config {
     }
 }
 
-/// Whether a context would make a difference to what is called in it.
+/// The current context in place of the caller's when its span is of the caller's trace: other middleware
+/// has continued that already. The caller's baggage is kept.
+fn innermost(extracted: Context) -> Context {
+    let caller = extracted.span().span_context().clone();
+    Context::map_current(|current| {
+        let span = current.span();
+        let span = span.span_context();
+        let continues = span.is_valid()
+            && !span.is_remote()
+            && span.trace_id() == caller.trace_id()
+            && span.span_id() != caller.span_id();
+        if !continues {
+            return None;
+        }
+        let baggage = extracted.baggage().iter();
+        Some(
+            current.with_baggage(baggage.map(|(key, (value, metadata))| {
+                KeyValueMetadata::new(key.clone(), value.clone(), metadata.clone())
+            })),
+        )
+    })
+    .unwrap_or(extracted)
+}
+
+/// Whether a context carries anything for the code that runs in it.
 fn carries_anything(context: &Context) -> bool {
     context.has_active_span()
         || !context.baggage().is_empty()
         || continued_trace_id(context).is_some()
+        || is_denied(context)
 }
 
-/// For a trace that was begun without a sampling decision: the sampler would take a parent for a
-/// decision, so the caller's span is only linked to. The baggage stays.
+/// The context of a trace that came without a sampling decision. The sampler would take a parent for
+/// the decision, so the caller's span becomes a link. The baggage stays.
 fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
     let caller = undecided.span().span_context().clone();
     if !caller.is_valid() {
@@ -225,6 +299,21 @@ fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
     });
     (context, Some(vec![Link::with_context(caller)]))
 }
+
+/// Counts what the service reads of a body whose type hides where it comes from.
+#[cfg(feature = "axum")]
+fn count_body<B: 'static>(request: &mut Request<B>, trace: &RequestTrace) {
+    let body: &mut dyn Any = request.body_mut();
+    if let Some(body) = body.downcast_mut::<axum::body::Body>()
+        && !body.is_end_stream()
+    {
+        let counted = trace.request_body(std::mem::take(body));
+        *body = axum::body::Body::new(counted);
+    }
+}
+
+#[cfg(not(feature = "axum"))]
+fn count_body<B>(_: &mut Request<B>, _: &RequestTrace) {}
 
 /// The route that axum has matched already, when the layer is inside the router.
 #[cfg(feature = "axum")]

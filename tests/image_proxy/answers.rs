@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
-use axum::http::{Method, StatusCode};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use axum::{
+    Router,
+    http::{Method, StatusCode},
+    routing::get,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use image::GenericImageView;
 use tower_image_trace::Telemetry;
 
-use super::demo::Demo;
-use super::{Limits, Service, origin};
+use super::{Limits, Service, demo::Demo, origin, serve};
 
 #[tokio::test]
 async fn a_picture_comes_with_its_type_and_length() {
@@ -33,7 +35,7 @@ async fn a_picture_comes_with_its_type_and_length() {
     }
 }
 
-/// More bytes than one chunk has.
+/// The picture is larger than one chunk.
 #[tokio::test]
 async fn a_large_picture_arrives_whole() {
     let service = Service::start().await;
@@ -51,7 +53,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
         (
             format!("/resize/w:wide/plain/http://{origin}/chelsea.png"),
             400,
-            "`wide` is no side length: 0 to 4096 pixels are accepted\n",
+            "`wide` is not a side length: 0 to 4096 pixels are accepted\n",
         ),
         (
             "/resize/w:10/plain/https://127.0.0.1/cat.png".to_owned(),
@@ -59,7 +61,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
             "only absolute http:// URLs are sources\n",
         ),
         (
-            "/resize/w:10/plain/http%3A%2F%2Forigin%2Fa%20b.png".to_owned(),
+            "/resize/w:10/plain/http%3A%2F%2Fori%20gin%2Fb.png".to_owned(),
             400,
             "only absolute http:// URLs are sources\n",
         ),
@@ -69,7 +71,7 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
             "pictures from http://169.254.169.254:80 are not allowed\n",
         ),
         (
-            // What looks like an allowed host is a user name.
+            // The part that looks like an allowed host is a user name.
             format!("/resize/w:10/plain/http://{origin}@127.0.0.1:1/cat.png"),
             403,
             "pictures from http://127.0.0.1:1 are not allowed\n",
@@ -82,18 +84,39 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
         (
             format!("/resize/w:10/plain/http://{origin}/notes.txt"),
             422,
-            "the source is no JPEG, PNG or WebP picture\n",
+            "the source is not a JPEG, PNG or WebP picture\n",
         ),
         (
             "/".to_owned(),
             404,
-            "here are /resize/{options}/{source} and /health\n",
+            "not found: try /resize/{options}/{source} or /health\n",
         ),
     ] {
         let answer = service.get(&path).await;
         assert_eq!(answer.status, status, "{path}");
         assert_eq!(answer.text(), sentence, "{path}");
         assert_eq!(answer.header("content-type"), "text/plain; charset=utf-8");
+    }
+}
+
+/// What is beyond a limit is for the client to change.
+#[tokio::test]
+async fn pictures_beyond_a_limit_are_unprocessable() {
+    // faults E1, F21
+    let wide = get(include_bytes!("pictures/wide17000.png").as_slice());
+    let origin = serve(Router::new().route("/wide.png", wide)).await;
+    let limits = Limits {
+        memory: 8 << 20,
+        ..Limits::default()
+    };
+    let service = Service::with(origin, limits).await;
+    for (options, part) in [
+        ("f:webp", "a side of a webp picture has at most 16383"),
+        ("rs:force:4096:4096", "and a worker has 8: ask for"),
+    ] {
+        let answer = service.resize(options, "/wide.png").await;
+        assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{options}");
+        assert!(answer.text().contains(part), "{}", answer.text());
     }
 }
 
@@ -144,7 +167,7 @@ async fn the_demo_gets_the_answers_it_expects() {
 #[tokio::test]
 async fn the_demo_fails_on_another_answer() {
     let service = Service::start().await;
-    // An origin that the service does not know.
+    // The service does not allow this origin.
     let sentence = demo(&service, service.address).await.unwrap_err();
     assert!(
         sentence.starts_with("expected 200 OK, got 403 Forbidden: "),

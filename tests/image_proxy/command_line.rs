@@ -29,6 +29,14 @@ fn arguments_are_refused_with_a_sentence() {
             "--allow-origin https://origin",
             "`--allow-origin https://origin`: an http:// URL is accepted",
         ),
+        (
+            "--max-memory 0",
+            "`--max-memory 0`: 1 to 1048576 (MiB) is accepted",
+        ),
+        (
+            "--drain -1",
+            "`--drain -1`: a whole number of seconds is accepted",
+        ),
     ] {
         assert_eq!(parse(line).unwrap_err(), sentence, "{line}");
     }
@@ -47,10 +55,23 @@ fn origins_are_taken_from_urls() {
 }
 
 #[test]
+fn memory_and_drain_have_defaults() {
+    let arguments = parse("").unwrap();
+    assert_eq!(
+        (arguments.memory, arguments.drain.as_secs()),
+        (512 << 20, 10)
+    );
+    let arguments = parse("--max-memory 64 --drain 0").unwrap();
+    assert_eq!((arguments.memory, arguments.drain.as_secs()), (64 << 20, 0));
+}
+
+#[test]
 fn the_usage_names_every_argument_in_80_columns() {
     for argument in [
         "--port 1",
         "--allow-origin http://origin",
+        "--max-memory 64",
+        "--drain 0",
         "--demo",
         "--help",
     ] {

@@ -1,24 +1,30 @@
-//! A full run of the service, as a collector receives it: everything that the design names is there
-//! and right, and code and registry say the same.
+//! A full run of the service, as a collector receives it. Every metric and span is there with the right
+//! values, and the code agrees with the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use axum::body::Body;
-use axum::http::{Request, StatusCode};
+use axum::{
+    body::Body,
+    http::{Request, StatusCode},
+};
 use http_body_util::BodyExt;
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric::Data, number_data_point};
-use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use opentelemetry_proto::tonic::{
+    common::v1::{KeyValue, any_value},
+    metrics::v1::{Metric, metric::Data, number_data_point},
+    trace::v1::span::SpanKind,
+};
 use tower::ServiceExt;
 #[cfg(not(feature = "libvips"))]
 use tower_image_trace::metrics::VipsMemory;
 use tower_image_trace::{RequestTrace, Telemetry};
 
 use super::{Limits, Service};
-use crate::support::otlp::{OtlpServer, PATIENCE, ReceivedSpan, attributes};
-use crate::support::registry::{self, Registry};
+use crate::support::{
+    otlp::{OtlpServer, PATIENCE, ReceivedSpan, attributes},
+    registry::{self, Registry},
+};
 
-/// Semantic conventions 1.42: instrument, unit, and the attributes that this run must show.
+/// Semantic conventions 1.42: instrument, unit, and the attributes that this run may have.
 const SEMCONV_METRICS: [(&str, &str, &str, &[&str]); 10] = [
     (
         "http.client.request.duration",
@@ -91,7 +97,7 @@ const SEMCONV_SPAN_ATTRIBUTES: [&str; 23] = [
     "user_agent.original",
 ];
 
-/// A series: its attributes and its value, of a histogram the count.
+/// The attributes of a series and its value; for a histogram, the count.
 type Point = (BTreeMap<String, String>, f64);
 
 struct Run {
@@ -109,7 +115,7 @@ impl Run {
         self.points(name).iter().map(|(_, value)| value).sum()
     }
 
-    /// The values by the one attribute that tells them apart.
+    /// The values by the attribute `key`, which is different in each series.
     fn by(&self, name: &str, key: &str) -> BTreeMap<String, f64> {
         let points = self.points(name).into_iter();
         points
@@ -118,8 +124,8 @@ impl Run {
     }
 }
 
-/// 100 requests: 79 pictures, 10 missing sources, 5 that are no pictures, 2 paths that make no
-/// sense, a forbidden origin, an unknown method, a full queue, and a client that leaves.
+/// 100 requests: 79 pictures, 10 missing sources, 5 sources that are not pictures, 2 invalid paths,
+/// a forbidden origin, an unknown method, a full queue, and a client that leaves.
 async fn run() -> Run {
     let collector = OtlpServer::start();
     let telemetry = Telemetry::builder()
@@ -141,7 +147,7 @@ async fn run() -> Run {
     };
     let service = Service::observed(&telemetry, limits).await;
     let in_progress = &service.app.in_progress;
-    // The client may have its answer before the service is done with it.
+    // The client may have its answer before the service has finished the request.
     let until = async |requests: i64, images: i64| {
         while (in_progress.requests(), in_progress.images()) != (requests, images) {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
@@ -213,7 +219,7 @@ fn counts_are_right(run: &Run) {
     assert_eq!(run.total("http.server.request.duration"), 100.0);
     assert_eq!(run.total("http.server.active_requests"), 0.0);
     assert_eq!(run.total("http.server.request.body.size"), 1.0);
-    // The client that left was never answered.
+    // The client that left got no answer.
     assert_eq!(run.total("http.server.response.body.size"), 99.0);
     assert_eq!(run.total("requests_total"), 100.0);
     assert_eq!(run.total("request_duration_seconds"), 100.0);
@@ -285,7 +291,7 @@ fn code_and_registry_agree(run: &Run) {
     let registry = Registry::read();
     let mut seen = BTreeSet::new();
 
-    // The pipeline's own metrics are semconv's, and have a test of their own.
+    // `telemetry_self_metrics` tests the metrics of the export pipeline.
     let metrics = run.metrics.iter();
     for (name, metric) in metrics.filter(|(name, _)| !name.starts_with("otel.sdk.")) {
         let points = points(metric);

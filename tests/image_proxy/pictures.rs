@@ -1,24 +1,28 @@
-//! Real pictures come out in the size and format asked for; bombs and garbage are refused.
+//! Results have the requested size and format, and broken or oversized sources are refused.
 
-use image::codecs::jpeg::JpegEncoder;
 use image::{
     DynamicImage, ExtendedColorType, GenericImageView, ImageEncoder, ImageFormat, Rgb, RgbImage,
-    Rgba, RgbaImage,
+    Rgba, RgbaImage, codecs::jpeg::JpegEncoder,
 };
 
-use super::options::{Format, ImagePath};
-use super::process::{ProcessError, Processed, process};
+use super::{
+    options::{Format, ImagePath},
+    process::{ProcessError, Processed, process},
+};
 
 const CHELSEA: &[u8] = include_bytes!("../../examples/image_proxy/images/chelsea.png");
 const ROCKET: &[u8] = include_bytes!("../../examples/image_proxy/images/rocket.jpg");
 
-fn processed(source: &[u8], options: &str) -> Result<Processed, ProcessError> {
+/// More than any picture of these tests needs.
+const MEMORY: u64 = 1 << 30;
+
+pub(super) fn processed(source: &[u8], options: &str) -> Result<Processed, ProcessError> {
     let path = ImagePath::parse(&format!("{options}/plain/http://origin/")).unwrap();
-    process(source, &path.options)
+    process(source, &path.options, MEMORY)
 }
 
-/// The result as its reader sees it.
-fn picture(source: &[u8], options: &str) -> DynamicImage {
+/// The decoded result.
+pub(super) fn picture(source: &[u8], options: &str) -> DynamicImage {
     let result = processed(source, options).unwrap();
     let picture = image::load_from_memory(&result.bytes).unwrap();
     assert_eq!(
@@ -29,7 +33,7 @@ fn picture(source: &[u8], options: &str) -> DynamicImage {
     picture
 }
 
-fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+pub(super) fn encoded(picture: &DynamicImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     picture.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
@@ -58,7 +62,7 @@ fn a_result_has_the_size_asked_for() {
     }
 }
 
-/// Three stripes beside each other, red, green and blue: fill keeps the middle, force and fit keep all.
+/// The source has a red, a green and a blue stripe. Fill keeps the middle one, force and fit keep all.
 #[test]
 fn fill_cuts_and_force_squeezes() {
     let stripes = RgbImage::from_fn(90, 30, |x, _| {
@@ -146,25 +150,31 @@ fn sixteen_bits_a_channel_are_read() {
     }
 }
 
-#[test]
-fn a_photograph_is_turned_upright() {
-    // Exif, big endian, one entry: orientation 6, to be turned right by a quarter.
+/// A JPEG that must be turned by a quarter.
+pub(super) fn on_its_side(width: u32, height: u32) -> Vec<u8> {
+    // Exif, big endian, with one entry: orientation 6, a quarter turn to the right.
     let exif = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
     let mut source = Vec::new();
     let mut encoder = JpegEncoder::new(&mut source);
     encoder.set_exif_metadata(exif.to_vec()).unwrap();
-    let pixels = RgbImage::new(40, 20);
+    let pixels = RgbImage::new(width, height);
     encoder
-        .write_image(&pixels, 40, 20, ExtendedColorType::Rgb8)
+        .write_image(&pixels, width, height, ExtendedColorType::Rgb8)
         .unwrap();
+    source
+}
+
+#[test]
+fn a_photograph_is_turned_upright() {
+    let source = on_its_side(40, 20);
     assert_eq!(picture(&source, "rs:fit:10:20").dimensions(), (10, 20));
 }
 
-/// A picture of one pixel that claims to be huge.
+/// A picture of one pixel whose header claims a huge size.
 fn bomb(format: ImageFormat) -> Vec<u8> {
     let mut bytes = encoded(&RgbImage::new(1, 1).into(), format);
     match format {
-        // IHDR is always first: 50000 × 50000, and its checksum.
+        // IHDR is always first. It gets the size 50000 × 50000 and a matching checksum.
         ImageFormat::Png => {
             bytes[16..24].copy_from_slice(&[0, 0, 0xc3, 0x50, 0, 0, 0xc3, 0x50]);
             bytes[29..33].copy_from_slice(&PNG_CHECKSUM.to_be_bytes());
@@ -176,7 +186,7 @@ fn bomb(format: ImageFormat) -> Vec<u8> {
                 .unwrap();
             bytes[frame + 5..frame + 9].copy_from_slice(&[0xc3, 0x50, 0xc3, 0x50]);
         }
-        // VP8L: 14 bits each for the sides less one, after 20 bytes of container and a signature.
+        // VP8L has 14 bits for each side minus one, after 20 bytes of container and a signature byte.
         _ => {
             let sides =
                 u32::from_le_bytes(bytes[21..25].try_into().unwrap()) | 0x3ffe << 14 | 0x3ffe;
@@ -213,7 +223,7 @@ fn a_small_source_of_an_extreme_aspect_ratio_stays_small() {
         "the result would be 4096 × 20480000 pixels, and a side has at most 4096"
     );
     assert_eq!(picture(&needle, "rs:fill:40:40").dimensions(), (40, 40));
-    // Resized in one step, this one takes 65 GB on the way.
+    // Resized in one step, this would take 65 GB.
     let thread = encoded(&RgbImage::new(1_000_000, 1).into(), ImageFormat::Png);
     assert_eq!(
         picture(&thread, "rs:force:64:4096").dimensions(),
@@ -228,7 +238,7 @@ fn what_is_no_picture_is_refused() {
         let error = processed(source, "w:10").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the source is no JPEG, PNG or WebP picture"
+            "the source is not a JPEG, PNG or WebP picture"
         );
     }
     for source in [&CHELSEA[..1000], &CHELSEA[..20], &ROCKET[..100]] {
@@ -240,4 +250,60 @@ fn what_is_no_picture_is_refused() {
             source.len()
         );
     }
+}
+
+/// The limits of the formats are the client's business, not an error of the service.
+#[test]
+fn a_side_beyond_the_limit_of_the_format_is_refused() {
+    // faults E1
+    let wide = include_bytes!("pictures/wide17000.png");
+    let error = processed(wide, "f:webp").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the result would be 17000 × 10 pixels, and a side of a webp picture has at most 16383: \
+         ask for a smaller size or for another format"
+    );
+    assert_eq!(picture(wide, "f:jpg").dimensions(), (17_000, 10));
+    assert_eq!(picture(wide, "f:png").dimensions(), (17_000, 10));
+    assert_eq!(picture(wide, "w:1700/f:webp").dimensions(), (1_700, 1));
+
+    for (side, options, accepted) in [
+        (16_383, "f:webp", true),
+        (16_384, "f:webp", false),
+        (65_535, "f:jpg", true),
+        (65_536, "f:jpg", false),
+        (65_536, "f:png", true),
+    ] {
+        for (width, height) in [(side, 1), (1, side)] {
+            let source = encoded(&RgbImage::new(width, height).into(), ImageFormat::Png);
+            let result = processed(&source, options);
+            match result {
+                Ok(result) => assert!(accepted && result.width == width, "{side} {options}"),
+                Err(ProcessError::FormatLimit { .. }) => assert!(!accepted, "{side} {options}"),
+                Err(error) => panic!("{side} {options}: {error}"),
+            }
+        }
+    }
+    // What a format allows is read too.
+    let jpeg = encoded(&RgbImage::new(65_535, 1).into(), ImageFormat::Jpeg);
+    assert_eq!(picture(&jpeg, "w:4096").dimensions(), (4_096, 1));
+    let webp = encoded(&RgbImage::new(16_383, 1).into(), ImageFormat::WebP);
+    assert_eq!(picture(&webp, "q:80").dimensions(), (16_383, 1));
+}
+
+#[test]
+fn the_first_frame_of_an_animation_is_processed() {
+    // faults E6
+    for source in [
+        &include_bytes!("pictures/anim.webp")[..],
+        include_bytes!("pictures/animation.png"),
+    ] {
+        for options in ["f:png", "w:10/f:webp", "f:jpg"] {
+            let result = processed(source, options).unwrap();
+            assert!(result.animated);
+            let Rgb([red, green, blue]) = *picture(source, options).into_rgb8().get_pixel(5, 5);
+            assert!(red > 200 && green < 50 && blue < 50, "{red} {green} {blue}");
+        }
+    }
+    assert!(!processed(CHELSEA, "w:10").unwrap().animated);
 }

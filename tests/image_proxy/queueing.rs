@@ -1,15 +1,13 @@
-//! Workers are few, the queue is bounded, and a client that leaves frees what it had.
+//! The queue for workers is bounded, and a client that leaves frees its worker.
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
+use axum::{Router, http::StatusCode, routing::get};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::{Limits, OnDrop, Service, serve};
 
-/// An origin whose answer waits for a permit, and tells when it is asked and when that request is over.
+/// An origin that answers when it gets a permit. It reports when a request arrives and when it is over.
 struct HeldOrigin {
     answers: Arc<Semaphore>,
     asked: mpsc::UnboundedReceiver<()>,
@@ -50,7 +48,7 @@ async fn a_full_queue_turns_requests_away() {
         let (service, answer) = (Arc::clone(&service), answer.clone());
         tokio::spawn(async move { answer.send(service.resize("w:9", "/held.jpg").await) });
     }
-    // One has the worker and two wait: the other four are answered at once.
+    // One has the worker and two wait, so the other four are refused at once.
     for _ in 0..4 {
         let refused = answers.recv().await.unwrap();
         assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -87,7 +85,7 @@ async fn a_client_that_leaves_frees_its_worker() {
 
     leaving.abort();
     origin.over.recv().await.unwrap();
-    // Waits for the one worker, which nobody else would ever free.
+    // This request gets the worker only if the one that left has freed it.
     origin.answers.add_permits(1);
     let answer = service.resize("w:9", "/held.jpg").await;
     assert_eq!(answer.status, StatusCode::OK);

@@ -1,9 +1,11 @@
-//! Each request's trace shows its stages, and how they ended.
+//! The trace of each request shows its stages and how they ended.
 
-use axum::Router;
-use axum::body::Body;
-use axum::http::{Method, Request, StatusCode};
-use axum::routing::get;
+use axum::{
+    Router,
+    body::Body,
+    http::{Method, Request, StatusCode},
+    routing::get,
+};
 use http_body_util::BodyExt;
 use opentelemetry::trace::{SpanId, SpanKind, Status, TraceId};
 use opentelemetry_sdk::trace::SpanData;
@@ -13,11 +15,11 @@ use super::{Limits, OnDrop, Service, origin, serve};
 
 const ROOT: &str = "GET /resize/{options}/{source}";
 
-/// All spans of a service's one request, which is over.
+/// All spans of a service's only request, after its end.
 struct Trace(Vec<SpanData>);
 
 impl Service {
-    /// Waits until the service is done with its one request, which may be after its client is.
+    /// Waits for the end of the only request, which may come after the client has its answer.
     async fn trace(&self) -> Trace {
         while self.app.in_progress.requests() > 0 {
             tokio::task::yield_now().await;
@@ -84,7 +86,7 @@ impl Trace {
         }
     }
 
-    /// The message of the one error that a span has.
+    /// The message of a span's only error.
     fn error(&self, span: &str) -> String {
         let [event] = &*self.span(span).events.events else {
             panic!("one event of {span}");
@@ -145,7 +147,32 @@ async fn a_resize_has_four_stages() {
     assert_eq!(trace.span(ROOT).span_kind, SpanKind::Server);
 }
 
-/// What went wrong is on the stage where it did, and on the request.
+/// What a result does not show of its source is on the span.
+#[tokio::test]
+async fn animations_and_profiles_are_on_the_span() {
+    // faults E3, E6
+    let animation = include_bytes!("pictures/anim.webp").as_slice();
+    let profile = include_bytes!("pictures/icc_swapped.png").as_slice();
+    let router = Router::new()
+        .route("/animation", get(animation))
+        .route("/profile", get(profile));
+    let service = Service::with(serve(router).await, Limits::default()).await;
+    for (source, animated, profile) in [
+        ("/animation", "true", "none"),
+        ("/profile", "false", "converted"),
+    ] {
+        service.resize("w:9", source).await;
+        service.trace().await.has(
+            "processing_image",
+            &[
+                ("image.source.animated", animated),
+                ("image.source.color_profile", profile),
+            ],
+        );
+    }
+}
+
+/// An error is recorded on its stage and on the request.
 #[tokio::test]
 async fn errors_are_on_their_stage() {
     let service = Service::start().await;
@@ -158,7 +185,7 @@ async fn errors_are_on_their_stage() {
         (
             "/notes.txt",
             "processing_image",
-            "the source is no JPEG, PNG or WebP picture",
+            "the source is not a JPEG, PNG or WebP picture",
         ),
     ] {
         let answer = service.resize("w:9", source).await;
@@ -167,7 +194,7 @@ async fn errors_are_on_their_stage() {
         assert_eq!(trace.error(stage), sentence);
         assert_eq!(trace.error(ROOT), sentence);
         assert_eq!(trace.span(stage).status, Status::error(sentence));
-        // The client's mistake, not the server's.
+        // A 4xx is not an error of the server.
         assert_eq!(trace.span(ROOT).status, Status::Unset);
     }
 }
@@ -202,7 +229,7 @@ async fn a_full_queue_is_an_error_of_the_queue() {
     trace.has(ROOT, &[("error.type", "503")]);
 }
 
-/// Why an origin could not be reached is no business of the client's, but of the trace's.
+/// The trace says why an origin could not be reached. The client is not told.
 #[tokio::test]
 async fn causes_are_in_the_trace_only() {
     let service = Service::with(([127, 0, 0, 1], 1).into(), Limits::default()).await;

@@ -118,7 +118,16 @@ impl Recorder {
         found.remove(0)
     }
 
+    /// The names of all metrics.
+    pub fn metric_names(&self) -> Vec<String> {
+        self.collect(|found| Some(found.name().to_owned()))
+    }
+
     fn map_metrics<T>(&self, name: &str, map: impl Fn(&Metric) -> T) -> Vec<T> {
+        self.collect(|found| (found.name() == name).then(|| map(found)))
+    }
+
+    fn collect<T>(&self, look: impl Fn(&Metric) -> Option<T>) -> Vec<T> {
         self.metrics.reset();
         self.meters.force_flush().unwrap();
         let exported = self.metrics.get_finished_metrics().unwrap();
@@ -126,8 +135,7 @@ impl Recorder {
             .iter()
             .flat_map(|resource| resource.scope_metrics())
             .flat_map(|scope| scope.metrics())
-            .filter(|found| found.name() == name)
-            .map(map)
+            .filter_map(look)
             .collect()
     }
 

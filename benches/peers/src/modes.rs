@@ -102,7 +102,7 @@ fn ours(pipeline: &Pipeline, signals: Signals) -> ImageTraceLayer {
         .propagators(formats);
     let builder = match signals {
         Signals::TracesAndMetrics => builder.gauges(&Gauges::new(&pipeline.meters)),
-        Signals::SampledOut | Signals::Traces => builder.without_metrics(),
+        Signals::SampledOut | Signals::Traces => builder.metrics(false),
     };
     builder.build()
 }

@@ -1,11 +1,23 @@
-//! What proxies say about the request that they pass on: `Forwarded` (RFC 7239), or else
-//! `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+//! The headers in which proxies describe the request that they pass on: `X-Forwarded-For`, `-Proto`,
+//! `-Host` and `-Port`, or `Forwarded` (RFC 7239).
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, header};
+use http::HeaderMap;
 
 use super::Networks;
+
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The header in which trusted proxies say who the client is. The other one is not read: a proxy passes
+/// on what the client has written there. The two cases are exhaustive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ForwardedHeader {
+    /// `X-Forwarded-For`, `-Proto`, `-Host` and `-Port`.
+    XForwarded,
+    /// `Forwarded` (RFC 7239).
+    Forwarded,
+}
 
 /// The request as the outermost trusted proxy received it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -26,13 +38,21 @@ pub(super) enum Client {
 }
 
 impl<'a> Forwarded<'a> {
-    /// For a request whose peer is trusted. The right-most hop that is not trusted is the client:
-    /// what stands left of it, the client itself may have written.
-    pub(super) fn read(headers: &'a HeaderMap, trusted: &Networks) -> Self {
-        if headers.contains_key(header::FORWARDED) {
-            Self::standard(headers, trusted)
-        } else {
-            Self::de_facto(headers, trusted)
+    /// Reads the headers of a request whose peer is trusted. The client is the right-most hop that is
+    /// not trusted: it may have written everything left of it.
+    pub(super) fn read(
+        headers: &'a HeaderMap,
+        trusted: &Networks,
+        owned: Option<ForwardedHeader>,
+    ) -> Self {
+        let has = |name: &str| headers.contains_key(name);
+        let owned = owned.unwrap_or(match has("forwarded") && !has(X_FORWARDED_FOR) {
+            true => ForwardedHeader::Forwarded,
+            false => ForwardedHeader::XForwarded,
+        });
+        match owned {
+            ForwardedHeader::Forwarded => Self::standard(headers, trusted),
+            ForwardedHeader::XForwarded => Self::de_facto(headers, trusted),
         }
     }
 
@@ -55,9 +75,9 @@ impl<'a> Forwarded<'a> {
     }
 
     fn de_facto(headers: &'a HeaderMap, trusted: &Networks) -> Self {
-        let hops = list(headers, "x-forwarded-for");
+        let hops = list(headers, X_FORWARDED_FOR);
         let mut client_hop = None;
-        // How many proxies stand between the outermost trusted one and this server.
+        // The number of proxies between the outermost trusted one and this server.
         let mut proxies = 0;
         for (index, hop) in hops.iter().rev().enumerate() {
             let client = client(hop);
@@ -107,7 +127,7 @@ fn client(node: &str) -> Client {
 }
 
 fn lines<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
-    // A line that is no text may hide a hop; it counts as one that can't be read.
+    // A line that is not text may hide a hop, so it counts as an unreadable one.
     let lines = headers.get_all(name).into_iter();
     lines.map(|line| line.to_str().unwrap_or("\u{0}"))
 }
@@ -120,7 +140,7 @@ fn list<'a>(headers: &'a HeaderMap, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// One `forwarded-element` (RFC 7239 §4): what one proxy says.
+/// One `forwarded-element` (RFC 7239 §4), written by one proxy.
 #[derive(Debug, Default)]
 struct Element<'a> {
     node: Option<&'a str>,
@@ -128,8 +148,8 @@ struct Element<'a> {
     host: Option<&'a str>,
 }
 
-/// Reads the elements of a header line. What is malformed becomes an element that says nothing; if
-/// there are quotes in it, so does the rest of the line: nobody can say what they belong to.
+/// Reads the elements of a header line. A malformed element becomes an empty one. If it contains
+/// quotes, so does the rest of the line, because it is unclear where the quotes end.
 fn parse_elements<'a>(mut line: &'a str, elements: &mut Vec<Element<'a>>) {
     loop {
         line = line.trim_start_matches([' ', '\t', ',']);
@@ -197,7 +217,8 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        let read = Forwarded::read(&map, &"10.0.0.0/8, fd00::/8".parse().unwrap());
+        let trusted = "10.0.0.0/8, fd00::/8".parse().unwrap();
+        let read = Forwarded::read(&map, &trusted, None);
         let client = match read.client {
             None => "-".to_owned(),
             Some(Client::Hidden) => "hidden".to_owned(),
@@ -266,7 +287,7 @@ mod tests {
             ),
             ("x-forwarded-for", "6.6.6.6, unknown", "hidden"),
             ("x-forwarded-for", "6.6.6.6, <script>", "hidden"),
-            // No text: nobody can say whose address it hides.
+            // Not text: it may hide any address.
             ("x-forwarded-for", "6.6.6.6, 192.0.2.43, é", "hidden"),
             ("forwarded", "for=é", "hidden"),
             ("x-forwarded-for", "", "-"),
@@ -331,6 +352,37 @@ mod tests {
             ])
             .1,
             None
+        );
+    }
+
+    // faults A5
+    #[test]
+    fn only_the_header_that_the_proxy_owns_is_read() {
+        let headers = HeaderMap::from_iter([
+            (
+                http::header::FORWARDED,
+                HeaderValue::from_static("for=6.6.6.6;host=evil.example;proto=https"),
+            ),
+            (
+                http::HeaderName::from_static(X_FORWARDED_FOR),
+                HeaderValue::from_static("192.0.2.1"),
+            ),
+        ]);
+        let trusted = "10.0.0.0/8".parse().unwrap();
+        let client = |owned| {
+            let read = Forwarded::read(&headers, &trusted, owned);
+            (read.client, read.host)
+        };
+        let by_x = Client::Address([192, 0, 2, 1].into());
+        assert_eq!(client(None), (Some(by_x), None));
+        assert_eq!(
+            client(Some(ForwardedHeader::XForwarded)),
+            (Some(by_x), None)
+        );
+        let standard = Client::Address([6, 6, 6, 6].into());
+        assert_eq!(
+            client(Some(ForwardedHeader::Forwarded)),
+            (Some(standard), Some("evil.example"))
         );
     }
 }

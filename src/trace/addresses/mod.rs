@@ -1,4 +1,4 @@
-//! Who asks, and what for: the addresses of a request (semconv http-spans, general/attributes).
+//! The addresses of a request: client, peer and server (semconv http-spans, general/attributes).
 
 mod forwarded;
 mod networks;
@@ -6,32 +6,39 @@ mod peer;
 
 use std::{fmt, net::SocketAddr};
 
-use http::{Extensions, Request, Uri};
+use http::{Extensions, Request};
 use opentelemetry::{KeyValue, StringValue};
 
 use self::forwarded::{Client, Forwarded};
 pub use self::{
+    forwarded::ForwardedHeader,
     networks::{Networks, NetworksError},
     peer::PeerAddr,
 };
-use super::attributes::add;
-use crate::intern;
+use crate::{
+    instrument::{add, guarded},
+    intern,
+    semconv::{host_and_port, scheme, server},
+};
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
 
-/// Where a layer finds the addresses.
+/// Where a layer finds the addresses of a request.
 #[derive(Default)]
 pub(super) struct AddressRules {
-    /// In place of the extensions that are known here.
+    /// Replaces the lookup in the extensions that [`PeerAddr::of`] knows.
     pub(super) peer: Option<Box<FindPeer>>,
-    /// The proxies whose word on the client is taken; nobody's without them.
+    /// The proxies whose forwarding headers are read; `None`: no such header is read.
     pub(super) proxies: Option<Networks>,
+    /// The header that the proxies own, if that was said.
+    pub(super) forwarded: Option<ForwardedHeader>,
 }
 
 impl AddressRules {
     pub(super) fn peer(&self, extensions: &Extensions) -> Option<PeerAddr> {
         match &self.peer {
-            Some(find) => find(extensions).map(PeerAddr::from),
+            // A panic in the service's closure must not fail the request.
+            Some(find) => guarded(|| find(extensions)).flatten().map(PeerAddr::from),
             None => PeerAddr::of(extensions),
         }
     }
@@ -71,7 +78,8 @@ impl<'a> Addresses<'a> {
         if let (Some(proxies), Some(peer)) = (&rules.proxies, &addresses.peer)
             && proxies.contains(peer.ip())
         {
-            addresses.take(Forwarded::read(request.headers(), proxies));
+            let forwarded = Forwarded::read(request.headers(), proxies, rules.forwarded);
+            addresses.take(forwarded);
         }
         addresses
     }
@@ -91,7 +99,7 @@ impl<'a> Addresses<'a> {
         };
     }
 
-    pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
+    pub(super) fn add_attributes(&self, with_client: bool, attributes: &mut Vec<KeyValue>) {
         if let Some((host, port)) = self.server {
             let host = intern::text(host);
             add(attributes, || KeyValue::new("server.address", host));
@@ -99,7 +107,7 @@ impl<'a> Addresses<'a> {
                 add(attributes, || KeyValue::new("server.port", i64::from(port)));
             }
         }
-        if let Some(client) = &self.client {
+        if let Some(client) = self.client.as_ref().filter(|_| with_client) {
             add(attributes, || {
                 KeyValue::new("client.address", client.clone())
             });
@@ -111,105 +119,6 @@ impl<'a> Addresses<'a> {
             add(attributes, || {
                 KeyValue::new("network.peer.port", i64::from(peer.port()))
             });
-        }
-    }
-}
-
-/// Only `http` and `https`: over HTTP/1.1 a client may write any scheme into the request line.
-pub(super) fn scheme(scheme: Option<&str>) -> &'static str {
-    match scheme {
-        Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
-        _ => "http",
-    }
-}
-
-/// Host and port that the client asked for: `:authority`, or the `Host` header (semconv http-spans:
-/// server.address). The brackets of an IPv6 address are not part of it.
-pub(crate) fn server<'a>(
-    uri: &'a Uri,
-    host: impl FnOnce() -> Option<&'a str>,
-) -> Option<(&'a str, Option<u16>)> {
-    let authority = match uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => host()?,
-    };
-    host_and_port(authority)
-}
-
-fn host_and_port(authority: &str) -> Option<(&str, Option<u16>)> {
-    let is_mark = |byte| matches!(byte, b'@' | b':' | b'[');
-    if !authority.bytes().any(is_mark) {
-        return (!authority.is_empty()).then_some((authority, None));
-    }
-    let authority = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(rest) => {
-            let (host, after) = rest.split_once(']')?;
-            (host, after.strip_prefix(':'))
-        }
-        None => match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        },
-    };
-    (!host.is_empty()).then(|| (host, port.and_then(|port| port.parse().ok())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_server_is_the_authority_or_else_the_host_header() {
-        let cases = [
-            ("/", "images.example", Some(("images.example", None))),
-            (
-                "/",
-                "images.example:8080",
-                Some(("images.example", Some(8080))),
-            ),
-            ("/", "[2001:db8::1]:8080", Some(("2001:db8::1", Some(8080)))),
-            ("/", "[::1]", Some(("::1", None))),
-            ("/", "[::1", None),
-            ("/", ":80", None),
-            ("/", "", None),
-            ("/", "host:99999", Some(("host", None))),
-            (
-                "http://h2.example:8443/x",
-                "ignored",
-                Some(("h2.example", Some(8443))),
-            ),
-            (
-                "http://user:pass@h2.example/x",
-                "ignored",
-                Some(("h2.example", None)),
-            ),
-        ];
-        for (uri, host, expected) in cases {
-            assert_eq!(
-                server(&uri.parse().unwrap(), || Some(host)),
-                expected,
-                "{uri} {host}"
-            );
-        }
-        assert_eq!(server(&"/".parse().unwrap(), || None), None);
-    }
-
-    #[test]
-    fn a_scheme_from_the_request_line_is_not_taken_over() {
-        for (uri, expected) in [
-            ("/", "http"),
-            ("https://a/", "https"),
-            ("HTTPS://a/", "https"),
-            ("gopher://a/", "http"),
-        ] {
-            assert_eq!(
-                scheme(uri.parse::<Uri>().unwrap().scheme_str()),
-                expected,
-                "{uri}"
-            );
         }
     }
 }

@@ -17,8 +17,8 @@ use std::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<Network>);
 
-/// An IPv4 network is kept as the IPv6 network of its mapped addresses (RFC 4291 §2.5.5.2), so
-/// that it also contains a client that a dual-stack socket reports so.
+/// An IPv4 network is kept as the IPv6 network of its mapped addresses (RFC 4291 §2.5.5.2), because a
+/// dual-stack socket reports IPv4 clients with mapped addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Network {
     bits: u128,
@@ -70,7 +70,7 @@ impl FromStr for Networks {
     }
 }
 
-/// The text is no list of networks.
+/// The text is not a list of networks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no network: expected addresses like 192.0.2.7 or CIDRs like 10.0.0.0/8 and fd00::/8, separated by commas"

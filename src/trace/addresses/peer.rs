@@ -6,10 +6,10 @@ use std::{
 use http::Extensions;
 use opentelemetry::StringValue;
 
-/// Who is at the other end of a connection; a server inserts it into the extensions of the
-/// connection's requests. With axum there is no need: its `ConnectInfo<SocketAddr>` is read too.
+/// The address of a connection's other end. A server inserts it into the extensions of the
+/// connection's requests; axum's `ConnectInfo<SocketAddr>` is read too.
 ///
-/// It is made once a connection, because its text is recorded with every request.
+/// Make one for each connection and clone it for each request: clones share the text that is recorded.
 ///
 /// ```
 /// # use std::net::SocketAddr;
@@ -39,8 +39,8 @@ impl PeerAddr {
         Arc::clone(&self.text).into()
     }
 
-    /// The peer as the server's own extension says it: a `PeerAddr`, a `SocketAddr`, or (feature
-    /// `axum`) axum's `ConnectInfo<SocketAddr>`.
+    /// The peer in a request's extensions: a `PeerAddr`, a `SocketAddr`, or (feature `axum`) axum's
+    /// `ConnectInfo<SocketAddr>`.
     pub(super) fn of(extensions: &Extensions) -> Option<Self> {
         if let Some(peer) = extensions.get::<Self>() {
             return Some(peer.clone());

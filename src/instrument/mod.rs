@@ -1,0 +1,26 @@
+//! What every layer is built from: the tracer, the meter, propagation, errors of unknown type, and
+//! work that is polled and dropped with its context current.
+
+mod attributes;
+mod error_view;
+mod errors;
+mod exchange;
+mod meter;
+mod propagation;
+mod scope;
+mod texts;
+mod tracer;
+mod work;
+
+pub(crate) use self::{
+    attributes::{SpanAttributes, add, set},
+    error_view::{ErrorView, view_as},
+    errors::{DynError, chain, message, text},
+    exchange::{Exchange, Said},
+    meter::MeterChoice,
+    propagation::Propagation,
+    scope::scope,
+    texts::TextRules,
+    tracer::StartSpan,
+    work::{Guarded, Work, guarded, watch},
+};

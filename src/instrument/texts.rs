@@ -1,0 +1,202 @@
+use std::borrow::Cow;
+
+use opentelemetry::{Array, KeyValue, StringValue, Value};
+
+use super::errors::beginning;
+use crate::redact::{self, Redaction, SourceUrls};
+
+/// Ends a text that was cut.
+const ELLIPSIS: &str = "…";
+
+/// What is recorded of a text: nothing that must not be seen, and not more than so many bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct TextRules {
+    pub(crate) redaction: Redaction,
+    /// Of an error's message, in bytes.
+    pub(crate) longest_message: usize,
+    /// Of an attribute's value, in bytes.
+    pub(crate) longest_attribute: usize,
+}
+
+impl Default for TextRules {
+    fn default() -> Self {
+        Self {
+            redaction: Redaction::default(),
+            longest_message: 4 * 1024,
+            longest_attribute: 16 * 1024,
+        }
+    }
+}
+
+impl TextRules {
+    /// How much of an error's message is worth reading, so that the bound is kept after redaction,
+    /// which makes messages shorter or longer.
+    pub(crate) fn most_of_a_message(&self) -> usize {
+        self.longest_message.saturating_mul(2)
+    }
+
+    /// A message, with the URLs in it redacted.
+    pub(crate) fn message<'a>(&self, message: &'a str) -> Cow<'a, str> {
+        let redact = |message| self.redaction.message(message);
+        bounded(message, self.longest_message, redact)
+    }
+
+    /// The value of an attribute that may contain URLs.
+    pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let redact = |text| self.redaction.message(text);
+        bounded(text, self.longest_attribute, redact)
+    }
+
+    /// The URL of a source, unless only its origin may be recorded.
+    pub(crate) fn source_url(&self, url: &str) -> Option<String> {
+        if self.redaction.source_urls == SourceUrls::OriginOnly {
+            return None;
+        }
+        let redact = |url| self.redaction.source_url(url).unwrap_or_default();
+        Some(bounded(url, self.longest_attribute, redact).into_owned())
+    }
+
+    /// The origin of a URL.
+    pub(crate) fn origin(&self, url: &str) -> Option<String> {
+        let origin = redact::origin(beginning(url, self.longest_attribute.saturating_mul(2)))?;
+        Some(self.cut(&origin).into_owned())
+    }
+
+    /// As much of a URL as may be recorded (semconv registry, `url.full`).
+    pub(crate) fn full_url(&self, url: &str) -> String {
+        let url = self.source_url(url).or_else(|| self.origin(url));
+        url.unwrap_or_else(|| "REDACTED".to_owned())
+    }
+
+    /// A text without URLs.
+    pub(crate) fn cut<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        bounded(text, self.longest_attribute, Cow::Borrowed)
+    }
+
+    /// An attribute with the URLs in its texts redacted.
+    pub(crate) fn attribute(&self, mut attribute: KeyValue) -> KeyValue {
+        self.each_text(&mut attribute.value, |text| self.text(text));
+        attribute
+    }
+
+    /// Cuts the values of attributes that are redacted already.
+    pub(crate) fn cut_all<'a>(&self, attributes: impl IntoIterator<Item = &'a mut KeyValue>) {
+        for attribute in attributes {
+            self.each_text(&mut attribute.value, |text| self.cut(text));
+        }
+    }
+
+    fn each_text(&self, value: &mut Value, rewrite: impl Fn(&str) -> Cow<'_, str>) {
+        let rewrite = |text: &mut StringValue| {
+            if let Cow::Owned(new) = rewrite(text.as_str()) {
+                *text = new.into();
+            }
+        };
+        match value {
+            Value::String(text) => rewrite(text),
+            Value::Array(Array::String(texts)) => {
+                texts.iter_mut().for_each(rewrite);
+                let mut room = self.longest_attribute;
+                let fits = texts.iter().take_while(|text| {
+                    let fits = text.as_str().len() <= room;
+                    room = room.saturating_sub(text.as_str().len());
+                    fits
+                });
+                let fits = fits.count();
+                if fits < texts.len() {
+                    texts.truncate(fits);
+                    texts.push(ELLIPSIS.into());
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A text after `redact`, at most `longest` bytes of it.
+fn bounded<'a>(
+    text: &'a str,
+    longest: usize,
+    redact: impl FnOnce(&'a str) -> Cow<'a, str>,
+) -> Cow<'a, str> {
+    let mut read = beginning(text, longest.saturating_mul(2));
+    if read.len() < text.len() {
+        // A word that was cut might be a URL of which one no longer sees what must be redacted.
+        let separates = |letter: char| letter.is_whitespace() || "&,;\"'<>()".contains(letter);
+        read = read.rfind(separates).map_or(read, |end| &read[..end]);
+    }
+    let redacted = redact(read);
+    if redacted.len() <= longest && read.len() == text.len() {
+        return redacted;
+    }
+    let kept = beginning(&redacted, longest.saturating_sub(ELLIPSIS.len()));
+    Cow::Owned([kept, ELLIPSIS].concat())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> TextRules {
+        TextRules {
+            longest_message: 20,
+            longest_attribute: 40,
+            ..TextRules::default()
+        }
+    }
+
+    // faults F3
+    #[test]
+    fn a_text_is_cut_at_a_character_and_marked() {
+        let message = |text| rules().message(text).into_owned();
+        assert_eq!(message("a message of 20 byte"), "a message of 20 byte");
+        assert_eq!(message("a message of 21 bytes"), "a message of 21 b…");
+        assert_eq!(message("ééééééééééé"), "éééééééé…");
+        let long = "x".repeat(1 << 20);
+        assert_eq!(message(&long), format!("{}…", "x".repeat(17)));
+        assert_eq!(rules().cut(&long), format!("{}…", "x".repeat(37)));
+        assert!(matches!(rules().cut("short"), Cow::Borrowed("short")));
+    }
+
+    #[test]
+    fn what_is_cut_is_redacted_all_the_same() {
+        let message = |text: &str| rules().message(text).into_owned();
+        assert_eq!(message("see http://a/?sig=planted"), "see http://a/?sig…");
+        // At the end of what is read stands half of a URL, which is short enough when redacted.
+        let text = "h://a/?sig=planted-planted-p http://user:planted@host/";
+        assert_eq!(message(text), "h://a/?sig=REDACT…");
+        let text = "?sig=planted-planted-planted&u=http://u:planted@h/";
+        assert_eq!(message(text), "?sig=REDACTED…");
+    }
+
+    // faults F3
+    #[test]
+    fn all_texts_of_an_array_share_the_bound() {
+        let lines = |count: usize| -> Vec<StringValue> { vec!["0123456789".into(); count] };
+        let value = |count| {
+            let value = Value::Array(Array::String(lines(count)));
+            rules().attribute(KeyValue::new("key", value)).value
+        };
+        assert_eq!(value(4), Value::Array(Array::String(lines(4))));
+        let mut cut = lines(4);
+        cut.push(ELLIPSIS.into());
+        assert_eq!(value(1000), Value::Array(Array::String(cut)));
+    }
+
+    // faults F15
+    #[test]
+    fn the_texts_of_attributes_are_redacted() {
+        let rules = TextRules::default();
+        let given = "https://u:p@h/?sig=S";
+        let redacted = "https://REDACTED:REDACTED@h/?sig=REDACTED";
+        let texts = |text: &'static str| Value::Array(Array::String(vec!["a".into(), text.into()]));
+        for (value, expected) in [
+            (Value::from(given), Value::from(redacted)),
+            (texts(given), texts(redacted)),
+            (Value::from(7), Value::from(7)),
+        ] {
+            let attribute = rules.attribute(KeyValue::new("watermark.url", value));
+            assert_eq!(attribute, KeyValue::new("watermark.url", expected));
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The context that the formats read into, one after the other.
+
+use opentelemetry::{
+    Context,
+    trace::{SpanContext, TraceContextExt},
+};
+
+use super::{random, sampling::Sampling, undecided::Undecided};
+
+/// A context and the kind of parent that the formats have found so far.
+#[derive(Debug)]
+pub(super) struct Extraction {
+    pub(super) cx: Context,
+    found: Found,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// A parent without a sampling decision.
+    Undecided,
+    /// A parent with a sampling decision.
+    Whole,
+}
+
+impl Extraction {
+    pub(super) fn new(cx: &Context) -> Self {
+        Self {
+            cx: cx.clone(),
+            found: Found::Nothing,
+        }
+    }
+
+    /// Makes `parent` the parent. Returns `false` if it has no sampling decision and an earlier
+    /// format had a whole parent, which stays.
+    ///
+    /// Of whole parents the last one counts. If it is the same span, it keeps the tracestate and
+    /// the random flag of the earlier one, which its own format may not have.
+    pub(super) fn set_parent(&mut self, parent: SpanContext, is_decided: bool) -> bool {
+        if self.found == Found::Whole && !is_decided {
+            return false;
+        }
+        let parent = match self.found {
+            Found::Nothing => parent,
+            Found::Undecided | Found::Whole => with_state_of(parent, self.cx.span().span_context()),
+        };
+        let with_parent = self.cx.with_remote_span_context(parent);
+        if is_decided {
+            self.set_context(with_parent);
+        } else {
+            self.cx = with_parent;
+            self.found = Found::Undecided;
+        }
+        true
+    }
+
+    /// [`set_parent`](Self::set_parent) for a context that has a parent with a decision already.
+    pub(super) fn set_context(&mut self, with_parent: Context) {
+        self.cx = with_parent;
+        if self.found == Found::Undecided {
+            // It may be the same span, and then this is the decision on it.
+            Undecided::clear(&mut self.cx);
+            Sampling::Decided.store(&mut self.cx);
+        }
+        self.found = Found::Whole;
+    }
+
+    /// Whether a sampling decision without ids decides on the trace: `cx` has no parent with a
+    /// decision, and no span from before.
+    pub(super) fn is_undecided(&self) -> bool {
+        match self.found {
+            Found::Nothing => !self.cx.span().span_context().is_valid(),
+            Found::Undecided => true,
+            Found::Whole => false,
+        }
+    }
+}
+
+fn with_state_of(parent: SpanContext, earlier: &SpanContext) -> SpanContext {
+    let is_same = parent.trace_id() == earlier.trace_id() && parent.span_id() == earlier.span_id();
+    if !is_same {
+        return parent;
+    }
+    SpanContext::new(
+        parent.trace_id(),
+        parent.span_id(),
+        parent.trace_flags() | (earlier.trace_flags() & random::RANDOM),
+        true,
+        earlier.trace_state().clone(),
+    )
+}

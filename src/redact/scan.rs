@@ -1,0 +1,332 @@
+//! Finds the secrets in a view of a text.
+
+use std::{borrow::Cow, ops::Range};
+
+use super::{
+    Kind, Redaction, SourceUrls,
+    authority::{Authority, is_delimiter, is_slash},
+    base64,
+    edits::{Edits, REDACTED},
+    view::View,
+};
+
+/// Longer keys are not sensitive, whatever their end is.
+const LONGEST_KEY: usize = 128;
+
+/// One pass over a view.
+pub(super) struct Scan<'a> {
+    pub(super) redaction: &'a Redaction,
+    pub(super) view: &'a View<'a>,
+    pub(super) kind: Kind,
+    /// How many texts in base64 this one is in.
+    pub(super) depth: u8,
+    pub(super) edits: &'a mut Edits,
+    /// Up to where there is no fragment left, of URLs with and without escapes.
+    pub(super) without_fragment: [usize; 2],
+}
+
+impl Scan<'_> {
+    pub(super) fn run(mut self) {
+        let bytes = self.view.bytes();
+        // Whether this is the URL of a source, of which all but the credentials is recorded.
+        let mut is_verbatim = self.is_verbatim() && self.kind == Kind::Source;
+        let mut index = 0;
+        while index < bytes.len() {
+            let byte = bytes[index];
+            let mut next = index + 1;
+            if self.ends_url(index) {
+                is_verbatim = self.is_verbatim() && self.kind == Kind::Source;
+            }
+            match byte {
+                b':' => {
+                    if let Some(authority) = Authority::at(bytes, index) {
+                        self.credentials(&authority);
+                        is_verbatim |= self.is_verbatim();
+                        next = self.rest_of_url(&authority).unwrap_or(next);
+                    } else {
+                        next = self.json_member(index).unwrap_or(next);
+                    }
+                }
+                b'/' | b'\\' => {
+                    if let Some(authority) = Authority::without_scheme(bytes, index) {
+                        self.credentials(&authority);
+                    }
+                    if !is_verbatim {
+                        self.path_signature(index);
+                    }
+                }
+                b'=' if !is_verbatim => next = self.pair(index).unwrap_or(next),
+                b'>' => next = self.xml_element(index).unwrap_or(next),
+                _ => {}
+            }
+            let begins_word = index == 0 || !base64::is_letter(bytes[index - 1]);
+            if !is_verbatim && begins_word && base64::begins_with_scheme(&bytes[index..]) {
+                next = next.max(self.base64(index));
+            }
+            index = next;
+        }
+    }
+
+    fn is_verbatim(&self) -> bool {
+        self.redaction.source_urls == SourceUrls::Full
+    }
+
+    fn replace(&mut self, range: Range<usize>, new: impl Into<Cow<'static, str>>) {
+        let range = self.view.start(range.start)..self.view.start(range.end);
+        self.edits.replace(range, new);
+    }
+
+    /// Returns where to go on.
+    fn redact(&mut self, range: Range<usize>) -> Option<usize> {
+        let end = range.end;
+        if range.is_empty() {
+            return None;
+        }
+        self.replace(range, REDACTED);
+        Some(end)
+    }
+
+    /// Whether a URL cannot go on at `index`. In a query, only an escaped `&` belongs to a URL.
+    fn ends_url(&self, index: usize) -> bool {
+        let byte = self.view.bytes()[index];
+        is_delimiter(byte) || byte == b'&' && self.kind == Kind::Query && self.view.is_plain(index)
+    }
+
+    /// Where the URL that starts at `start` ends. One in escapes ends where they do.
+    fn end_of_url(&self, start: usize, is_plain: bool) -> usize {
+        let bytes = self.view.bytes();
+        let ends = |index: &usize| {
+            self.ends_url(*index)
+                || !is_plain && bytes[*index] == b'&' && self.view.is_plain(*index)
+        };
+        (start..bytes.len()).find(ends).unwrap_or(bytes.len())
+    }
+
+    fn credentials(&mut self, authority: &Authority) {
+        let Some(at) = authority.at else { return };
+        if self.redaction.source_urls == SourceUrls::OriginOnly && authority.colon.is_some() {
+            self.replace(authority.start..at + 1, "");
+        } else if authority.start < at {
+            // Semconv url.full: `https://REDACTED:REDACTED@host/`.
+            self.replace(authority.start..at, "REDACTED:REDACTED");
+        }
+    }
+
+    /// Handles what follows the authority. Returns where to go on, if nothing of it is kept.
+    fn rest_of_url(&mut self, authority: &Authority) -> Option<usize> {
+        let colon = authority.colon?;
+        if self.is_verbatim() {
+            return None;
+        }
+        let is_plain = self.view.is_plain(colon) && self.view.is_plain(colon + 1);
+        if colon < self.without_fragment[usize::from(is_plain)] {
+            return None;
+        }
+        let end = self.end_of_url(authority.end, is_plain);
+        match self.redaction.source_urls {
+            SourceUrls::OriginOnly if authority.host_is_empty() => {
+                self.redact(authority.scheme..end)
+            }
+            SourceUrls::OriginOnly => {
+                self.replace(authority.end..end, "");
+                Some(end)
+            }
+            SourceUrls::Redacted | SourceUrls::Full => {
+                // The escaped `#` of a URL without escapes belongs to its path.
+                self.without_fragment[usize::from(is_plain)] = end;
+                let bytes = self.view.bytes();
+                let begins = |index: &usize| {
+                    bytes[*index] == b'#'
+                        && (!is_plain || self.view.is_plain(*index))
+                        && !is_in_entity(bytes, *index)
+                };
+                let fragment = (authority.end..end).find(begins)?;
+                self.replace(fragment..end, "");
+                None
+            }
+        }
+    }
+
+    /// `key=value`, in a query or anywhere else.
+    fn pair(&mut self, equals: usize) -> Option<usize> {
+        let bytes = self.view.bytes();
+        let ends_key = |byte: &u8| {
+            is_delimiter(*byte)
+                || is_slash(*byte)
+                || matches!(byte, b'&' | b';' | b'?' | b'#' | b'=' | b'(' | b'{' | b',')
+        };
+        let before = &bytes[equals.saturating_sub(LONGEST_KEY)..equals];
+        let start = before.iter().rposition(ends_key).map_or(0, |end| end + 1);
+        if !self.redaction.is_sensitive(&before[start..]) {
+            return None;
+        }
+        let value = equals + 1;
+        if let Some(quoted) = quoted(bytes, value) {
+            return self.redact(quoted);
+        }
+        let ends = |byte: &u8| is_delimiter(*byte) || matches!(byte, b'&' | b';' | b'#');
+        let length = bytes[value..].iter().position(ends);
+        self.redact(value..length.map_or(bytes.len(), |length| value + length))
+    }
+
+    /// `"key": value`
+    fn json_member(&mut self, colon: usize) -> Option<usize> {
+        let bytes = self.view.bytes();
+        let (quote @ (b'"' | b'\''), before) = bytes[..colon].split_last()? else {
+            return None;
+        };
+        let before = &before[before.len().saturating_sub(LONGEST_KEY)..];
+        let opening = before.iter().rposition(|byte| byte == quote)?;
+        if !self.redaction.is_sensitive(&before[opening + 1..]) {
+            return None;
+        }
+        let spaces = bytes[colon + 1..].iter();
+        let spaces = spaces.take_while(|byte| byte.is_ascii_whitespace()).count();
+        let value = colon + 1 + spaces;
+        if let Some(quoted) = quoted(bytes, value) {
+            return self.redact(quoted);
+        }
+        if matches!(bytes.get(value), Some(b'[' | b'{')) {
+            return self.redact(value..end_of_nested(bytes, value));
+        }
+        let ends = |byte: &u8| is_delimiter(*byte) || matches!(byte, b',' | b'}' | b']');
+        let length = bytes[value..].iter().position(ends);
+        self.redact(value..length.map_or(bytes.len(), |length| value + length))
+    }
+
+    /// `<key>value</key>`
+    fn xml_element(&mut self, end_of_tag: usize) -> Option<usize> {
+        let bytes = self.view.bytes();
+        let before = &bytes[end_of_tag.saturating_sub(LONGEST_KEY)..end_of_tag];
+        let tag = before.iter().rposition(|byte| *byte == b'<')?;
+        let name = &before[tag + 1..];
+        if name.starts_with(b"/") || !self.redaction.is_sensitive(name) {
+            return None;
+        }
+        let value = end_of_tag + 1;
+        let length = bytes[value..].iter().position(|byte| *byte == b'<');
+        self.redact(value..length.map_or(bytes.len(), |length| value + length))
+    }
+
+    /// The signature of an imgproxy path: a segment before the options or before the source.
+    fn path_signature(&mut self, slash: usize) {
+        let bytes = self.view.bytes();
+        let segment = segment(&bytes[slash + 1..]);
+        let end = slash + 1 + segment.len();
+        if bytes.get(end) == Some(&b'/')
+            && may_be_signature(segment)
+            && begins_like_imgproxy(&bytes[end + 1..])
+        {
+            self.redact(slash + 1..end);
+        }
+    }
+
+    /// A URL in base64. Returns where to go on.
+    fn base64(&mut self, start: usize) -> usize {
+        let bytes = self.view.bytes();
+        let first_segment = start + segment(&bytes[start..]).len();
+        let mut go_on = start + 1;
+        // A source that is longer than a file name may be is split by slashes; in the other
+        // alphabet they are letters.
+        for slashes_are_letters in [false, true] {
+            let text = base64::Text::at(&bytes[start..], slashes_are_letters);
+            let end = start + text.length;
+            if self.depth >= super::MOST_NESTED {
+                self.redact(start..end);
+                return end;
+            }
+            let redacted = self
+                .redaction
+                .redact_once(&text.text, Kind::Source, self.depth + 1);
+            if let Cow::Owned(redacted) = redacted {
+                // Further segments would decode to something else after the new ones.
+                let goes_on = |byte: &u8| base64::is_letter(*byte) || matches!(byte, b'/' | b'=');
+                let rest = bytes[end..].iter().take_while(|byte| goes_on(byte));
+                let end = end + rest.count();
+                self.replace(start..end, base64::encode(redacted.as_bytes()));
+                return end;
+            }
+            // The segment in which the text ends may begin another one.
+            let last_slash = bytes[start..end].iter().rposition(|byte| *byte == b'/');
+            go_on = go_on.max(match last_slash {
+                Some(slash) if end > first_segment => start + slash,
+                _ => end.min(first_segment),
+            });
+        }
+        go_on
+    }
+}
+
+/// The letters up to the next slash or to the end of the base64.
+fn segment(bytes: &[u8]) -> &[u8] {
+    let is_letter = |byte: &u8| base64::is_letter(*byte) || *byte == b'=';
+    let length = bytes.iter().position(|byte| !is_letter(byte));
+    &bytes[..length.unwrap_or(bytes.len())]
+}
+
+/// Whether a `#` belongs to an escape of HTML: `&#38;`.
+fn is_in_entity(bytes: &[u8], hash: usize) -> bool {
+    bytes[..hash].ends_with(b"&") && matches!(bytes.get(hash + 1), Some(b'0'..=b'9' | b'x' | b'X'))
+}
+
+/// What is between the quotes that open at `start`.
+fn quoted(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+    let quote = *bytes.get(start)?;
+    if !matches!(quote, b'"' | b'\'') {
+        return None;
+    }
+    let mut end = start + 1;
+    while end < bytes.len() && bytes[end] != quote {
+        end += if bytes[end] == b'\\' { 2 } else { 1 };
+    }
+    Some(start + 1..end.min(bytes.len()))
+}
+
+/// Where the JSON array or object that starts at `start` ends.
+fn end_of_nested(bytes: &[u8], start: usize) -> usize {
+    let (mut index, mut open) = (start, 0_usize);
+    while index < bytes.len() {
+        match bytes[index] {
+            b'"' => index = quoted(bytes, index).map_or(index, |quoted| quoted.end),
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        index += 1;
+        if open == 0 {
+            break;
+        }
+    }
+    index.min(bytes.len())
+}
+
+/// Whether a segment of a path may be an HMAC-SHA256 in URL-safe base64, or its first bytes. Names
+/// of routes are shorter, or they have neither two upper-case letters after the first letter nor
+/// one and a digit.
+fn may_be_signature(segment: &[u8]) -> bool {
+    let unpadded = segment.split(|byte| *byte == b'=').next();
+    let letters = unpadded.unwrap_or_default();
+    let count = |is: fn(&u8) -> bool| letters.iter().skip(1).filter(|byte| is(byte)).count();
+    let upper = count(u8::is_ascii_uppercase);
+    let others = count(|byte| !byte.is_ascii_alphabetic());
+    letters == REDACTED.as_bytes()
+        || letters.len() == 43
+        || (8..43).contains(&letters.len()) && (upper >= 2 || upper == 1 && others >= 1)
+}
+
+/// Whether a path goes on as imgproxy's do after the signature: `plain/…`, `enc/…`, `option:…`, or a
+/// source in base64.
+fn begins_like_imgproxy(path: &[u8]) -> bool {
+    let segment = path
+        .split(|byte| is_slash(*byte))
+        .next()
+        .unwrap_or_default();
+    let option = segment.iter().position(|byte| *byte == b':');
+    let is_name = |name: &[u8]| {
+        let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        !name.is_empty() && name.iter().all(is_letter)
+    };
+    matches!(segment, b"plain" | b"enc")
+        || option.is_some_and(|colon| is_name(&segment[..colon]))
+        || base64::begins_with_scheme(path)
+}

@@ -1,0 +1,32 @@
+use std::fmt;
+
+use crate::{
+    instrument::{Propagation, StartSpan, TextRules},
+    metrics::StageMetrics,
+};
+
+/// What handles and stages need of the layer that traces their request.
+pub(crate) struct Recording {
+    pub(crate) tracer: Box<dyn StartSpan>,
+    pub(crate) propagation: Propagation,
+    /// Whether [`Stage::inject`](super::Stage::inject) writes anything.
+    pub(crate) propagate_external: bool,
+    pub(crate) stage_metrics: Option<StageMetrics>,
+    pub(crate) texts: TextRules,
+    /// Whether the response tells how long its stages took.
+    pub(crate) server_timing: bool,
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recording")
+            .field("propagation", &self.propagation)
+            .field("metrics", &self.stage_metrics.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The layer's part of a [`RequestState`](super::RequestState).
+pub(crate) trait Layer: fmt::Debug + Send + Sync {
+    fn recording(&self) -> &Recording;
+}

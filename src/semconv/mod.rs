@@ -1,0 +1,14 @@
+//! HTTP and gRPC as OpenTelemetry's semantic conventions see them, for servers and clients alike.
+
+mod grpc;
+mod http;
+mod server;
+
+pub(crate) use self::{
+    grpc::GrpcCode,
+    http::{
+        KnownMethods, OTHER, content_length, int, is_bodiless, parse_length, protocol_version,
+        scheme,
+    },
+    server::{host_and_port, server},
+};

@@ -1,0 +1,147 @@
+use std::net::Ipv6Addr;
+
+use http::Uri;
+
+/// RFC 1035 §2.3.4: no name is longer.
+const LONGEST_NAME: usize = 255;
+
+/// The host and port that the client asked for: `:authority`, or else the `Host` header (semconv
+/// http-spans: `server.address`). The brackets of an IPv6 address are not part of it.
+pub(crate) fn server<'a>(
+    uri: &'a Uri,
+    host: impl FnOnce() -> Option<&'a str>,
+) -> Option<(&'a str, Option<u16>)> {
+    match uri.authority() {
+        Some(authority) => {
+            let authority = authority.as_str();
+            let without_userinfo = authority.rsplit_once('@');
+            host_and_port(without_userinfo.map_or(authority, |(_, host)| host))
+        }
+        None => host_and_port(host()?),
+    }
+}
+
+/// The parts of `host [ ":" port ]` (RFC 9110 §7.2) where RFC 3986 §3.2 allows them. A port that is too
+/// large is left out.
+pub(crate) fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            (address, port)
+        }
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            let (name, port) = text.split_at(end);
+            (is_name(name).then_some(name)?, port)
+        }
+    };
+    let digits = match port {
+        "" => return Some((host, None)),
+        port => port.strip_prefix(':')?,
+    };
+    let is_port = digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then(|| (host, digits.parse().ok()))
+}
+
+/// RFC 3986 §3.2.2: `reg-name`, which IPv4 addresses are too, and never an empty one (RFC 9110 §4.2.1).
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_allowed = match byte {
+            b'%' => [bytes.next(), bytes.next()]
+                .iter()
+                .all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+        };
+        if !is_allowed {
+            return false;
+        }
+    }
+    (1..=LONGEST_NAME).contains(&name.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_the_authority_or_else_the_host_header() {
+        let cases = [
+            ("/", "images.example", Some(("images.example", None))),
+            (
+                "/",
+                "images.example:8080",
+                Some(("images.example", Some(8080))),
+            ),
+            ("/", "[2001:db8::1]:8080", Some(("2001:db8::1", Some(8080)))),
+            ("/", "[::1]", Some(("::1", None))),
+            ("/", "[::1", None),
+            ("/", ":80", None),
+            ("/", "", None),
+            ("/", "host:99999", Some(("host", None))),
+            (
+                "http://h2.example:8443/x",
+                "ignored",
+                Some(("h2.example", Some(8443))),
+            ),
+            (
+                "http://user:pass@h2.example/x",
+                "ignored",
+                Some(("h2.example", None)),
+            ),
+        ];
+        for (uri, host, expected) in cases {
+            assert_eq!(
+                server(&uri.parse().unwrap(), || Some(host)),
+                expected,
+                "{uri} {host}"
+            );
+        }
+        assert_eq!(server(&"/".parse().unwrap(), || None), None);
+    }
+
+    // faults F9
+    #[test]
+    fn a_host_that_rfc_3986_does_not_allow_is_no_address() {
+        let long = "a".repeat(256);
+        for refused in [
+            "2001:db8::1",
+            "::1",
+            "[fe80::1%eth0]",
+            "[fe80::1%25eth0]:80",
+            "[v1.x]",
+            "[]",
+            "[::1]x",
+            "[::1]80",
+            "[127.0.0.1]",
+            "user@host",
+            "user:password@host:80",
+            "host:+80",
+            "host:80x",
+            "host:80:80",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "<script>",
+            "kollektör",
+            "a%2",
+            "a%zz",
+            &long,
+        ] {
+            assert_eq!(host_and_port(refused), None, "{refused:?}");
+        }
+        for (allowed, expected) in [
+            ("my_host.internal", ("my_host.internal", None)),
+            ("a%20b", ("a%20b", None)),
+            ("127.0.0.1:8080", ("127.0.0.1", Some(8080))),
+            ("host:", ("host", None)),
+            ("host:0080", ("host", Some(80))),
+            ("[::ffff:1.2.3.4]:1", ("::ffff:1.2.3.4", Some(1))),
+        ] {
+            assert_eq!(host_and_port(allowed), Some(expected), "{allowed:?}");
+        }
+    }
+}

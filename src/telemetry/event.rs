@@ -1,0 +1,152 @@
+//! What telemetry says about itself, and counts.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::error::SettingWarning;
+
+/// Something worth a line in the log; its `Display` is that line.
+///
+/// Failures, losses and drops are reported at most once a minute and signal, with the count since the
+/// last report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TelemetryEvent {
+    /// Telemetry has started; `summary` is what was resolved from the settings.
+    Started {
+        /// One line: endpoints, protocols, TLS, sampler, ids.
+        summary: String,
+    },
+    /// An `OTEL_*` variable holds a mistake. Reported at the start, before
+    /// [`Started`](Self::Started), and also when telemetry is off.
+    InvalidSetting {
+        /// The variable, what is accepted, and what happens in spite of the mistake.
+        warning: SettingWarning,
+    },
+    /// The collector took something of this signal for the first time.
+    FirstExport {
+        /// `spans`, `data points` or `log records`.
+        what: &'static str,
+    },
+    /// An attempt failed; it is retried unless a [`Lost`](Self::Lost) follows.
+    ExportFailed {
+        /// `spans`, `data points` or `log records`.
+        what: &'static str,
+        /// Why, in one line.
+        error: String,
+    },
+    /// The collector takes data again.
+    Recovered {
+        /// `spans`, `data points` or `log records`.
+        what: &'static str,
+        /// Since the first failed attempt.
+        after: Duration,
+    },
+    /// The collector refused data for good, or could not be reached for too long.
+    Lost {
+        /// `spans`, `data points` or `log records`.
+        what: &'static str,
+        /// How many.
+        count: u64,
+        /// Why, in one line.
+        error: String,
+    },
+    /// The queue was full.
+    Dropped {
+        /// `spans`, `data points` or `log records`.
+        what: &'static str,
+        /// How many.
+        count: u64,
+    },
+    /// The collector took a request, but not all of it, or with a warning (OTLP's partial success).
+    Rejected {
+        /// `spans`, `data points` or `log records`.
+        what: &'static str,
+        /// How many items it did not take; 0 for a warning.
+        count: u64,
+        /// What it said.
+        message: String,
+    },
+}
+
+impl fmt::Display for TelemetryEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { summary } => write!(f, "telemetry started: {summary}"),
+            Self::InvalidSetting { warning } => warning.fmt(f),
+            Self::FirstExport { what } => write!(f, "the first {what} were exported"),
+            Self::ExportFailed { what, error } => write!(f, "exporting {what} failed: {error}"),
+            Self::Recovered { what, after } => {
+                write!(
+                    f,
+                    "exporting {what} works again after {:.1} s",
+                    after.as_secs_f64()
+                )
+            }
+            Self::Lost { what, count, error } => write!(f, "{count} {what} were lost: {error}"),
+            Self::Dropped { what, count } => {
+                write!(f, "{count} {what} were dropped because the queue is full")
+            }
+            Self::Rejected {
+                what,
+                count,
+                message,
+            } => {
+                write!(f, "the collector rejected {count} {what}: {message}")
+            }
+        }
+    }
+}
+
+/// What became of one signal's items since the start; each that is not underway is in one counter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SignalStats {
+    /// Spans, data points or log records that the collector took.
+    pub exported: u64,
+    /// Those that it refused, or that were given up after retries.
+    pub failed: u64,
+    /// Those that came when the queue was full.
+    pub dropped: u64,
+    /// Those that came after the shutdown.
+    pub after_shutdown: u64,
+}
+
+/// The callback for events, beside the log.
+#[derive(Clone, Default)]
+pub(crate) struct Sink(Option<Arc<Callback>>);
+
+type Callback = dyn Fn(&TelemetryEvent) + Send + Sync;
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sink").field(&self.0.is_some()).finish()
+    }
+}
+
+impl Sink {
+    pub(super) fn new(callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(callback)))
+    }
+
+    pub(crate) fn emit(&self, event: &TelemetryEvent) {
+        match event {
+            TelemetryEvent::Started { .. }
+            | TelemetryEvent::FirstExport { .. }
+            | TelemetryEvent::Recovered { .. } => {
+                tracing::info!(target: TARGET, "{event}");
+            }
+            _ => tracing::warn!(target: TARGET, "{event}"),
+        }
+        if let Some(callback) = &self.0 {
+            // A panic in it must not end the export of telemetry.
+            let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        }
+    }
+}
+
+const TARGET: &str = "tower_image_trace::telemetry";

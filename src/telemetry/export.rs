@@ -1,0 +1,239 @@
+//! From the settings of each signal to what exports it.
+
+use std::sync::Arc;
+
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::LoggerProviderBuilder;
+use opentelemetry_sdk::{
+    Resource,
+    metrics::{
+        MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
+    },
+    trace::TracerProviderBuilder,
+};
+
+#[cfg(all(feature = "_otlp", feature = "logs"))]
+use super::otlp::LogEncoder;
+#[cfg(feature = "console")]
+use super::outlets::Terminals;
+#[cfg(feature = "logs")]
+use super::pipeline::QueueLogProcessor;
+#[cfg(all(feature = "console", feature = "logs"))]
+use super::pipeline::print_logs;
+#[cfg(feature = "console")]
+use super::pipeline::{MetricTerminal, print_spans};
+use super::{
+    error::TelemetryError,
+    outlets::Outlets,
+    pipeline::{AnyQueue, IoThread, Item, Pipeline, Queue, QueueSpanProcessor, Reports},
+    settings::{Batching, Exporter, Settings},
+    signal::Signal,
+};
+#[cfg(feature = "_otlp")]
+use super::{
+    otlp::{MetricEncoder, SpanEncoder, SystemRoots, Transport},
+    pipeline::{AlreadyEncoded, Encode, QueueMetricExporter, deliver},
+};
+#[cfg(all(feature = "console", feature = "logs"))]
+use crate::console::ConsoleLogExporter;
+#[cfg(feature = "console")]
+use crate::console::{ConsoleExporter, ConsoleMetricExporter};
+
+/// The exporters of all signals while they are being connected.
+pub(super) struct Export<'a> {
+    settings: &'a Settings,
+    thread: IoThread,
+    reports: Reports,
+    queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
+    #[cfg(feature = "_otlp")]
+    transports: Transports,
+    #[cfg(feature = "_otlp")]
+    resource: Resource,
+    #[cfg(feature = "console")]
+    terminals: Terminals,
+}
+
+impl<'a> Export<'a> {
+    pub(super) fn start(
+        settings: &'a Settings,
+        resource: Resource,
+        outlets: &mut Outlets,
+    ) -> Result<Self, TelemetryError> {
+        // What is printed has no resource.
+        #[cfg(not(feature = "_otlp"))]
+        drop(resource);
+        Ok(Self {
+            settings,
+            #[cfg(feature = "_otlp")]
+            transports: Transports::new(settings)?,
+            #[cfg(feature = "_otlp")]
+            resource,
+            #[cfg(feature = "console")]
+            terminals: std::mem::take(&mut outlets.terminals),
+            thread: IoThread::start().map_err(TelemetryError::IoThread)?,
+            reports: Reports::new(&outlets.events),
+            queues: Vec::new(),
+        })
+    }
+
+    pub(super) fn traces(
+        &mut self,
+        tracers: TracerProviderBuilder,
+    ) -> Result<TracerProviderBuilder, TelemetryError> {
+        let queue = match &self.settings.traces {
+            #[cfg(feature = "_otlp")]
+            Exporter::Otlp(exporter) => {
+                let encoder = SpanEncoder::new(exporter.gzip, &self.resource)?;
+                let queue = self.queue(Signal::Traces, self.settings.span_batching);
+                self.deliver(Signal::Traces, &queue, encoder);
+                queue
+            }
+            #[cfg(feature = "console")]
+            Exporter::Console => {
+                let queue = self.queue(Signal::Traces, at_once(self.settings.span_batching));
+                let exporter = self.terminals.traces.take();
+                let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
+                self.thread.spawn(print_spans(queue.clone(), exporter));
+                queue
+            }
+            _ => return Ok(tracers),
+        };
+        Ok(tracers.with_span_processor(QueueSpanProcessor(queue)))
+    }
+
+    pub(super) fn metrics(
+        &mut self,
+        meters: MeterProviderBuilder,
+    ) -> Result<MeterProviderBuilder, TelemetryError> {
+        let temporality = self.settings.metric_temporality;
+        match &self.settings.metrics {
+            #[cfg(feature = "_otlp")]
+            Exporter::Otlp(exporter) => {
+                let encoder = MetricEncoder::new(exporter.gzip)?;
+                let queue = self.queue(Signal::Metrics, collections(self.settings));
+                self.deliver(Signal::Metrics, &queue, AlreadyEncoded);
+                let exporter = QueueMetricExporter::new(encoder, queue, temporality);
+                Ok(meters.with_reader(self.reader(exporter)))
+            }
+            #[cfg(feature = "console")]
+            Exporter::Console => {
+                let exporter = self.terminals.metrics.take();
+                let terminal = MetricTerminal {
+                    exporter: exporter.unwrap_or_else(ConsoleMetricExporter::stdout),
+                    report: self.reports.of(Signal::Metrics).clone(),
+                    temporality,
+                };
+                Ok(meters.with_reader(self.reader(terminal)))
+            }
+            _ => Ok(meters),
+        }
+    }
+
+    #[cfg(feature = "logs")]
+    pub(super) fn logs(
+        &mut self,
+        loggers: LoggerProviderBuilder,
+    ) -> Result<LoggerProviderBuilder, TelemetryError> {
+        let queue = match &self.settings.logs {
+            #[cfg(feature = "_otlp")]
+            Exporter::Otlp(exporter) => {
+                let encoder = LogEncoder::new(exporter.gzip, &self.resource)?;
+                let queue = self.queue(Signal::Logs, self.settings.log_batching);
+                self.deliver(Signal::Logs, &queue, encoder);
+                queue
+            }
+            #[cfg(feature = "console")]
+            Exporter::Console => {
+                let queue = self.queue(Signal::Logs, at_once(self.settings.log_batching));
+                let exporter = self.terminals.logs.take();
+                let exporter = exporter.unwrap_or_else(ConsoleLogExporter::stdout);
+                self.thread.spawn(print_logs(queue.clone(), exporter));
+                queue
+            }
+            _ => return Ok(loggers),
+        };
+        Ok(loggers.with_log_processor(QueueLogProcessor(queue)))
+    }
+
+    pub(super) fn into_pipeline(self, meter_provider: SdkMeterProvider) -> Arc<Pipeline> {
+        let exports_metrics = !matches!(self.settings.metrics, Exporter::None);
+        let (thread, queues, reports) = (self.thread, self.queues, self.reports);
+        let pipeline = Pipeline::new(thread, meter_provider, exports_metrics, queues, reports);
+        Arc::new(pipeline)
+    }
+
+    fn queue<T: Item>(&mut self, signal: Signal, limits: Batching) -> Arc<Queue<T>> {
+        let queue = Arc::new(Queue::new(limits, self.reports.of(signal).clone()));
+        self.queues.push((signal, queue.clone()));
+        queue
+    }
+
+    /// Sends what comes into `queue` to the signal's collector.
+    #[cfg(feature = "_otlp")]
+    fn deliver<T: Item>(&mut self, signal: Signal, queue: &Arc<Queue<T>>, encoder: impl Encode<T>) {
+        if let Some(transport) = self.transports.take(signal) {
+            self.thread
+                .spawn(deliver(queue.clone(), encoder, transport));
+        }
+    }
+
+    fn reader<E: PushMetricExporter>(&self, exporter: E) -> PeriodicReader<E> {
+        PeriodicReader::builder(exporter)
+            .with_interval(self.settings.metric_export_interval)
+            .build()
+    }
+}
+
+/// The way of each signal to its collector.
+#[cfg(feature = "_otlp")]
+struct Transports(Vec<(Signal, Transport)>);
+
+#[cfg(feature = "_otlp")]
+impl Transports {
+    /// Reads all certificates and keys; everything that is wrong with them is named together.
+    fn new(settings: &Settings) -> Result<Self, TelemetryError> {
+        let system = SystemRoots::default();
+        let (mut transports, mut errors) = (Vec::new(), Vec::new());
+        for signal in Signal::ALL {
+            let Exporter::Otlp(exporter) = settings.exporter(signal) else {
+                continue;
+            };
+            match Transport::new(exporter, signal, &system) {
+                Ok(transport) => transports.push((signal, transport)),
+                // Signals usually share their certificates, and their mistakes.
+                Err(error) if errors.contains(&error) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        match errors.is_empty() {
+            true => Ok(Self(transports)),
+            false => Err(TelemetryError::Settings(errors)),
+        }
+    }
+
+    fn take(&mut self, signal: Signal) -> Option<Transport> {
+        let index = self.0.iter().position(|(of, _)| *of == signal)?;
+        Some(self.0.swap_remove(index).1)
+    }
+}
+
+/// The limits of a queue whose items are printed, because someone is watching.
+#[cfg(feature = "console")]
+const fn at_once(batching: Batching) -> Batching {
+    Batching {
+        schedule_delay: std::time::Duration::from_millis(100),
+        ..batching
+    }
+}
+
+/// The limits of the queue of collected metrics.
+#[cfg(feature = "_otlp")]
+const fn collections(settings: &Settings) -> Batching {
+    Batching {
+        // The latest collection of cumulative metrics includes what the lost ones said.
+        max_queue_size: 8,
+        max_export_batch_size: 1,
+        schedule_delay: settings.metric_export_interval,
+        export_timeout: settings.metric_export_timeout,
+    }
+}

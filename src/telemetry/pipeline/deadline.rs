@@ -1,0 +1,33 @@
+//! Waiting for no longer than was allowed.
+
+use std::{
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// The moment `timeout` from now; a timeout that is too long to count is taken as a year.
+pub(super) fn deadline(timeout: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + timeout.min(YEAR)
+}
+
+/// How long it is until `deadline`.
+pub(super) fn until(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now())
+}
+
+/// Runs `work` on a thread of its own and waits for it until `deadline`; whether it has ended by then.
+pub(super) fn run_until(
+    deadline: Instant,
+    name: &str,
+    work: impl FnOnce() + Send + 'static,
+) -> bool {
+    let (running, ended) = mpsc::channel::<()>();
+    let thread = thread::Builder::new().name(name.to_owned());
+    let thread = thread.spawn(move || {
+        work();
+        drop(running);
+    });
+    thread.is_ok() && ended.recv_timeout(until(deadline)) == Err(RecvTimeoutError::Disconnected)
+}

@@ -1,0 +1,42 @@
+//! From what the SDK hands over to what the collector gets: queues, the thread that empties them, and
+//! the reports about it.
+//!
+//! `spans`, `metrics` and `logs` fill the queues, `deliver` sends what is in them to a collector, and
+//! `console` prints it.
+
+#[cfg(feature = "console")]
+mod console;
+mod deadline;
+#[cfg(feature = "_otlp")]
+mod deliver;
+mod io_thread;
+#[cfg(feature = "logs")]
+mod logs;
+#[cfg(feature = "_otlp")]
+mod metrics;
+mod points;
+mod queue;
+mod report;
+mod self_metrics;
+mod shutdown;
+mod spans;
+
+#[cfg(all(feature = "console", feature = "logs"))]
+pub(super) use self::console::print_logs;
+#[cfg(feature = "console")]
+pub(super) use self::console::{MetricTerminal, print_spans};
+#[cfg(feature = "logs")]
+pub(super) use self::logs::QueueLogProcessor;
+#[cfg(feature = "_otlp")]
+pub(super) use self::{
+    deliver::{Encode, deliver},
+    metrics::{AlreadyEncoded, QueueMetricExporter},
+};
+pub(super) use self::{
+    io_thread::IoThread,
+    queue::{AnyQueue, Item, Queue},
+    report::Reports,
+    self_metrics::register,
+    shutdown::Pipeline,
+    spans::QueueSpanProcessor,
+};

@@ -1,0 +1,275 @@
+//! The counters of each signal, and when something is said about them.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use super::deadline::run_until;
+use crate::telemetry::{
+    event::{SignalStats, Sink, TelemetryEvent},
+    signal::Signal,
+};
+
+/// For how long a kind of event is not reported again.
+const QUIET: Duration = Duration::from_secs(60);
+
+/// The reports of all signals.
+#[derive(Debug)]
+pub(crate) struct Reports {
+    sink: Sink,
+    traces: Arc<SignalReport>,
+    metrics: Arc<SignalReport>,
+    logs: Arc<SignalReport>,
+}
+
+impl Reports {
+    pub(crate) fn new(sink: &Sink) -> Self {
+        let report = |signal| Arc::new(SignalReport::new(signal, sink.clone()));
+        Self {
+            sink: sink.clone(),
+            traces: report(Signal::Traces),
+            metrics: report(Signal::Metrics),
+            logs: report(Signal::Logs),
+        }
+    }
+
+    pub(crate) const fn of(&self, signal: Signal) -> &Arc<SignalReport> {
+        match signal {
+            Signal::Traces => &self.traces,
+            Signal::Metrics => &self.metrics,
+            Signal::Logs => &self.logs,
+        }
+    }
+
+    /// Says what was held back, and waits for it until `deadline`: the callback is the service's code,
+    /// which may hang.
+    pub(super) fn finish(&self, deadline: Instant) {
+        let reports = [&self.traces, &self.metrics, &self.logs];
+        let events: Vec<_> = reports
+            .iter()
+            .flat_map(|report| report.last_events())
+            .collect();
+        if !events.is_empty() {
+            let sink = self.sink.clone();
+            let say = move || events.iter().for_each(|event| sink.emit(event));
+            run_until(deadline, "image-trace-report", say);
+        }
+    }
+
+    /// How many items of all signals were given up.
+    pub(super) fn lost(&self) -> u64 {
+        [&self.traces, &self.metrics, &self.logs]
+            .iter()
+            .map(|report| report.stats().failed)
+            .sum()
+    }
+}
+
+/// The counters of one signal, and what has been said about it.
+#[derive(Debug)]
+pub(crate) struct SignalReport {
+    signal: Signal,
+    sink: Sink,
+    exported: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+    after_shutdown: AtomicU64,
+    said: Mutex<Said>,
+}
+
+#[derive(Debug, Default)]
+struct Said {
+    exported_before: bool,
+    failing_since: Option<Instant>,
+    #[cfg(feature = "_otlp")]
+    failure: Option<Instant>,
+    lost: Unsaid,
+    dropped: Unsaid,
+    rejected: Unsaid,
+    /// The last error, for what is said about losses later.
+    error: String,
+}
+
+/// A count that is reported now and then.
+#[derive(Debug, Default)]
+struct Unsaid {
+    total: u64,
+    said: u64,
+    when: Option<Instant>,
+}
+
+impl Unsaid {
+    /// The count since it was last reported, when it is time to report it.
+    fn due(&mut self, total: u64, now: bool) -> Option<u64> {
+        self.total = total;
+        let count = self.total - self.said;
+        if count == 0 || !(now || is_due(&mut self.when)) {
+            return None;
+        }
+        self.said = self.total;
+        Some(count)
+    }
+}
+
+fn is_due(last: &mut Option<Instant>) -> bool {
+    let due = last.is_none_or(|last| last.elapsed() >= QUIET);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+impl SignalReport {
+    pub(crate) fn new(signal: Signal, sink: Sink) -> Self {
+        Self {
+            signal,
+            sink,
+            exported: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            after_shutdown: AtomicU64::new(0),
+            said: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> SignalStats {
+        SignalStats {
+            exported: self.exported.load(Relaxed),
+            failed: self.failed.load(Relaxed),
+            dropped: self.dropped.load(Relaxed),
+            after_shutdown: self.after_shutdown.load(Relaxed),
+        }
+    }
+
+    /// Counts what came when the queue was full. It is called on request paths, so it says nothing.
+    pub(super) fn count_dropped(&self, items: u64) {
+        self.dropped.fetch_add(items, Relaxed);
+    }
+
+    /// Counts what came when the queue was closed.
+    pub(super) fn count_after_shutdown(&self, items: u64) {
+        self.after_shutdown.fetch_add(items, Relaxed);
+    }
+
+    /// Counts what the collector took, without the items that it `rejected`.
+    pub(super) fn count_exported(&self, items: u64, rejected: u64) {
+        let rejected = rejected.min(items);
+        self.exported.fetch_add(items - rejected, Relaxed);
+        self.failed.fetch_add(rejected, Relaxed);
+    }
+
+    /// Counts what was given up.
+    pub(super) fn count_lost(&self, items: u64) {
+        self.failed.fetch_add(items, Relaxed);
+    }
+
+    /// Says that the collector took a request, and what it said to it.
+    pub(super) fn exported(&self, rejected: u64, message: &str) {
+        let what = self.items();
+        let mut said = self.said();
+        let mut events = Vec::new();
+        if !mem::replace(&mut said.exported_before, true) {
+            events.push(TelemetryEvent::FirstExport { what });
+        }
+        if let Some(since) = said.failing_since.take() {
+            events.push(TelemetryEvent::Recovered {
+                what,
+                after: since.elapsed(),
+            });
+        }
+        let total = said.rejected.total + rejected;
+        let warning = !message.is_empty() && is_due(&mut said.rejected.when);
+        let count = said.rejected.due(total, warning);
+        if count.is_some() || warning {
+            let (count, message) = (count.unwrap_or(0), message.to_owned());
+            events.push(TelemetryEvent::Rejected {
+                what,
+                count,
+                message,
+            });
+        }
+        self.say(said, events);
+    }
+
+    #[cfg(feature = "_otlp")]
+    pub(super) fn attempt_failed(&self, error: &str) {
+        let mut said = self.said();
+        said.failing_since.get_or_insert_with(Instant::now);
+        error.clone_into(&mut said.error);
+        let mut events = Vec::new();
+        if is_due(&mut said.failure) {
+            let error = error.to_owned();
+            events.push(TelemetryEvent::ExportFailed {
+                what: self.items(),
+                error,
+            });
+        }
+        self.say(said, events);
+    }
+
+    /// Says that items were given up.
+    pub(super) fn lost(&self, items: u64, error: &str) {
+        self.note_lost(items, error);
+        self.say(self.said(), Vec::new());
+    }
+
+    /// Remembers that items were given up, for what is said next.
+    pub(super) fn note_lost(&self, items: u64, error: &str) {
+        if items > 0 {
+            let mut said = self.said();
+            said.failing_since.get_or_insert_with(Instant::now);
+            error.clone_into(&mut said.error);
+            said.lost.total += items;
+        }
+    }
+
+    /// What was held back because the last report was less than a minute ago.
+    pub(super) fn last_events(&self) -> Vec<TelemetryEvent> {
+        let mut events = Vec::new();
+        self.add_losses(&mut self.said(), &mut events, true);
+        events
+    }
+
+    fn say(&self, mut said: MutexGuard<'_, Said>, mut events: Vec<TelemetryEvent>) {
+        self.add_losses(&mut said, &mut events, false);
+        // A callback may ask for the counters.
+        drop(said);
+        for event in &events {
+            self.sink.emit(event);
+        }
+    }
+
+    /// Adds what is due, or all there is to say `now`.
+    fn add_losses(&self, said: &mut Said, events: &mut Vec<TelemetryEvent>, now: bool) {
+        let what = self.items();
+        let lost = said.lost.total;
+        if let Some(count) = said.lost.due(lost, now) {
+            events.push(TelemetryEvent::Lost {
+                what,
+                count,
+                error: said.error.clone(),
+            });
+        }
+        if let Some(count) = said.dropped.due(self.dropped.load(Relaxed), now) {
+            events.push(TelemetryEvent::Dropped { what, count });
+        }
+    }
+
+    /// What the signal's items are called in events.
+    const fn items(&self) -> &'static str {
+        match self.signal {
+            Signal::Traces => "spans",
+            Signal::Metrics => "data points",
+            Signal::Logs => "log records",
+        }
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

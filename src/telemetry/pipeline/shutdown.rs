@@ -1,0 +1,128 @@
+//! The bounded end of everything that was started.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+
+use super::{
+    deadline::{deadline, run_until, until},
+    io_thread::IoThread,
+    queue::AnyQueue,
+    report::Reports,
+};
+use crate::telemetry::{error::TelemetryError, event::SignalStats, signal::Signal};
+
+/// How long the I/O thread is waited for when the time is over. It only drops what it has.
+const STOP: Duration = Duration::from_millis(100);
+/// How long the last events are waited for when the time is over.
+const LAST_EVENTS: Duration = Duration::from_millis(50);
+
+/// What runs between the providers and the collector.
+#[derive(Debug)]
+pub(crate) struct Pipeline {
+    /// `None` after the shutdown.
+    thread: Mutex<Option<IoThread>>,
+    meter_provider: SdkMeterProvider,
+    exports_metrics: bool,
+    queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
+    reports: Reports,
+}
+
+impl Pipeline {
+    pub(crate) const fn new(
+        thread: IoThread,
+        meter_provider: SdkMeterProvider,
+        exports_metrics: bool,
+        queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
+        reports: Reports,
+    ) -> Self {
+        Self {
+            thread: Mutex::new(Some(thread)),
+            meter_provider,
+            exports_metrics,
+            queues,
+            reports,
+        }
+    }
+
+    pub(super) const fn reports(&self) -> &Reports {
+        &self.reports
+    }
+
+    /// The queue of a signal that is exported; metrics are printed without one.
+    pub(super) fn queue(&self, signal: Signal) -> Option<&Arc<dyn AnyQueue>> {
+        let mut queues = self.queues.iter();
+        queues
+            .find(|(queued, _)| *queued == signal)
+            .map(|(_, queue)| queue)
+    }
+
+    pub(crate) fn stats(&self, signal: Signal) -> SignalStats {
+        self.reports.of(signal).stats()
+    }
+
+    /// Sends what there is, and waits for it until `timeout` is over.
+    pub(crate) fn flush(&self, timeout: Duration) -> Result<(), TelemetryError> {
+        let provider = self.meter_provider.clone();
+        self.drain(timeout, move || drop(provider.force_flush()))
+    }
+
+    /// Flushes and ends the I/O thread; only the first call does anything.
+    pub(crate) fn shutdown(&self, timeout: Duration) -> Result<(), TelemetryError> {
+        let taken = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(thread) = taken else { return Ok(()) };
+        let provider = self.meter_provider.clone();
+        for (signal, queue) in &self.queues {
+            // The last collection of metrics is still to come.
+            if *signal != Signal::Metrics {
+                queue.close();
+            }
+        }
+        let end = deadline(timeout);
+        let drained = self.drain(timeout, move || drop(provider.shutdown()));
+        thread.stop(until(end).max(STOP));
+        for (_, queue) in &self.queues {
+            queue.abandon();
+        }
+        self.reports.finish(end.max(Instant::now() + LAST_EVENTS));
+        drained
+    }
+
+    /// Waits for what is queued already, and for what `collect_metrics` puts into a queue.
+    fn drain(
+        &self,
+        timeout: Duration,
+        collect_metrics: impl FnOnce() + Send + 'static,
+    ) -> Result<(), TelemetryError> {
+        let deadline = deadline(timeout);
+        let lost_before = self.reports.lost();
+        let (metrics, others): (Vec<_>, Vec<_>) = self
+            .queues
+            .iter()
+            .partition(|(signal, _)| *signal == Signal::Metrics);
+        let mut targets: Vec<_> = others
+            .iter()
+            .map(|(_, queue)| (queue, queue.flush()))
+            .collect();
+        // The SDK has no bound of its own here, and reads gauges of the service, which may hang.
+        let collected = run_until(deadline, "image-trace-flush", collect_metrics);
+        targets.extend(metrics.iter().map(|(_, queue)| (queue, queue.flush())));
+        let mut pending: u64 = targets
+            .into_iter()
+            .map(|(queue, target)| queue.wait(target, deadline))
+            .sum();
+        pending += u64::from(self.exports_metrics && !collected);
+        match self.reports.lost() - lost_before {
+            _ if pending > 0 => Err(TelemetryError::TimedOut { timeout, pending }),
+            0 => Ok(()),
+            lost => Err(TelemetryError::Undelivered { lost }),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The running providers, and what a service asks of them.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use opentelemetry::trace::noop::NoopTracerProvider;
+#[cfg(feature = "logs")]
+use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::{SdkLogger, SdkLoggerProvider};
+use opentelemetry_sdk::{metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use tokio::sync::oneshot;
+
+#[cfg(not(feature = "_export"))]
+use super::no_pipeline::Pipeline;
+#[cfg(feature = "_export")]
+use super::pipeline::Pipeline;
+use super::{
+    error::TelemetryError,
+    event::SignalStats,
+    settings::{Exporter, Settings},
+    signal::Signal,
+};
+use crate::{
+    download::DownloadLayer,
+    in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    metrics::Gauges,
+    propagation::Propagators,
+    trace::{ImageTraceLayer, ImageTraceLayerBuilder},
+};
+
+/// How long [`Telemetry`] tries to flush when it is dropped without a shutdown.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Running providers for traces and metrics, made from settings.
+///
+/// Call [`shutdown`](Self::shutdown) at the end of the service. Dropping it without that tries to flush
+/// for a second, and blocks the thread meanwhile.
+#[derive(Debug)]
+pub struct Telemetry {
+    pub(super) tracer_provider: SdkTracerProvider,
+    pub(super) meter_provider: SdkMeterProvider,
+    pub(super) gauges: Gauges,
+    #[cfg(feature = "logs")]
+    pub(super) logger_provider: SdkLoggerProvider,
+    pub(super) settings: Settings,
+    pub(super) in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
+    /// `None` when everything is switched off.
+    pub(super) pipeline: Option<Arc<Pipeline>>,
+}
+
+impl Telemetry {
+    /// Whether anything is exported.
+    #[must_use]
+    pub const fn is_enabled(&self) -> bool {
+        self.pipeline.is_some()
+    }
+
+    /// The settings in use.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The provider of tracers; one that records nothing when traces are switched off.
+    #[must_use]
+    pub fn tracer_provider(&self) -> SdkTracerProvider {
+        self.tracer_provider.clone()
+    }
+
+    /// The provider of meters; one that collects nothing when metrics are switched off.
+    #[must_use]
+    pub fn meter_provider(&self) -> SdkMeterProvider {
+        self.meter_provider.clone()
+    }
+
+    /// The formats of the caller's context.
+    #[must_use]
+    pub fn propagators(&self) -> Propagators {
+        self.settings.propagators.clone()
+    }
+
+    /// A layer that traces and measures with these providers, settings and formats.
+    #[must_use]
+    pub fn trace_layer(&self) -> ImageTraceLayer {
+        self.trace_layer_builder().build()
+    }
+
+    /// The same, for a filter, a trust decision or anything else of your own.
+    pub fn trace_layer_builder(&self) -> ImageTraceLayerBuilder {
+        if !self.is_enabled() {
+            return ImageTraceLayerBuilder::disabled();
+        }
+        let layer = ImageTraceLayer::builder();
+        let layer = match self.makes_spans() {
+            true => layer.tracer_provider(self.tracer_provider()),
+            false => layer.traces(false),
+        };
+        let layer = layer
+            .propagators(self.propagators())
+            .propagate_external(self.settings.propagate_external)
+            // None of the samplers looks at attributes.
+            .attributes_after_sampling(true)
+            // Both id generators are random in the lower 12 bytes.
+            .random_trace_ids(true)
+            .imgproxy_metrics(self.settings.imgproxy_metrics);
+        match self.settings.metrics {
+            Exporter::None => layer.metrics(false),
+            _ => layer.gauges(self.gauges()),
+        }
+    }
+
+    /// Logs have the ids of spans even if the spans go nowhere. Without both, the caller's context
+    /// passes through as it is.
+    fn makes_spans(&self) -> bool {
+        let settings = &self.settings;
+        !matches!(
+            (&settings.traces, &settings.logs),
+            (Exporter::None, Exporter::None)
+        )
+    }
+
+    /// A layer that records the downloads of a client, with these providers, settings and formats.
+    #[must_use]
+    pub fn download_layer(&self) -> DownloadLayer {
+        if !self.is_enabled() {
+            return DownloadLayer::disabled();
+        }
+        let layer = DownloadLayer::builder();
+        let layer = match self.makes_spans() {
+            true => layer.tracer_provider(self.tracer_provider()),
+            false => layer.tracer_provider(NoopTracerProvider::new()),
+        };
+        let layer = layer
+            .propagators(self.propagators())
+            .propagate_external(self.settings.propagate_external);
+        match self.settings.metrics {
+            Exporter::None => layer.metrics(false).build(),
+            _ => layer.meter_provider(self.meter_provider()).build(),
+        }
+    }
+
+    /// A layer that counts requests in progress, and the counts, which are exported as
+    /// `requests_in_progress` and `images_in_progress`.
+    ///
+    /// All layers from one `Telemetry` share their counts.
+    #[must_use]
+    pub fn in_progress_layer(&self) -> (RequestsInProgressLayer, RequestsInProgress) {
+        let pair = self.in_progress.get_or_init(|| {
+            let (layer, counts) = RequestsInProgressLayer::pair();
+            self.gauges.in_progress(&counts);
+            (layer, counts)
+        });
+        pair.clone()
+    }
+
+    /// Gauges that are exported until this `Telemetry` is dropped.
+    ///
+    /// With feature `process` those of the process are there already, with feature `tokio-metrics`
+    /// those of the runtime that this `Telemetry` was built on.
+    #[must_use]
+    pub const fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// The provider of loggers; one that exports nothing when logs are switched off.
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn logger_provider(&self) -> SdkLoggerProvider {
+        self.logger_provider.clone()
+    }
+
+    /// A layer for `tracing-subscriber` that exports the service's events with the ids of the
+    /// current span.
+    ///
+    /// What the export itself logs on its thread is left out. Filter it like any other layer:
+    ///
+    /// ```no_run
+    /// # let telemetry = tower_image_trace::Telemetry::from_env()?;
+    /// use tracing_subscriber::{Layer, filter::LevelFilter, layer::SubscriberExt};
+    ///
+    /// let subscriber =
+    ///     tracing_subscriber::registry().with(telemetry.log_layer().with_filter(LevelFilter::INFO));
+    /// # let _ = subscriber;
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn log_layer(&self) -> OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger> {
+        OpenTelemetryTracingBridge::new(&self.logger_provider)
+    }
+
+    /// Makes the providers and formats those of [`opentelemetry::global`].
+    pub fn install_global(&self) {
+        opentelemetry::global::set_text_map_propagator(self.propagators());
+        opentelemetry::global::set_tracer_provider(self.tracer_provider());
+        opentelemetry::global::set_meter_provider(self.meter_provider());
+    }
+
+    /// What became of the spans so far.
+    #[must_use]
+    pub fn span_stats(&self) -> SignalStats {
+        self.stats(Signal::Traces)
+    }
+
+    /// What became of the data points of metrics so far.
+    #[must_use]
+    pub fn data_point_stats(&self) -> SignalStats {
+        self.stats(Signal::Metrics)
+    }
+
+    /// What became of the log records so far.
+    #[cfg(feature = "logs")]
+    #[must_use]
+    pub fn log_record_stats(&self) -> SignalStats {
+        self.stats(Signal::Logs)
+    }
+
+    fn stats(&self, signal: Signal) -> SignalStats {
+        self.pipeline
+            .as_ref()
+            .map(|pipeline| pipeline.stats(signal))
+            .unwrap_or_default()
+    }
+
+    /// Sends everything recorded so far, and ends all threads; later spans are only counted, in
+    /// [`SignalStats::after_shutdown`].
+    ///
+    /// Works on every kind of runtime, and ends within `timeout` plus at most 200 ms whatever the
+    /// collector does. A second call returns at once. The shutdown goes on when the future is dropped.
+    ///
+    /// # Errors
+    /// What could not be delivered in time.
+    pub async fn shutdown(&self, timeout: Duration) -> Result<(), TelemetryError> {
+        let Some(pipeline) = self.pipeline.clone() else {
+            return Ok(());
+        };
+        off_runtime(move || pipeline.shutdown(timeout)).await
+    }
+
+    /// [`shutdown`](Self::shutdown) for code that is not async.
+    ///
+    /// # Errors
+    /// What could not be delivered in time.
+    pub fn shutdown_blocking(&self, timeout: Duration) -> Result<(), TelemetryError> {
+        self.pipeline
+            .as_ref()
+            .map_or(Ok(()), |pipeline| pipeline.shutdown(timeout))
+    }
+
+    /// Sends everything recorded so far, and waits for it until `timeout` is over.
+    ///
+    /// # Errors
+    /// What could not be delivered in time.
+    pub async fn force_flush(&self, timeout: Duration) -> Result<(), TelemetryError> {
+        let Some(pipeline) = self.pipeline.clone() else {
+            return Ok(());
+        };
+        off_runtime(move || pipeline.flush(timeout)).await
+    }
+
+    /// [`force_flush`](Self::force_flush) for code that is not async.
+    ///
+    /// # Errors
+    /// What could not be delivered in time.
+    pub fn force_flush_blocking(&self, timeout: Duration) -> Result<(), TelemetryError> {
+        self.pipeline
+            .as_ref()
+            .map_or(Ok(()), |pipeline| pipeline.flush(timeout))
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // The events say what was lost.
+        let _ = self.shutdown_blocking(DROP_TIMEOUT);
+    }
+}
+
+/// Runs `work` on its own thread, so that waiting for it blocks no runtime, of any kind.
+async fn off_runtime(
+    work: impl FnOnce() -> Result<(), TelemetryError> + Send + 'static,
+) -> Result<(), TelemetryError> {
+    let (done, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("image-trace-shutdown".to_owned());
+    thread
+        .spawn(move || drop(done.send(work())))
+        .map_err(TelemetryError::IoThread)?;
+    // The sender is only lost without a result when `work` panics.
+    result.await.unwrap_or(Ok(()))
+}

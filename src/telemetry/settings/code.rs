@@ -1,0 +1,48 @@
+//! What the builder was told.
+
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue};
+
+use super::{endpoint::EndpointText, pem::Pem, protocol::Protocol, sampler::Sampler};
+use crate::{
+    propagation::Propagators,
+    telemetry::{id_generator::TraceIdGenerator, signal::Signal},
+};
+
+/// What was set by the builder; `None` leaves the decision to the environment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Code {
+    pub(crate) console: bool,
+    pub(crate) console_metrics: bool,
+    pub(crate) console_logs: bool,
+    pub(crate) endpoint: Option<EndpointText>,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) insecure: Option<bool>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) service_name: Option<String>,
+    pub(crate) service_version: Option<String>,
+    pub(crate) propagators: Option<Propagators>,
+    pub(crate) propagate_external: Option<bool>,
+    pub(crate) trace_id_generator: Option<TraceIdGenerator>,
+    pub(crate) sampler: Option<Sampler>,
+    pub(crate) metrics: Option<bool>,
+    pub(crate) imgproxy_metrics: bool,
+    pub(crate) logs: Option<bool>,
+    pub(crate) aws_resource: Option<bool>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) server_certificate: Option<Pem>,
+    pub(crate) client_certificate: Option<Pem>,
+    pub(crate) client_key: Option<Pem>,
+}
+
+impl Code {
+    /// Whether the signal is to be printed.
+    pub(super) const fn prints(&self, signal: Signal) -> bool {
+        match signal {
+            Signal::Traces => self.console,
+            Signal::Metrics => self.console_metrics,
+            Signal::Logs => self.console_logs,
+        }
+    }
+}

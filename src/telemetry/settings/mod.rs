@@ -1,0 +1,34 @@
+//! Settings: from text to values, as plain data that knows nothing of exporters.
+//!
+//! `code` and `env` hold what the service and the environment say, `resolve` and `exporters` make
+//! `values` of it, and `check` looks at values that code has built.
+
+mod certificates;
+mod check;
+mod code;
+#[cfg(feature = "_otlp")]
+mod credentials;
+mod endpoint;
+mod env;
+mod exporters;
+mod headers;
+mod pairs;
+mod pem;
+mod protocol;
+mod resolve;
+mod sampler;
+mod values;
+
+#[cfg(feature = "_otlp")]
+pub(crate) use self::credentials::{Credentials, Roots};
+pub(super) use self::{
+    code::Code,
+    endpoint::EndpointText,
+    env::{PREFIX, Variables},
+};
+pub use self::{
+    pem::Pem,
+    protocol::Protocol,
+    sampler::Sampler,
+    values::{Batching, Exporter, OtlpExporter, Settings, SpanLimits},
+};

@@ -1,0 +1,267 @@
+//! From the variables and the code to [`Settings`]: precedence, units, and every mistake.
+
+use opentelemetry_sdk::metrics::Temporality;
+
+use super::{
+    code::Code,
+    env::{PREFIX, Variables},
+    exporters::{exporter, is_asked_for},
+    pairs,
+    sampler::{self, Sampler},
+    values::{Batching, Settings, SpanLimits},
+};
+use crate::{
+    propagation::{Propagator, Propagators},
+    telemetry::{
+        error::{Consequence, SettingError, TelemetryError},
+        id_generator::TraceIdGenerator,
+        signal::Signal,
+    },
+};
+
+impl Settings {
+    /// The settings in the process environment.
+    ///
+    /// # Errors
+    /// All mistakes in the crate's own variables together. Those in `OTEL_*` variables are
+    /// [`warnings`](Self::warnings).
+    pub fn from_env() -> Result<Self, TelemetryError> {
+        Self::resolve(Variables::from_process(PREFIX), &Code::default())
+    }
+
+    /// The settings in `vars`, pairs of names and values; the process environment is not read.
+    ///
+    /// # Errors
+    /// See [`from_env`](Self::from_env).
+    pub fn from_vars(
+        vars: impl IntoIterator<Item = (impl Into<String>, impl Into<String>)>,
+    ) -> Result<Self, TelemetryError> {
+        Self::resolve(Variables::new(PREFIX, vars), &Code::default())
+    }
+
+    /// The order of precedence is `code`, the crate's own variables, the standard ones, the default.
+    pub(crate) fn resolve(mut vars: Variables, code: &Code) -> Result<Self, TelemetryError> {
+        let disabled = vars.parse_bool(None, &["OTEL_SDK_DISABLED"]) == Some(true);
+        let asked_for = Signal::ALL.map(|signal| (signal, is_asked_for(&mut vars, code, signal)));
+        let default = Self::default();
+        let mut settings = Self {
+            resource_attributes: resource_attributes(&mut vars),
+            aws_resource: aws_resource(&mut vars, code),
+            propagators: propagators(&mut vars, code),
+            propagate_external: propagate_external(&mut vars, code),
+            imgproxy_metrics: code.imgproxy_metrics,
+            trace_id_generator: trace_id_generator(&mut vars, code),
+            sampler: sampler(&mut vars, code),
+            span_limits: span_limits(&mut vars, default.span_limits),
+            span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
+            log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
+            metric_export_interval: vars
+                .parse_interval("OTEL_METRIC_EXPORT_INTERVAL")
+                .unwrap_or(default.metric_export_interval),
+            metric_export_timeout: vars
+                .parse_timeout(&["OTEL_METRIC_EXPORT_TIMEOUT"])
+                .unwrap_or(default.metric_export_timeout),
+            metric_temporality: temporality(&mut vars),
+            ..default
+        };
+        settings.service_version = code.service_version.clone();
+        if let Some(name) = service_name(&vars, code, &mut settings.resource_attributes) {
+            settings.service_name = name;
+        }
+        for (signal, is_asked_for) in asked_for {
+            if is_asked_for && !disabled {
+                *settings.exporter_mut(signal) = exporter(&mut vars, code, signal);
+            }
+        }
+        let (errors, warnings) = vars.into_mistakes();
+        settings.warnings = warnings;
+        match errors.is_empty() {
+            true => Ok(settings),
+            false => Err(TelemetryError::Settings(errors)),
+        }
+    }
+}
+
+fn propagators(vars: &mut Variables, code: &Code) -> Propagators {
+    let names: Vec<_> = Propagator::ALL.iter().map(|format| format.name()).collect();
+    let expected = format!("{} or none", names.join(", "));
+    let own = vars.own("PROPAGATORS");
+    let parsed = match vars.get(&own) {
+        Some(_) => {
+            let expected = format!("a list of {expected}");
+            vars.parse(&[&own], &expected, |list| list.parse().ok())
+        }
+        None => standard_propagators(vars, &expected),
+    };
+    code.propagators.clone().or(parsed).unwrap_or_default()
+}
+
+/// Of the standard variable, the known names are used.
+fn standard_propagators(vars: &mut Variables, expected: &str) -> Option<Propagators> {
+    let variable = "OTEL_PROPAGATORS";
+    let list = vars.get(variable)?;
+    let names = list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let (known, unknown): (Vec<_>, Vec<_>) =
+        names.partition(|name| name.parse::<Propagators>().is_ok());
+    let (known, unknown) = (known.join(","), unknown.join(","));
+    if !unknown.is_empty() {
+        let error = SettingError::invalid(variable, &unknown, expected);
+        vars.warn(
+            error,
+            match known.is_empty() {
+                true => Consequence::Ignored,
+                false => Consequence::OthersUsed,
+            },
+        );
+    }
+    known.parse().ok().filter(|_| !known.is_empty())
+}
+
+fn propagate_external(vars: &mut Variables, code: &Code) -> bool {
+    let parsed = vars.parse_bool(Some("PROPAGATE_EXTERNAL"), &[]);
+    code.propagate_external.or(parsed).unwrap_or(false)
+}
+
+fn aws_resource(vars: &mut Variables, code: &Code) -> bool {
+    let parsed = vars.parse_bool(Some("AWS_RESOURCE"), &[]);
+    let asked = code.aws_resource.or(parsed).unwrap_or(false);
+    if asked && cfg!(not(feature = "aws")) {
+        let variable = vars.own("AWS_RESOURCE");
+        vars.refuse(SettingError::feature(variable, "true", "aws"));
+    }
+    asked
+}
+
+fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
+    let variable = vars.own("TRACE_ID_GENERATOR");
+    let parsed = vars.parse(&[variable.as_str()], "xray or random", |value| {
+        value.parse().ok()
+    });
+    code.trace_id_generator.or(parsed).unwrap_or_default()
+}
+
+fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
+    let name = vars.get("OTEL_TRACES_SAMPLER").map(str::to_ascii_lowercase);
+    let expected = match name.as_deref() {
+        Some("xray") => sampler::NO_XRAY,
+        _ => sampler::NAMES,
+    };
+    // The argument of another sampler is no ratio.
+    let ratio = match name.is_none_or(|name| name.ends_with("traceidratio")) {
+        true => vars.parse(
+            &["OTEL_TRACES_SAMPLER_ARG"],
+            "a number from 0 to 1",
+            Sampler::parse_ratio,
+        ),
+        false => None,
+    };
+    let parsed = vars.parse(&["OTEL_TRACES_SAMPLER"], expected, |name| {
+        Sampler::named(name, ratio)
+    });
+    code.sampler.or(parsed).unwrap_or_default()
+}
+
+fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {
+    let mut limit = |names: &[&str], default| {
+        vars.parse(names, "a whole number", |value| value.parse().ok())
+            .unwrap_or(default)
+    };
+    SpanLimits {
+        attributes: limit(
+            &[
+                "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT",
+                "OTEL_ATTRIBUTE_COUNT_LIMIT",
+            ],
+            default.attributes,
+        ),
+        events: limit(&["OTEL_SPAN_EVENT_COUNT_LIMIT"], default.events),
+        links: limit(&["OTEL_SPAN_LINK_COUNT_LIMIT"], default.links),
+        attributes_per_event: limit(
+            &["OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT"],
+            default.attributes_per_event,
+        ),
+        attributes_per_link: limit(
+            &["OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"],
+            default.attributes_per_link,
+        ),
+    }
+}
+
+fn batching(vars: &mut Variables, family: &str, default: Batching) -> Batching {
+    let name = |what| format!("{family}_{what}");
+    let max_queue_size = vars
+        .parse_count(&name("MAX_QUEUE_SIZE"))
+        .unwrap_or(default.max_queue_size);
+    let expected = format!("a whole number from 1 to the queue size, {max_queue_size}");
+    let batch_variable = name("MAX_EXPORT_BATCH_SIZE");
+    let max_export_batch_size = vars.parse(&[&batch_variable], &expected, |value| {
+        value
+            .parse()
+            .ok()
+            .filter(|size| (1..=max_queue_size).contains(size))
+    });
+    Batching {
+        max_queue_size,
+        max_export_batch_size: max_export_batch_size
+            .unwrap_or(max_queue_size.min(default.max_export_batch_size)),
+        schedule_delay: vars
+            .parse_delay(&name("SCHEDULE_DELAY"))
+            .unwrap_or(default.schedule_delay),
+        export_timeout: vars
+            .parse_timeout(&[&name("EXPORT_TIMEOUT")])
+            .unwrap_or(default.export_timeout),
+    }
+}
+
+fn temporality(vars: &mut Variables) -> Temporality {
+    let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+    vars.parse(
+        &[variable],
+        "cumulative, delta or lowmemory",
+        |value| match value.to_ascii_lowercase().as_str() {
+            "cumulative" => Some(Temporality::Cumulative),
+            "delta" => Some(Temporality::Delta),
+            "lowmemory" => Some(Temporality::LowMemory),
+            _ => None,
+        },
+    )
+    .unwrap_or_default()
+}
+
+fn resource_attributes(vars: &mut Variables) -> Vec<(String, String)> {
+    vars.parse(&["OTEL_RESOURCE_ATTRIBUTES"], pairs::EXPECTED, |text| {
+        pairs::parse(text).collect::<Result<_, _>>().ok()
+    })
+    .unwrap_or_default()
+}
+
+/// Takes `service.name` out of the resource attributes, where it counts less than its own variables.
+fn service_name(
+    vars: &Variables,
+    code: &Code,
+    attributes: &mut Vec<(String, String)>,
+) -> Option<String> {
+    let mut in_attributes = None;
+    attributes.retain(|(key, value)| {
+        let is_name = key == "service.name";
+        if is_name && !value.is_empty() {
+            in_attributes = Some(value.clone());
+        }
+        !is_name
+    });
+    let crate_variable = vars.own("SERVICE_NAME");
+    let set = code.service_name.clone().or_else(|| {
+        let (_, name) = vars.first(&[crate_variable.as_str(), "OTEL_SERVICE_NAME"])?;
+        Some(name.to_owned())
+    });
+    // Telemetry that is switched on as imgproxy's is shows the service under imgproxy's name.
+    let as_imgproxy = || {
+        let endpoint = vars.own("ENDPOINT");
+        let switched_on = code.endpoint.is_none() && vars.get(&endpoint).is_some();
+        (switched_on && endpoint.starts_with(PREFIX)).then(|| "imgproxy".to_owned())
+    };
+    set.or(in_attributes).or_else(as_imgproxy)
+}

@@ -1,0 +1,316 @@
+//! All settings as plain data.
+
+use std::{env, fmt, time::Duration};
+
+use http::{HeaderName, HeaderValue, Uri};
+use opentelemetry_sdk::metrics::Temporality;
+
+use super::{endpoint::without_secrets, pem::Pem, protocol::Protocol, sampler::Sampler};
+use crate::{
+    propagation::Propagators,
+    telemetry::{error::SettingWarning, id_generator::TraceIdGenerator, signal::Signal},
+};
+
+/// Where one signal goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exporter {
+    /// Nowhere.
+    #[default]
+    None,
+    /// To the terminal: traces as waterfalls, metrics and the log as lines.
+    Console,
+    /// To a collector.
+    Otlp(OtlpExporter),
+}
+
+impl fmt::Display for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("off"),
+            Self::Console => f.write_str("to the terminal"),
+            Self::Otlp(otlp) => otlp.fmt(f),
+        }
+    }
+}
+
+/// One signal's way to the collector; `Debug` and `Display` show nothing that may be secret.
+///
+/// ```
+/// use tower_image_trace::telemetry::{Exporter, OtlpExporter, Protocol, Settings};
+///
+/// let mut settings = Settings::default();
+/// let endpoint = "http://collector:4318/v1/traces".parse()?;
+/// settings.traces = Exporter::Otlp(OtlpExporter::new(endpoint, Protocol::Http));
+/// settings.service_name = "thumbs".to_owned();
+/// # Ok::<(), http::uri::InvalidUri>(())
+/// ```
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtlpExporter {
+    /// The full URL: without a path for gRPC, the one posted to for HTTP. `https` means TLS.
+    pub endpoint: Uri,
+    /// [`Protocol::Grpc`], or one of the two forms of HTTP.
+    pub protocol: Protocol,
+    /// Headers, or gRPC metadata, of each request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// How long one attempt may take, connecting included.
+    pub timeout: Duration,
+    /// Whether requests are compressed with gzip.
+    pub gzip: bool,
+    /// The CA that signed the collector's certificate, or that certificate itself; `None` trusts the
+    /// roots of the system.
+    pub server_certificate: Option<Pem>,
+    /// The certificate, with its chain, that proves to the collector who we are.
+    pub client_certificate: Option<Pem>,
+    /// The key of the client certificate.
+    pub client_key: Option<Pem>,
+}
+
+/// The fields of an [`OtlpExporter`], as errors call them.
+pub(super) const SERVER_CERTIFICATE: &str = "server_certificate";
+pub(super) const CLIENT_CERTIFICATE: &str = "client_certificate";
+pub(super) const CLIENT_KEY: &str = "client_key";
+
+impl OtlpExporter {
+    pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+
+    /// The way to `endpoint`, a full URL: without a path for gRPC, the one posted to for HTTP.
+    ///
+    /// The rest is as if nothing else were set: 5 s an attempt, no headers, no compression, and for
+    /// an `https` URL the roots of the system.
+    #[must_use]
+    pub const fn new(endpoint: Uri, protocol: Protocol) -> Self {
+        Self {
+            endpoint,
+            protocol,
+            headers: Vec::new(),
+            timeout: Self::TIMEOUT,
+            gzip: false,
+            server_certificate: None,
+            client_certificate: None,
+            client_key: None,
+        }
+    }
+
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.endpoint.scheme_str() == Some("https")
+    }
+
+    /// What errors call the first certificate or key that is set.
+    pub(super) fn credential(&self) -> Option<&str> {
+        let credentials = [
+            (&self.server_certificate, SERVER_CERTIFICATE),
+            (&self.client_certificate, CLIENT_CERTIFICATE),
+            (&self.client_key, CLIENT_KEY),
+        ];
+        credentials
+            .into_iter()
+            .find_map(|(pem, field)| Some(pem.as_ref()?.name(field)))
+    }
+
+    fn tls(&self) -> &'static str {
+        match (&self.server_certificate, &self.client_certificate) {
+            _ if !self.uses_tls() => "no TLS",
+            (None, None) => "TLS with the system's roots",
+            (None, Some(_)) => "TLS with the system's roots and a client certificate",
+            (Some(_), None) => "TLS with a CA of its own",
+            (Some(_), Some(_)) => "TLS with a CA of its own and a client certificate",
+        }
+    }
+}
+
+impl fmt::Display for OtlpExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = without_secrets(&self.endpoint.to_string());
+        write!(f, "to {endpoint} ({}, {})", self.protocol, self.tls())
+    }
+}
+
+impl fmt::Debug for OtlpExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OtlpExporter({self})")
+    }
+}
+
+/// The queue between the requests and the exporter: `OTEL_BSP_*`, and `OTEL_BLRP_*` for logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Batching {
+    /// How many items wait at most, those being sent included; further ones are dropped and counted.
+    pub max_queue_size: usize,
+    /// How many items go into one request at most.
+    pub max_export_batch_size: usize,
+    /// How long an item waits at most for a batch to fill; 0 sends it at once.
+    pub schedule_delay: Duration,
+    /// How long a batch is retried before it is given up.
+    pub export_timeout: Duration,
+}
+
+impl Batching {
+    const SPANS: Self = Self {
+        max_queue_size: 16_384,
+        max_export_batch_size: 512,
+        schedule_delay: Duration::from_secs(5),
+        export_timeout: Duration::from_secs(30),
+    };
+    const LOGS: Self = Self {
+        max_queue_size: 2_048,
+        schedule_delay: Duration::from_secs(1),
+        ..Self::SPANS
+    };
+}
+
+/// Limits of what one span records: `OTEL_SPAN_*_COUNT_LIMIT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SpanLimits {
+    /// Attributes a span.
+    pub attributes: u32,
+    /// Events a span.
+    pub events: u32,
+    /// Links a span.
+    pub links: u32,
+    /// Attributes an event: `OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT`.
+    pub attributes_per_event: u32,
+    /// Attributes a link: `OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`.
+    pub attributes_per_link: u32,
+}
+
+impl Default for SpanLimits {
+    fn default() -> Self {
+        Self {
+            attributes: 128,
+            events: 128,
+            links: 128,
+            attributes_per_event: 128,
+            attributes_per_link: 128,
+        }
+    }
+}
+
+/// All settings of [`Telemetry`](crate::Telemetry) as plain data.
+///
+/// They come from the environment ([`from_env`](Self::from_env)), from a builder
+/// ([`TelemetryBuilder::settings`](crate::TelemetryBuilder::settings)), or from code that changes
+/// [`Settings::default()`](Self::default). [`Telemetry::from_settings`](crate::Telemetry::from_settings)
+/// starts what they ask for.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Settings {
+    /// Where spans go.
+    pub traces: Exporter,
+    /// Where metrics go.
+    pub metrics: Exporter,
+    /// Where the service's log goes.
+    pub logs: Exporter,
+    /// The `service.name` of the resource.
+    pub service_name: String,
+    /// The `service.version` of the resource.
+    pub service_version: Option<String>,
+    /// The other attributes of the resource, percent-decoded.
+    pub resource_attributes: Vec<(String, String)>,
+    /// Whether AWS is asked for more attributes of the resource at the start, for at most a second.
+    pub aws_resource: bool,
+    /// The formats of the caller's context.
+    pub propagators: Propagators,
+    /// Whether the trace context is written into requests to image origins.
+    pub propagate_external: bool,
+    /// Whether requests are measured once more under imgproxy's names.
+    pub imgproxy_metrics: bool,
+    /// How trace ids are made.
+    pub trace_id_generator: TraceIdGenerator,
+    /// Which traces are recorded.
+    pub sampler: Sampler,
+    /// What one span may hold.
+    pub span_limits: SpanLimits,
+    /// The queue of spans.
+    pub span_batching: Batching,
+    /// The queue of log records.
+    pub log_batching: Batching,
+    /// How often metrics are sent.
+    pub metric_export_interval: Duration,
+    /// How long a metrics request is retried before it is given up.
+    pub metric_export_timeout: Duration,
+    /// Whether sums and histograms count from the start or from the last export.
+    pub metric_temporality: Temporality,
+    /// Mistakes in `OTEL_*` variables, which are reported when telemetry starts.
+    pub warnings: Vec<SettingWarning>,
+}
+
+impl Settings {
+    /// Whether any signal is exported.
+    #[must_use]
+    pub fn is_enabled(&self) -> bool {
+        Signal::ALL
+            .iter()
+            .any(|signal| !matches!(self.exporter(*signal), Exporter::None))
+    }
+
+    pub(crate) const fn exporter(&self, signal: Signal) -> &Exporter {
+        match signal {
+            Signal::Traces => &self.traces,
+            Signal::Metrics => &self.metrics,
+            Signal::Logs => &self.logs,
+        }
+    }
+
+    pub(super) const fn exporter_mut(&mut self, signal: Signal) -> &mut Exporter {
+        match signal {
+            Signal::Traces => &mut self.traces,
+            Signal::Metrics => &mut self.metrics,
+            Signal::Logs => &mut self.logs,
+        }
+    }
+
+    /// What the line at the start says.
+    pub(crate) fn summary(&self) -> String {
+        format!(
+            "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}",
+            self.service_name,
+            self.traces,
+            self.metrics,
+            self.logs,
+            self.propagators,
+            self.trace_id_generator,
+            self.sampler,
+        )
+    }
+}
+
+impl Default for Settings {
+    /// What holds when nothing is set: all signals are off, and the service is called
+    /// `unknown_service:` and the name of its executable.
+    fn default() -> Self {
+        Self {
+            traces: Exporter::None,
+            metrics: Exporter::None,
+            logs: Exporter::None,
+            service_name: unknown_service(),
+            service_version: None,
+            resource_attributes: Vec::new(),
+            aws_resource: false,
+            propagators: Propagators::default(),
+            propagate_external: false,
+            imgproxy_metrics: false,
+            trace_id_generator: TraceIdGenerator::default(),
+            sampler: Sampler::default(),
+            span_limits: SpanLimits::default(),
+            span_batching: Batching::SPANS,
+            log_batching: Batching::LOGS,
+            metric_export_interval: Duration::from_secs(60),
+            metric_export_timeout: Duration::from_secs(30),
+            metric_temporality: Temporality::default(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+fn unknown_service() -> String {
+    let executable = env::current_exe().ok();
+    let executable = executable.as_deref().and_then(|path| path.file_name());
+    match executable {
+        Some(name) => format!("unknown_service:{}", name.to_string_lossy()),
+        None => "unknown_service".to_owned(),
+    }
+}
