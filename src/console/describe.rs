@@ -1,12 +1,14 @@
 //! Describes a span in the words of an image service.
 
+use std::time::Duration;
+
 use opentelemetry::{
-    Value,
+    KeyValue, Value,
     trace::{SpanKind, Status},
 };
 use opentelemetry_sdk::trace::SpanData;
 
-use super::text::{bytes, cut, printable};
+use super::text::{bytes, duration, pair, printable};
 use crate::attribute::*;
 
 /// Attributes with a form of their own in a block. They are not repeated as `key=value`.
@@ -36,6 +38,11 @@ const OF_EVERY_REQUEST: [&str; 7] = [
     "url.",
     "user_agent.",
 ];
+/// Prefixes of attributes that `tracing-opentelemetry` adds to every `tracing` span: the place in the
+/// source, and the thread. A waterfall leaves them out.
+const OF_TRACING: [&str; 2] = ["code.", "thread."];
+/// It adds these, too. A service may use the same names for its own spans.
+const TARGET_AND_LEVEL: [&str; 2] = ["target", "level"];
 const RPC_CODE: &str = "rpc.response.status_code";
 /// The longest value of an attribute that this crate does not know, in columns.
 const VALUE_COLUMNS: usize = 40;
@@ -135,26 +142,36 @@ pub(super) fn facts(span: &SpanData) -> Vec<String> {
         (None, Some(result)) => facts.push(format!("-> {result}")),
         (source, None) => facts.extend(source),
     }
-    let others = span.attributes.iter().filter(|attribute| {
-        let key = attribute.key.as_str();
-        let is_common = (is_request || is_attempt)
-            && OF_EVERY_REQUEST
-                .iter()
-                .any(|prefix| key.starts_with(prefix));
-        !is_common && !KNOWN.contains(&key)
-    });
-    facts.extend(others.map(|attribute| {
-        let value = printable(&attribute.value.as_str());
-        format!(
-            "{}={}",
-            printable(attribute.key.as_str()),
-            cut(&value, VALUE_COLUMNS)
-        )
-    }));
+    facts.extend(others(span, is_request || is_attempt));
     // URLs are the longest texts, so they come last, where a line is cut.
     facts.extend(text(span, SOURCE_URL).or_else(|| text(span, SOURCE_ORIGIN)));
     facts.extend(text(span, "url.full").filter(|_| is_attempt));
     facts
+}
+
+/// The attributes that this crate does not know.
+fn others(span: &SpanData, is_exchange: bool) -> impl Iterator<Item = String> {
+    let has_prefix =
+        |key: &str, prefixes: &[&str]| prefixes.iter().any(|prefix| key.starts_with(prefix));
+    let is_of_tracing = |attribute: &KeyValue| has_prefix(attribute.key.as_str(), &OF_TRACING);
+    let is_tracing = span.attributes.iter().any(is_of_tracing);
+    let others = span.attributes.iter().filter(move |attribute| {
+        let key = attribute.key.as_str();
+        let is_hidden = KNOWN.contains(&key)
+            || has_prefix(key, &OF_TRACING)
+            || is_tracing && TARGET_AND_LEVEL.contains(&key)
+            || is_exchange && has_prefix(key, &OF_EVERY_REQUEST);
+        !is_hidden
+    });
+    others.map(
+        |attribute| match (attribute.key.as_str(), &attribute.value) {
+            (key @ ("busy_ns" | "idle_ns"), Value::I64(nanos)) => {
+                let time = Duration::from_nanos(u64::try_from(*nanos).unwrap_or_default());
+                format!("{} {}", key.trim_end_matches("_ns"), duration(time))
+            }
+            (key, value) => pair(key, &value.as_str(), VALUE_COLUMNS),
+        },
+    )
 }
 
 /// Formats a picture as `1000x872 jpeg 138 kB`, without the parts that are unknown.
@@ -259,6 +276,7 @@ mod tests {
             draw(80, spans),
             "\
 GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue             +8.00 µs 3.00 µs │▏                                        │
   downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
     http://127.0.0.1:8081
@@ -286,6 +304,7 @@ GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, spans),
             "\
 GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
     GET             +40.0 µs 3.26 ms │▐████████████████████████████████████▋   │
       404 · 9 B · http://127.0.0.1:8081/cat.jpg
@@ -309,6 +328,7 @@ GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, spans),
             "\
 GET /{options}/{*source} 502 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   error: error sending request caused by: no route to host no route to host no
   route to host no route to host no route to host no route to host no route to
   host no route to host no route to host no route to host no route to host no
@@ -331,11 +351,14 @@ GET /{options}/{*source} 502 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, vec![by_type, by_code, described]),
             "\
 GET /a failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   error: timeout
 
 GET /b 503 3.60 ms                              4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
 
 reload failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   error: no such file
 
 "
@@ -351,6 +374,7 @@ reload failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, vec![stage, request(1, "/", 503, 0, 9)]),
             "\
 GET / 503 9.00 µs                               4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue                +0 ns 9.00 µs │█████████████████████████████████████████│
     error: try 0 (Busy)
     error: try 1 (Busy)
@@ -377,6 +401,7 @@ GET / 503 9.00 µs                               4bf92f3577b34da6a3ce929d0e0e473
             draw(80, spans),
             "\
 GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   cancelled during downloading_image
   queue             +8.00 µs 3.00 µs │▏                                        │
   downloading_image +30.0 µs  1.20 s │█████████████████████████████████████████│
@@ -384,6 +409,7 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
     cancelled
 
 GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   cancelled during response_body, after status 200
 
 "
@@ -418,8 +444,10 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, vec![call, unknown]),
             "\
 thumbs.v1.Thumbnailer/Resize OK 20.0 µs         4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
 
 thumbs.v1.Thumbnailer/I… UNIMPLEMENTED 20.0 µs  4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
 
 "
         );
@@ -441,12 +469,12 @@ thumbs.v1.Thumbnailer/I… UNIMPLEMENTED 20.0 µs  4bf92f3577b34da6a3ce929d0e0e4
             draw(80, vec![client, reload, unrouted]),
             "\
 reload configuration 20.0 µs                    4bf92f3577b34da6a3ce929d0e0e4736
-  file=thumbs.toml
+  00:00:00.000 · file=thumbs.toml
   GET               +10.0 µs 10.0 µs │                    ▐████████████████████│
     http.request.method=GET · http.response.status_code=304
 
 BREW /favicon.ico?v=2 404 9.00 µs               4bf92f3577b34da6a3ce929d0e0e4736
-  tenant=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+  00:00:00.000 · tenant=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
 
 "
         );

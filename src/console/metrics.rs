@@ -13,8 +13,8 @@ use opentelemetry_sdk::{
 };
 
 use super::{
-    lines::Lines,
-    text::{bytes, cut, duration, printable},
+    output::Lines,
+    text::{bytes, duration, pair, printable},
 };
 
 /// The longest attribute value, in terminal columns.
@@ -106,10 +106,7 @@ fn series<T: Copy>(metric: &Metric, data: &MetricData<T>, number: fn(T) -> f64) 
 /// `{key=value, key=value}` sorted by key, or an empty string without attributes.
 fn attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
     let mut pairs: Vec<_> = attributes
-        .map(|KeyValue { key, value, .. }| {
-            let value = cut(&printable(&value.as_str()), VALUE);
-            format!("{}={value}", printable(key.as_str()))
-        })
+        .map(|KeyValue { key, value, .. }| pair(key.as_str(), &value.as_str(), VALUE))
         .collect();
     pairs.sort_unstable();
     match pairs.as_slice() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
-//!   /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+//!   06:17:25.120 · /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
 //!   continued from upstream span 00f067aa0ba902b7
 //!   queue             +12.0 µs 1.20 ms │█                                        │
 //!   downloading_image +1.24 ms 21.2 ms │ ██████████████████                      │
@@ -16,7 +16,7 @@
 //! ```
 //!
 //! The first line is the request: method, route, status, total time and trace id. The lines below it
-//! show what came in and went out, then the stages on one time axis. Each stage has its offset from
+//! show the time of day (UTC), what came in and went out, then the stages on one time axis. Each stage has its offset from
 //! the start of the request, its duration, its bar and its attributes. An error is written below the
 //! stage it happened in.
 //!
@@ -50,10 +50,10 @@
 
 mod assembly;
 mod describe;
-mod lines;
 #[cfg(feature = "logs")]
 mod logs;
 mod metrics;
+mod output;
 mod text;
 mod waterfall;
 
@@ -74,6 +74,7 @@ pub use self::logs::ConsoleLogExporter;
 pub use self::metrics::ConsoleMetricExporter;
 use self::{
     assembly::{Assembly, Block},
+    output::Output,
     waterfall::Waterfall,
 };
 
@@ -81,69 +82,77 @@ const DEFAULT_WIDTH: usize = 80;
 
 /// Prints each finished trace of this process as a waterfall; see the [module](self) for a picture.
 ///
-/// When the writer fails (a closed pipe, a full disk), `export` returns an error and the blocks of
-/// that batch are lost. The next batch is written as usual.
+/// When the writer fails (a full disk) or panics, `export` returns an error and the blocks of that
+/// batch are lost. The next batch is written as usual. A closed pipe is no error: nothing more is
+/// written then.
 pub struct ConsoleExporter {
-    waterfall: Waterfall,
+    columns: Columns,
+    color: bool,
     state: Mutex<State>,
+}
+
+/// The longest line, in terminal columns.
+#[derive(Clone, Copy, Debug)]
+enum Columns {
+    Fixed(usize),
+    /// As many as the terminal on standard output has whenever something is printed.
+    OfTerminal,
 }
 
 struct State {
     assembly: Assembly,
     /// `None` after shutdown.
-    writer: Option<Box<dyn Write + Send>>,
+    output: Option<Output>,
 }
 
 impl ConsoleExporter {
     /// Prints to standard output, in colour if that is a terminal and `TERM` is not `dumb`. `NO_COLOR`
-    /// switches colour off, `CLICOLOR_FORCE` on. An empty variable counts as unset.
+    /// switches colour off, `CLICOLOR_FORCE` on. An empty variable counts as unset. Lines have at most
+    /// `COLUMNS` columns. If the variable is unset, they are as wide as the terminal, whose size may
+    /// change, and have 80 columns elsewhere.
     pub fn stdout() -> Self {
-        Self::new(io::stdout()).with_color(wants_color(io::stdout().is_terminal(), var))
+        let exporter = Self {
+            columns: columns(var).map_or(Columns::OfTerminal, Columns::Fixed),
+            ..Self::new(io::stdout())
+        };
+        exporter.with_color(wants_color(io::stdout().is_terminal(), var))
     }
 
     /// Prints to `writer` without colour. Lines have at most `COLUMNS` columns, 80 if the variable is
     /// unset. Each batch is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self {
-            waterfall: Waterfall::new(columns(var), false),
+            columns: Columns::Fixed(columns(var).unwrap_or(DEFAULT_WIDTH)),
+            color: false,
             state: Mutex::new(State {
                 assembly: Assembly::default(),
-                writer: Some(Box::new(writer)),
+                output: Some(Output::new(writer)),
             }),
         }
     }
 
     /// Sets the longest line in terminal columns, from 40 to 500.
     pub fn with_width(mut self, columns: usize) -> Self {
-        self.waterfall = Waterfall::new(columns, self.waterfall.color);
+        self.columns = Columns::Fixed(columns);
         self
     }
 
     /// Switches ANSI colours on or off.
     pub fn with_color(mut self, color: bool) -> Self {
-        self.waterfall.color = color;
+        self.color = color;
         self
     }
 
     fn print(&self, state: &mut State, blocks: &[Block]) -> OTelSdkResult {
-        let Some(writer) = &mut state.writer else {
+        let Some(output) = &mut state.output else {
             return Err(OTelSdkError::AlreadyShutdown);
         };
-        if blocks.is_empty() {
+        if blocks.is_empty() || output.is_closed() {
             return Ok(());
         }
-        let text: String = blocks
-            .iter()
-            .map(|block| self.waterfall.draw(block))
-            .collect();
-        writer
-            .write_all(text.as_bytes())
-            .and_then(|()| writer.flush())
-            .map_err(|error| {
-                OTelSdkError::InternalFailure(format!(
-                    "the waterfall could not be written: {error}"
-                ))
-            })
+        let waterfall = Waterfall::new(self.columns.now(), self.color);
+        let text: String = blocks.iter().map(|block| waterfall.draw(block)).collect();
+        output.write(&text)
     }
 
     fn print_unfinished(&self, state: &mut State) -> OTelSdkResult {
@@ -152,7 +161,7 @@ impl ConsoleExporter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is consistent even if the caller's writer panicked.
+        // A panic leaves the state consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -166,12 +175,20 @@ fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String>) -> bool 
     var("NO_COLOR").is_none() && (knows_color || var("CLICOLOR_FORCE").is_some())
 }
 
-fn columns(var: impl Fn(&str) -> Option<String>) -> usize {
-    // 0 means a terminal of unknown size.
+fn columns(var: impl Fn(&str) -> Option<String>) -> Option<usize> {
     let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
-    columns
-        .filter(|&columns| columns > 0)
-        .unwrap_or(DEFAULT_WIDTH)
+    // 0 means a terminal of unknown size.
+    columns.filter(|&columns| columns > 0)
+}
+
+impl Columns {
+    fn now(self) -> usize {
+        match self {
+            Self::Fixed(columns) => columns,
+            Self::OfTerminal => terminal_size::terminal_size_of(io::stdout())
+                .map_or(DEFAULT_WIDTH, |(columns, _)| columns.0.into()),
+        }
+    }
 }
 
 impl SpanExporter for ConsoleExporter {
@@ -188,7 +205,9 @@ impl SpanExporter for ConsoleExporter {
     fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
         let mut state = self.lock();
         let result = self.print_unfinished(&mut state);
-        state.writer = None;
+        if let Some(mut output) = state.output.take() {
+            output.close();
+        }
         result
     }
 }
@@ -196,7 +215,8 @@ impl SpanExporter for ConsoleExporter {
 impl fmt::Debug for ConsoleExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsoleExporter")
-            .field("waterfall", &self.waterfall)
+            .field("columns", &self.columns)
+            .field("color", &self.color)
             .finish_non_exhaustive()
     }
 }

@@ -1,12 +1,25 @@
 //! Text for a terminal: harmless characters, display widths, and readable durations and sizes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Escapes every character that a terminal would obey or hide: control characters (escape sequences
-/// start with one), direction overrides, zero-width and unassigned characters. A run of white space
-/// becomes one space, so that a message of several lines becomes one line.
+use crate::instrument::TextRules;
+
+/// The most combining characters that are drawn onto one other. Languages need fewer, and more would
+/// make a line of few columns and many bytes.
+const MARKS: usize = 4;
+
+/// Makes any text fit for a terminal, and at most 4 KiB of it. All texts of spans, metrics and log
+/// records go through here.
+///
+/// Credentials and signatures are redacted. Every character that a terminal would obey or hide is
+/// escaped: control characters (escape sequences start with one), direction overrides, zero-width and
+/// unassigned characters. A run of white space becomes one space, so that a message of several lines
+/// becomes one line.
 pub(super) fn printable(text: &str) -> String {
+    let rules = TextRules::default();
+    let text = rules.message(text);
     let mut out = String::with_capacity(text.len());
+    let mut marks = 0;
     for word in text.split_whitespace() {
         if !out.is_empty() {
             out.push(' ');
@@ -14,7 +27,8 @@ pub(super) fn printable(text: &str) -> String {
         for c in word.chars() {
             // `escape_debug` knows Unicode's unprintable characters. It also escapes quotes and
             // backslashes, which a terminal shows as they are.
-            if matches!(c, '"' | '\'' | '\\') || combines(c) {
+            marks = if combines(c) { marks + 1 } else { 0 };
+            if matches!(c, '"' | '\'' | '\\') || (1..=MARKS).contains(&marks) {
                 out.push(c);
             } else {
                 out.extend(c.escape_debug());
@@ -22,6 +36,13 @@ pub(super) fn printable(text: &str) -> String {
         }
     }
     out
+}
+
+/// `key=value` as [`printable`] text, with at most `columns` columns of the value. Key and value are
+/// redacted together, so that the value of a sensitive key is not shown.
+pub(super) fn pair(key: &str, value: &str, columns: usize) -> String {
+    let columns = width(&printable(key)) + 1 + columns;
+    cut(&printable(&format!("{key}={value}")), columns)
 }
 
 /// The number of terminal columns of a [`printable`] text. Wide characters are judged by Unicode
@@ -112,17 +133,38 @@ pub(super) fn fill<'a>(
     lines
 }
 
-/// Formats a duration with three significant digits: `412 µs`, `38.2 ms`, `1.20 s`, `2m 05s`, `1h 02m`.
+/// Formats a duration with three significant digits, in at most seven columns: `412 µs`, `38.2 ms`,
+/// `1.20 s`, `2m 05s`, `1h 02m`, `4d 03h`, `120d`.
 pub(super) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64().round() as u64;
     if duration < Duration::from_millis(59_950) {
-        three_digits(duration.as_nanos() as f64, &["ns", "µs", "ms", "s"])
-    } else if seconds < 3600 {
-        format!("{}m {:02}s", seconds / 60, seconds % 60)
-    } else {
-        let minutes = (seconds + 30) / 60;
-        format!("{}h {:02}m", minutes / 60, minutes % 60)
+        return three_digits(duration.as_nanos() as f64, &["ns", "µs", "ms", "s"]);
     }
+    let in_units_of = |seconds: u64| (duration.as_secs_f64() / seconds as f64).round() as u64;
+    let (seconds, minutes, hours, days) = (
+        in_units_of(1),
+        in_units_of(60),
+        in_units_of(3_600),
+        in_units_of(86_400),
+    );
+    if seconds < 3_600 {
+        format!("{}m {:02}s", seconds / 60, seconds % 60)
+    } else if minutes < 100 * 60 {
+        format!("{}h {:02}m", minutes / 60, minutes % 60)
+    } else if hours < 100 * 24 {
+        format!("{}d {:02}h", hours / 24, hours % 24)
+    } else if days < 100_000 {
+        format!("{days}d")
+    } else {
+        ">99999d".to_owned()
+    }
+}
+
+/// The time of day in UTC: `06:17:25.120`.
+pub(super) fn time_of_day(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hour:02}:{minute:02}:{second:02}.{millis:03}")
 }
 
 /// Formats a size with three significant digits in decimal units: `412 B`, `23.4 kB`, `1.20 MB`.
@@ -173,6 +215,10 @@ mod tests {
             (3_599_400_000_000, "59m 59s"),
             (3_599_600_000_000, "1h 00m"),
             (3_725_000_000_000, "1h 02m"),
+            (359_969_000_000_000, "99h 59m"),
+            (359_971_000_000_000, "4d 04h"),
+            (8_640_000_000_000_000, "100d"),
+            (u64::MAX, ">99999d"),
         ] {
             assert_eq!(duration(Duration::from_nanos(nanos)), shown, "{nanos} ns");
         }

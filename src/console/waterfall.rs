@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::SpanData;
 use super::{
     assembly::{Block, Heading},
     describe::{self, Outcome},
-    text::{cut, duration, fill, pad, printable, width},
+    text::{cut, duration, fill, pad, printable, time_of_day, width},
 };
 
 // ANSI "select graphic rendition" parameters.
@@ -40,7 +40,7 @@ const MAX_LINKS: usize = 3;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waterfall {
     columns: usize,
-    pub(super) color: bool,
+    color: bool,
 }
 
 impl Waterfall {
@@ -95,7 +95,8 @@ impl Drawing {
         let time = duration(elapsed(root.start_time, root.end_time));
         let texts = [(style, status), (PLAIN, time)];
         self.head(&describe::title(root), &texts, root.span_context.trace_id());
-        self.facts(root, INDENT);
+        let time = time_of_day(root.start_time);
+        self.facts(root, Some(time), INDENT);
         if root.parent_span_id != SpanId::INVALID {
             let text = format!("continued from upstream span {}", root.parent_span_id);
             self.words(DIM, INDENT, &text);
@@ -107,30 +108,30 @@ impl Drawing {
         self.troubles(root, INDENT, errors_of_stages);
     }
 
-    /// Draws a title, texts that are never cut, and the trace id, on one line if they fit.
+    /// Draws a title, a few short texts, and the trace id, on one line if they fit. The title is cut
+    /// first. A text takes at most half of a line.
     fn head(&mut self, title: &str, texts: &[(&str, String)], trace_id: TraceId) {
         let columns = self.waterfall.columns;
         let trace_id = trace_id.to_string();
-        let texts = || texts.iter().filter(|(_, text)| !text.is_empty());
-        let fixed: usize = texts().map(|(_, text)| 1 + width(text)).sum();
-        let beside_the_id = columns.saturating_sub(fixed + INDENT + trace_id.len());
-        let on_one_line = beside_the_id >= MIN_TITLE.min(width(title));
-        let title = cut(
-            title,
-            if on_one_line {
-                beside_the_id
-            } else {
-                columns - fixed
-            },
-        );
+        let texts: Vec<_> = texts
+            .iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(style, text)| (style, cut(text, columns / 2)))
+            .collect();
+        let fixed: usize = texts.iter().map(|(_, text)| 1 + width(text)).sum();
+        let beside_the_id = columns
+            .checked_sub(fixed + INDENT + trace_id.len())
+            .filter(|&left| left >= MIN_TITLE.min(width(title)));
+        let for_the_title = beside_the_id.unwrap_or(columns.saturating_sub(fixed));
+        let title = cut(title, for_the_title);
 
         self.paint(BOLD, &title);
-        for (style, text) in texts() {
+        for (style, text) in &texts {
             self.text.push(' ');
             self.paint(style, text);
         }
-        if on_one_line {
-            self.spaces(columns - width(&title) - fixed - trace_id.len());
+        if let Some(left) = beside_the_id {
+            self.spaces(left - width(&title) + INDENT);
         } else {
             self.text.push('\n');
             self.spaces(INDENT);
@@ -163,22 +164,19 @@ impl Drawing {
         self.text
             .push_str(&format!("{:>DURATION$} ", duration(time)));
         self.paint(DIM, "│");
-        self.paint(style, &bar(start, start + time, layout.total, layout.bar));
+        let end = start.saturating_add(time);
+        self.paint(style, &bar(start, end, layout.total, layout.bar));
         self.paint(DIM, "│");
         self.text.push('\n');
 
         let below = INDENT + nested + INDENT;
-        self.facts(stage, below);
+        self.facts(stage, None, below);
         self.troubles(stage, below, &HashSet::new());
     }
 
-    fn facts(&mut self, span: &SpanData, indent: usize) {
-        self.pieces(
-            DIM,
-            indent,
-            describe::facts(span).iter().map(String::as_str),
-            " · ",
-        );
+    fn facts(&mut self, span: &SpanData, time: Option<String>, indent: usize) {
+        let facts: Vec<_> = time.into_iter().chain(describe::facts(span)).collect();
+        self.pieces(DIM, indent, facts.iter().map(String::as_str), " · ");
     }
 
     /// Says that a span was cancelled or failed. Errors in `shown` are left out.
