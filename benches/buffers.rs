@@ -1,8 +1,8 @@
-//! Taking in a body of unknown length in chunks of 16 KiB: a pooled buffer beside what grows.
+//! Reads a body of unknown length in chunks of 16 KiB, into a pooled buffer, a `Vec` and a `BytesMut`.
 //!
-//! `cargo bench --bench buffers`. With an allocator that keeps freed memory, as glibc's does, the pool
-//! gains where a vector would grow from small beginnings, and nothing at sizes between; what it
-//! gives besides is a bound on what is kept, and its metrics.
+//! Run it with `cargo bench --bench buffers`. glibc's allocator keeps freed memory, so the pool is
+//! faster only where a vector would grow from a small capacity. Its other benefits are a bound on the
+//! memory that is kept, and its metrics.
 
 use std::{hint::black_box, time::Duration};
 

@@ -1,7 +1,7 @@
-//! Extraction and injection, beside the SDK's propagators.
+//! Measures extraction and injection, and compares them with the SDK's propagators.
 //!
-//! `cargo bench --bench propagation`. In each group the first line is what the others are compared
-//! with: the SDK's propagator, or W3C Trace Context.
+//! Run it with `cargo bench --bench propagation`. The first line of each group is the reference: the
+//! SDK's propagator, or W3C Trace Context.
 
 use std::hint::black_box;
 
@@ -26,7 +26,7 @@ const BAGGAGE: (&str, &str) = (
     "userId=alice,serverNode=DF%2028,isProduction=false",
 );
 
-/// What a browser behind a load balancer sends, and `lines`.
+/// The headers of a browser behind a load balancer, and `lines`.
 fn request(lines: &[(&'static str, &'static str)]) -> HeaderMap {
     let usual = [
         ("host", "images.example.com"),
@@ -66,7 +66,7 @@ fn extract(
     });
 }
 
-/// Through the API's trait, as the SDK's propagators are used.
+/// Uses the API's trait, as the SDK's propagators are used.
 fn extract_by_trait(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,

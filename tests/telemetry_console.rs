@@ -1,4 +1,4 @@
-//! Metrics and the service's log on the terminal, for when there is no collector to look at.
+//! A service without a collector shows its metrics and its log on the terminal.
 
 use std::{
     io::{self, Write},
@@ -20,7 +20,7 @@ use tracing_subscriber::layer::SubscriberExt;
 
 use crate::support::otlp::PATIENCE;
 
-/// Passes on what is written at once.
+/// Sends each written text to a channel.
 struct Page(Sender<String>);
 
 impl Page {
@@ -85,7 +85,7 @@ fn metrics_are_a_line_for_each_series() {
         format!("ratio{{long={}…}} 0.123", "x".repeat(59)),
         "time count=2 sum=2.00 s mean=1.00 s".to_owned(),
     ];
-    // by the interval, which may have come before all was recorded
+    // A collection may come before everything was recorded, so the test waits for a complete page.
     let deadline = Instant::now() + PATIENCE;
     loop {
         let page = pages.recv_timeout(PATIENCE).unwrap();
@@ -160,7 +160,77 @@ fn log_records_are_a_line_each() {
     assert_eq!(telemetry.log_record_stats().exported, 2);
 }
 
-/// A terminal that stands still, as one does after Ctrl-S.
+// faults F15
+#[test]
+fn no_secret_is_printed_in_metrics_and_log_lines() {
+    let secret = "https://user:SECRET@h/?sig=SECRET";
+    let (page, pages) = Page::new();
+    let (lines, logged) = Page::new();
+    let telemetry = Telemetry::builder()
+        .vars([("OTEL_METRIC_EXPORT_INTERVAL", "3600000")])
+        .console_metrics(ConsoleMetricExporter::new(page))
+        .console_logs(ConsoleLogExporter::new(lines))
+        .build()
+        .unwrap();
+    let meter = telemetry.meter_provider().meter("test");
+    let attributes = [
+        KeyValue::new("url", secret),
+        KeyValue::new("token", "SECRET"),
+    ];
+    meter.u64_counter("pictures").build().add(1, &attributes);
+    let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
+    tracing::subscriber::with_default(subscriber, || {
+        tracing::info!(url = secret, token = "SECRET", "{secret} failed");
+    });
+    telemetry.force_flush_blocking(PATIENCE).unwrap();
+    telemetry.shutdown_blocking(PATIENCE).unwrap();
+    let printed: String = pages.try_iter().chain(logged.try_iter()).collect();
+    assert!(!printed.contains("SECRET"), "{printed}");
+    let redacted = "https://REDACTED:REDACTED@h/?sig=REDACTED";
+    for shown in [
+        &format!("pictures{{token=REDACTED, url={redacted}}} 1"),
+        &format!("INFO  {redacted} failed url={redacted} token=REDACTED"),
+    ] {
+        assert!(printed.contains(shown), "{shown} in {printed}");
+    }
+}
+
+/// A writer that panics.
+struct Panicking;
+
+impl Write for Panicking {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        panic!("on purpose");
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+// faults C13
+#[test]
+fn writers_that_panic_lose_what_they_were_given_and_end_nothing() {
+    let telemetry = Telemetry::builder()
+        .vars([("OTEL_METRIC_EXPORT_INTERVAL", "3600000")])
+        .console_metrics(ConsoleMetricExporter::new(Panicking))
+        .console_logs(ConsoleLogExporter::new(Panicking))
+        .build()
+        .unwrap();
+    let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
+    let _default = tracing::subscriber::set_default(subscriber);
+    for round in 1..3 {
+        let meter = telemetry.meter_provider().meter("test");
+        meter.u64_counter("pictures").build().add(1, &[]);
+        tracing::info!("line");
+        telemetry.force_flush_blocking(PATIENCE).unwrap_err();
+        assert_eq!(telemetry.log_record_stats().failed, round);
+        assert!(telemetry.data_point_stats().failed >= round);
+    }
+    telemetry.shutdown_blocking(PATIENCE).unwrap_err();
+}
+
+/// A blocked terminal, as after Ctrl-S.
 struct Stuck(Receiver<()>);
 
 impl Write for Stuck {
@@ -174,7 +244,7 @@ impl Write for Stuck {
     }
 }
 
-/// If writing to the log waited for the terminal, this test would not end.
+/// This test would not end if logging waited for the terminal.
 #[test]
 fn a_terminal_that_stands_still_holds_up_nobody() {
     let (go_on, stuck) = channel();

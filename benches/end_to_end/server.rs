@@ -1,6 +1,6 @@
-//! The cheapest service there is, one constant answer behind hyper, for `benches/end_to_end/run`.
+//! The server of `benches/end_to_end/run`: one constant answer behind hyper.
 //!
-//! With `--layers` it has the layers of `Telemetry::from_env`.
+//! `--layers` adds the layers of `Telemetry::from_env`.
 
 use std::{convert::Infallible, error::Error, net::Ipv4Addr};
 
@@ -52,7 +52,7 @@ where
         connection.set_nodelay(true)?;
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
-            // An error is a client that left.
+            // An error means that the client left.
             let _ = http1::Builder::new()
                 .serve_connection(TokioIo::new(connection), service)
                 .await;

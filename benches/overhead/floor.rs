@@ -1,6 +1,7 @@
-//! The least that a service written by hand does with the SDK: extract the parent, record a span
-//! with eight attributes, and measure duration and active requests. Its span ends with the head of
-//! the response; that of the layer ends with the body, has more attributes, and gives a handle.
+//! The floor: the least that a service written by hand does with the SDK. It extracts the parent,
+//! records a span with eight attributes, and measures duration and active requests. Its span ends with
+//! the response head. The layer's span ends with the body and has more attributes, and the layer also
+//! gives the handler a handle.
 
 use std::time::Instant;
 

@@ -1,17 +1,17 @@
-//! What the layer adds to a request: time as a ratio to a hand-written floor, and allocations.
+//! Measures what the layer adds to a request: time as a ratio to a hand-written floor, and allocations.
 //!
-//! `cargo bench --bench overhead`, or `cargo bench --bench overhead -- 500` for that many rounds;
-//! `benches/overhead/layouts` for medians over builds with other layouts.
+//! Run it with `cargo bench --bench overhead`, or `cargo bench --bench overhead -- 500` for 500 rounds.
+//! `benches/overhead/layouts` shows medians over builds with different layouts.
 //!
-//! In each round every mode serves a batch of requests, one mode after the other, so that noise
-//! hits all of them alike; what is shown are medians over the rounds. "Over" is the time above the
-//! baseline, which serves the same requests without a layer, and "× floor" is that divided by the
-//! same of the mode's floor. Allocations and bytes are those above the baseline too.
+//! In each round every mode serves a batch of requests, one mode after the other, so that noise hits
+//! all modes alike. The results are medians over the rounds. "Over" is the time above the baseline,
+//! which serves the same requests without a layer. "× floor" is "over" divided by the "over" of the
+//! mode's floor. Allocations and bytes are also those above the baseline.
 //!
 //! Nothing is exported: ended spans are dropped where an exporter would take them.
 //!
-//! `cargo bench --bench overhead -- --serve 1000 "traces"` only serves that many requests in one
-//! mode, for a tool that counts instructions (`benches/instructions/run`).
+//! `cargo bench --bench overhead -- --serve 1000 "traces"` only serves 1,000 requests in one mode, for
+//! tools that count instructions (`benches/instructions/run`).
 
 mod floor;
 mod measure;
@@ -22,7 +22,7 @@ use measure::{Allocations, runs};
 use modes::{Mode, POLLS, STAGES, modes};
 use requests::request;
 
-/// Enough for medians that differ by a few percent between runs on a busy machine.
+/// The default number of rounds. On a busy machine, its medians differ by a few percent between runs.
 const ROUNDS: usize = 200;
 
 fn main() {
@@ -34,7 +34,7 @@ fn main() {
         return serve(requests, mode);
     }
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok());
-    // `cargo test --benches` runs this as well, only to see that it does.
+    // `cargo test --benches` also runs this, only to see that it works.
     let is_bench = arguments.iter().any(|argument| argument == "--bench");
     let rounds = rounds.unwrap_or(if is_bench { ROUNDS } else { 1 });
 

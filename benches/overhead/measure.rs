@@ -7,7 +7,7 @@ use super::{
     requests::{Start, request},
 };
 
-/// Requests of one mode in one round.
+/// Requests per mode and round.
 const BATCH: u32 = 500;
 
 /// Means over many requests.
@@ -16,7 +16,7 @@ pub(crate) struct Allocations {
     pub(crate) bytes: f64,
 }
 
-/// What one request allocates once everything is warm.
+/// The allocations of one request after a warm-up.
 pub(crate) fn allocations(start: &Start, sent: &Request<()>) -> Allocations {
     const REQUESTS: u32 = 100;
     let mut request = start(sent);
@@ -28,7 +28,7 @@ pub(crate) fn allocations(start: &Start, sent: &Request<()>) -> Allocations {
     }
 }
 
-/// All modes without and with `tracestate`, on one thread and on two: `show` gets what was run, the
+/// Runs all modes without and with `tracestate`, on one thread and on two. `show` gets a title, and the
 /// median nanoseconds and the allocations of each mode.
 pub(crate) fn runs(
     modes: &[Mode],
@@ -48,7 +48,7 @@ pub(crate) fn runs(
     }
 }
 
-/// The median nanoseconds of a request in each mode, on that many threads at once.
+/// The median nanoseconds of a request in each mode, with `threads` threads at once.
 fn median_times(modes: &[Mode], sent: &Request<()>, threads: usize, rounds: usize) -> Vec<f64> {
     let barrier = Barrier::new(threads);
     let of_threads: Vec<Vec<Vec<f64>>> = thread::scope(|scope| {
@@ -67,11 +67,11 @@ fn median_times(modes: &[Mode], sent: &Request<()>, threads: usize, rounds: usiz
 fn times(modes: &[Mode], sent: &Request<()>, rounds: usize, barrier: &Barrier) -> Vec<Vec<f64>> {
     let mut requests: Vec<_> = modes.iter().map(|mode| (mode.start)(sent)).collect();
     let mut times = vec![Vec::with_capacity(rounds); modes.len()];
-    // Counting allocations takes time of its own.
+    // Allocations are not counted here: counting takes time.
     allocation_counter::opt_out(|| {
         for round in 0..=rounds {
             for turn in 0..modes.len() {
-                // Each round begins with another mode: none always follows the same one.
+                // Each round begins with another mode, so that no mode always follows the same one.
                 let mode = (turn + round) % modes.len();
                 barrier.wait();
                 let started = Instant::now();

@@ -1,4 +1,4 @@
-//! The same request, served in every way there is.
+//! The modes of the benchmark: the same request, served in every way that is compared.
 
 use std::{convert::Infallible, future::poll_fn, hint::black_box, task::Poll, time::Duration};
 
@@ -28,9 +28,9 @@ pub(crate) const POLLS: u32 = 10;
 
 pub(crate) struct Mode {
     pub(crate) name: &'static str,
-    /// What it is above of.
+    /// The mode whose time is subtracted.
     pub(crate) baseline: &'static str,
-    /// What it is a multiple of.
+    /// The mode that the time is divided by.
     pub(crate) floor: Option<&'static str>,
     pub(crate) start: Box<Start>,
 }
@@ -130,7 +130,8 @@ pub(crate) fn modes() -> Vec<Mode> {
             Some("floor: further polls"),
             layered(&both, handle_slowly),
         ),
-        // What any layer costs in a router is axum's own: it boxes its service, future and body.
+        // axum boxes the service, future and body of any layer in a router. The baseline has a layer
+        // that does nothing, so that this is not counted.
         mode(ROUTER, ROUTER, None, routed(&disabled)),
         mode(
             "sampled out, axum router",
@@ -153,7 +154,7 @@ pub(crate) fn modes() -> Vec<Mode> {
     ]
 }
 
-/// A handler without anything around it.
+/// A handler without a layer.
 fn bare<F>(handler: impl Fn(Request<Body>) -> F + Clone + Send + Sync + 'static) -> Box<Start>
 where
     F: Future<Output = Answer> + 'static,
@@ -187,7 +188,7 @@ where
     Box::new(move |request| sender(layer.layer(service_fn(handler.clone())), request))
 }
 
-/// The same for a request that no trace came with, as health checks are.
+/// The same mode for a request without a trace context, such as a health check.
 fn without_caller(start: Box<Start>) -> Box<Start> {
     Box::new(move |request| {
         let mut request = request.clone();
@@ -237,7 +238,7 @@ async fn handle_slowly(request: Request<Body>) -> Result<Response<Full<Bytes>>, 
 }
 
 fn builder(tracers: &SdkTracerProvider) -> ImageTraceLayerBuilder {
-    // The format of the floor.
+    // The floor reads the same format.
     let formats: Propagators = [Propagator::TraceContext].into_iter().collect();
     ImageTraceLayer::builder()
         .tracer_provider(tracers.clone())
@@ -258,7 +259,7 @@ fn meters() -> SdkMeterProvider {
     SdkMeterProvider::builder().with_reader(reader).build()
 }
 
-/// Where an exporter would take the spans.
+/// Drops spans where an exporter would take them.
 #[derive(Debug)]
 struct Discard;
 

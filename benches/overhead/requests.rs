@@ -1,4 +1,4 @@
-//! The request, the handlers' answer, and how the one is sent to get the other.
+//! The request that all modes serve, the handlers' answer, and the code that sends the request.
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::Service;
 
-/// Makes a service, and a closure that sends the request through it and reads the response.
+/// Makes a service, and returns a closure that sends the request through it and reads the response.
 pub(crate) type Start = dyn Fn(&Request<()>) -> Box<dyn FnMut()> + Send + Sync;
 
 pub(crate) type Answer = Result<Response<Full<Bytes>>, Infallible>;

@@ -1,15 +1,19 @@
-//! From spans in the order they ended to blocks: a request with the stages that belong to it.
+//! Groups spans, which arrive in the order they ended, into blocks: a request with its stages.
 
-use std::cmp::Reverse;
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::SystemTime;
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet, VecDeque},
+    time::SystemTime,
+};
 
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
-/// The most spans held for parents that have not ended. More of them have parents that never end.
+/// The most spans held for parents that have not ended. Beyond it, some of the parents probably never
+/// will.
 const MAX_HELD: usize = 4096;
-/// The most printed spans remembered, to recognize children that end after their parents.
+/// The number of printed spans remembered, to recognise a child that ends after its parent's block
+/// was printed.
 const MAX_PRINTED: usize = 1024;
 
 type Id = (TraceId, SpanId);
@@ -21,35 +25,35 @@ pub(super) struct Block {
     pub(super) trace_id: TraceId,
     /// The start of the time axis.
     pub(super) start: SystemTime,
-    /// The stages in the order they started, each followed by its own, with their depth below the
-    /// heading.
+    /// Stages with their depth below the heading, in order of their start. Each is followed by its own
+    /// stages.
     pub(super) stages: Vec<(usize, SpanData)>,
 }
 
 #[derive(Debug)]
 pub(super) enum Heading {
-    /// The local root: a span without a parent in this process.
+    /// A local root: a span without a parent in this process.
     Request(Box<SpanData>),
     /// Stages that ended after the block of their request was printed.
     Late,
-    /// Stages whose request has not ended, and may never end.
+    /// Stages whose request has not ended and may never end.
     Unfinished,
 }
 
-/// Holds each span until its local root has ended. One trace id may have several local roots (an
-/// upstream that calls twice, a service that calls itself), so spans are followed from parent to
-/// parent.
+/// Holds each span until its local root has ended. One trace id can have several local roots (an
+/// upstream that calls twice, a service that calls itself), so spans are matched by parent, not by
+/// trace.
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
-    /// By parent.
+    /// Held spans by their parent.
     held: HashMap<Id, Vec<SpanData>>,
     held_count: usize,
-    /// Each with the start of the axis it was printed on.
+    /// Each printed span with the start of its time axis, oldest first.
     printed: VecDeque<(Id, SystemTime)>,
 }
 
 impl Assembly {
-    /// Takes spans that ended and returns the blocks that are complete with them.
+    /// Takes a batch of ended spans and returns the blocks that it completes.
     pub(super) fn add(&mut self, batch: Vec<SpanData>) -> Vec<Block> {
         let mut roots = Vec::new();
         let mut parents = Vec::new();
@@ -71,8 +75,8 @@ impl Assembly {
             let stages = self.take(&root_id);
             blocks.push(self.block(Heading::Request(Box::new(root)), root_id.0, start, stages));
         }
-        // After the roots: a stage that ended just after its root, in the same batch, is still part
-        // of its block.
+        // Roots come first: a stage that ended just after its root, in the same batch, still belongs
+        // to the root's block.
         for parent in parents {
             if let Some(&(_, start)) = self.printed.iter().rfind(|(id, _)| *id == parent) {
                 let stages = self.take(&parent);
@@ -94,7 +98,7 @@ impl Assembly {
         blocks
     }
 
-    /// Returns what is held for local roots that have not ended, a block a trace, oldest first.
+    /// Returns all held spans, one block per trace, oldest first.
     pub(super) fn drain(&mut self) -> Vec<Block> {
         let traces: HashSet<TraceId> = self.held.keys().map(|id| id.0).collect();
         let mut blocks: Vec<Block> = traces
@@ -105,6 +109,7 @@ impl Assembly {
         blocks
     }
 
+    /// Removes all held spans of a trace and returns them as one block.
     fn let_go(&mut self, trace_id: TraceId) -> Option<Block> {
         let of_trace = || self.held.iter().filter(|(id, _)| id.0 == trace_id);
         let ids: HashSet<Id> = of_trace().flat_map(|(_, spans)| spans).map(id).collect();
@@ -118,7 +123,7 @@ impl Assembly {
             .collect();
         let start = tops.iter().map(|span| span.start_time).min();
         let block = start.map(|start| self.block(Heading::Unfinished, trace_id, start, tops));
-        // Spans that are each other's parents have no root and would stay for ever.
+        // Spans in a circle of parents have no top span. They are dropped, or they would stay forever.
         let in_a_circle = self.held.extract_if(|id, _| id.0 == trace_id);
         self.held_count -= in_a_circle.map(|(_, spans)| spans.len()).sum::<usize>();
         block
@@ -177,7 +182,7 @@ mod tests {
     use super::super::tests::span;
     use super::*;
 
-    /// A block as what it is, the ids of its root and stages in order, and a `>` for each level of
+    /// Each block as text: its heading, then the ids of its stages in order, with a `>` per level of
     /// depth.
     fn told(blocks: &[Block]) -> Vec<String> {
         let number = |span: &SpanData| u64::from_be_bytes(span.span_context.span_id().to_bytes());
@@ -226,7 +231,7 @@ mod tests {
     #[test]
     fn requests_of_one_trace_are_told_apart() {
         let mut assembly = Assembly::default();
-        // Two requests of one upstream, the second of which calls its own service from stage 21.
+        // Two requests from one upstream. The second calls its own service from stage 21.
         let blocks = assembly.add(vec![
             span(21, 20, "download", 1, 2),
             span(11, 10, "queue", 1, 2),
@@ -245,11 +250,11 @@ mod tests {
     fn a_stage_that_outlives_its_root_comes_in_a_block_of_its_own() {
         let mut assembly = Assembly::default();
         let root = span(1, 0, "root", 5, 9);
-        // Just after it: one batch.
+        // Stage 2 ends just after the root, in the same batch.
         let blocks = assembly.add(vec![root, span(2, 1, "a", 6, 10)]);
         assert_eq!(told(&blocks), ["request 1: 2"]);
-        // Much later: below the root, below a stage that was printed, and one whose parent is yet
-        // to end.
+        // Three stages end much later: one below the root, one below a printed stage, and one whose
+        // parent has not ended yet.
         let late = vec![
             span(3, 1, "b", 7, 20),
             span(4, 2, "c", 7, 20),

@@ -1,13 +1,17 @@
-//! The description of a span, in the words of an image service.
+//! Describes a span in the words of an image service.
 
-use opentelemetry::Value;
-use opentelemetry::trace::{SpanKind, Status};
+use std::time::Duration;
+
+use opentelemetry::{
+    KeyValue, Value,
+    trace::{SpanKind, Status},
+};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::text::{bytes, cut, printable};
+use super::text::{bytes, duration, pair, printable};
 use crate::attribute::*;
 
-/// Attributes with a wording of their own.
+/// Attributes with a form of their own in a block. They are not repeated as `key=value`.
 const KNOWN: [&str; 14] = [
     ERROR_TYPE,
     PROCESSING_OPTIONS,
@@ -24,7 +28,7 @@ const KNOWN: [&str; 14] = [
     SOURCE_WIDTH,
     STAGE_CANCELLED,
 ];
-/// Attributes of every server span that a waterfall leaves out.
+/// Prefixes of attributes that every HTTP or RPC span has. A waterfall leaves them out.
 const OF_EVERY_REQUEST: [&str; 7] = [
     "client.",
     "http.",
@@ -34,23 +38,28 @@ const OF_EVERY_REQUEST: [&str; 7] = [
     "url.",
     "user_agent.",
 ];
+/// Prefixes of attributes that `tracing-opentelemetry` adds to every `tracing` span: the place in the
+/// source, and the thread. A waterfall leaves them out.
+const OF_TRACING: [&str; 2] = ["code.", "thread."];
+/// It adds these, too. A service may use the same names for its own spans.
+const TARGET_AND_LEVEL: [&str; 2] = ["target", "level"];
 const RPC_CODE: &str = "rpc.response.status_code";
-/// The most columns for the value of any other attribute.
+/// The longest value of an attribute that this crate does not know, in columns.
 const VALUE_COLUMNS: usize = 40;
-/// The most errors shown for one span: a retried operation may have recorded hundreds.
+/// The most errors shown per span: a retried operation may record hundreds.
 const MAX_ERRORS: usize = 3;
 
-/// Message and type.
+/// The message and the type of an error.
 pub(super) type Error = (String, Option<String>);
 
 pub(super) enum Outcome {
     /// An HTTP status code.
     Status(i64),
-    /// A gRPC status code, and whether it is an error.
+    /// A gRPC status code and whether it is an error.
     Code(String, bool),
     Cancelled,
     Failed,
-    /// Neither status nor code.
+    /// The span has no status, no status code and no error.
     Ended,
 }
 
@@ -68,8 +77,8 @@ pub(super) fn outcome(span: &SpanData) -> Outcome {
     }
 }
 
-/// Method and route of a request, or its path when it has no route; the method of a gRPC call, known or
-/// not; else the name of the span.
+/// The first words of a block: method and route of an HTTP request (its path if it has no route), the
+/// method of a gRPC call, or the name of any other span.
 pub(super) fn title(span: &SpanData) -> String {
     let method =
         text(span, "http.request.method_original").or_else(|| text(span, "http.request.method"));
@@ -88,7 +97,7 @@ fn path(span: &SpanData) -> Option<String> {
     })
 }
 
-/// Whether a request or stage was cancelled, and in which phase of the request.
+/// Says that a request or stage was cancelled and, for a request, in which phase.
 pub(super) fn cancelled(span: &SpanData) -> Option<String> {
     match (
         text(span, REQUEST_CANCELLED),
@@ -103,13 +112,13 @@ pub(super) fn cancelled(span: &SpanData) -> Option<String> {
     }
 }
 
-/// The facts shown below the title of a request or stage.
+/// Everything to show of a request or stage beside its title and its errors.
 pub(super) fn facts(span: &SpanData) -> Vec<String> {
     let is_request = span.span_kind == SpanKind::Server;
     let is_attempt = span.span_kind == SpanKind::Client;
     let mut facts = Vec::new();
     if is_request {
-        // Without a route the path is in the title.
+        // Without a route, the title shows the path.
         let route = text(span, "http.route");
         facts.extend(path(span).filter(|path| route.is_some_and(|route| route != *path)));
     }
@@ -133,29 +142,39 @@ pub(super) fn facts(span: &SpanData) -> Vec<String> {
         (None, Some(result)) => facts.push(format!("-> {result}")),
         (source, None) => facts.extend(source),
     }
-    let others = span.attributes.iter().filter(|attribute| {
-        let key = attribute.key.as_str();
-        let is_common = (is_request || is_attempt)
-            && OF_EVERY_REQUEST
-                .iter()
-                .any(|prefix| key.starts_with(prefix));
-        !is_common && !KNOWN.contains(&key)
-    });
-    facts.extend(others.map(|attribute| {
-        let value = printable(&attribute.value.as_str());
-        format!(
-            "{}={}",
-            printable(attribute.key.as_str()),
-            cut(&value, VALUE_COLUMNS)
-        )
-    }));
-    // The longest comes last, where it is cut first.
+    facts.extend(others(span, is_request || is_attempt));
+    // URLs are the longest texts, so they come last, where a line is cut.
     facts.extend(text(span, SOURCE_URL).or_else(|| text(span, SOURCE_ORIGIN)));
     facts.extend(text(span, "url.full").filter(|_| is_attempt));
     facts
 }
 
-/// `1000x872 jpeg 138 kB`, or as much of it as is known.
+/// The attributes that this crate does not know.
+fn others(span: &SpanData, is_exchange: bool) -> impl Iterator<Item = String> {
+    let has_prefix =
+        |key: &str, prefixes: &[&str]| prefixes.iter().any(|prefix| key.starts_with(prefix));
+    let is_of_tracing = |attribute: &KeyValue| has_prefix(attribute.key.as_str(), &OF_TRACING);
+    let is_tracing = span.attributes.iter().any(is_of_tracing);
+    let others = span.attributes.iter().filter(move |attribute| {
+        let key = attribute.key.as_str();
+        let is_hidden = KNOWN.contains(&key)
+            || has_prefix(key, &OF_TRACING)
+            || is_tracing && TARGET_AND_LEVEL.contains(&key)
+            || is_exchange && has_prefix(key, &OF_EVERY_REQUEST);
+        !is_hidden
+    });
+    others.map(
+        |attribute| match (attribute.key.as_str(), &attribute.value) {
+            (key @ ("busy_ns" | "idle_ns"), Value::I64(nanos)) => {
+                let time = Duration::from_nanos(u64::try_from(*nanos).unwrap_or_default());
+                format!("{} {}", key.trim_end_matches("_ns"), duration(time))
+            }
+            (key, value) => pair(key, &value.as_str(), VALUE_COLUMNS),
+        },
+    )
+}
+
+/// Formats a picture as `1000x872 jpeg 138 kB`, without the parts that are unknown.
 fn picture(span: &SpanData, [width, height, format, bytes]: [&str; 4]) -> Option<String> {
     let pixels = text(span, width)
         .zip(text(span, height))
@@ -167,7 +186,7 @@ fn picture(span: &SpanData, [width, height, format, bytes]: [&str; 4]) -> Option
     (!parts.is_empty()).then(|| parts.join(" "))
 }
 
-/// The errors of a span as message and type, and how many more there are.
+/// The first errors of a span, and the number of further ones.
 pub(super) fn errors(span: &SpanData) -> (Vec<Error>, usize) {
     let mut errors: Vec<_> = span
         .events
@@ -217,14 +236,14 @@ fn size(span: &SpanData, key: &str) -> Option<String> {
     }
 }
 
-/// A value as printable text; an empty one counts as absent.
+/// An attribute's value as printable text. An empty one counts as absent.
 fn text(span: &SpanData, key: &str) -> Option<String> {
     find(span, key)
         .map(|value| printable(&value.as_str()))
         .filter(|text| !text.is_empty())
 }
 
-/// The last value of an attribute: setting one again does not replace it.
+/// The last value of an attribute. The SDK keeps all values of a key that was set more than once.
 fn find<'a>(span: &'a SpanData, key: &str) -> Option<&'a Value> {
     span.attributes
         .iter()
@@ -257,6 +276,7 @@ mod tests {
             draw(80, spans),
             "\
 GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue             +8.00 µs 3.00 µs │▏                                        │
   downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
     http://127.0.0.1:8081
@@ -284,6 +304,7 @@ GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, spans),
             "\
 GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   downloading_image +30.0 µs 3.37 ms │▐█████████████████████████████████████▊  │
     GET             +40.0 µs 3.26 ms │▐████████████████████████████████████▋   │
       404 · 9 B · http://127.0.0.1:8081/cat.jpg
@@ -307,6 +328,7 @@ GET /{options}/{*source} 404 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, spans),
             "\
 GET /{options}/{*source} 502 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   error: error sending request caused by: no route to host no route to host no
   route to host no route to host no route to host no route to host no route to
   host no route to host no route to host no route to host no route to host no
@@ -329,11 +351,14 @@ GET /{options}/{*source} 502 3.60 ms            4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, vec![by_type, by_code, described]),
             "\
 GET /a failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   error: timeout
 
 GET /b 503 3.60 ms                              4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
 
 reload failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   error: no such file
 
 "
@@ -349,6 +374,7 @@ reload failed 3.60 ms                           4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, vec![stage, request(1, "/", 503, 0, 9)]),
             "\
 GET / 503 9.00 µs                               4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue                +0 ns 9.00 µs │█████████████████████████████████████████│
     error: try 0 (Busy)
     error: try 1 (Busy)
@@ -375,6 +401,7 @@ GET / 503 9.00 µs                               4bf92f3577b34da6a3ce929d0e0e473
             draw(80, spans),
             "\
 GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   cancelled during downloading_image
   queue             +8.00 µs 3.00 µs │▏                                        │
   downloading_image +30.0 µs  1.20 s │█████████████████████████████████████████│
@@ -382,6 +409,7 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
     cancelled
 
 GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   cancelled during response_body, after status 200
 
 "
@@ -416,8 +444,10 @@ GET /{options}/{*source} cancelled 1.20 s       4bf92f3577b34da6a3ce929d0e0e4736
             draw(80, vec![call, unknown]),
             "\
 thumbs.v1.Thumbnailer/Resize OK 20.0 µs         4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
 
 thumbs.v1.Thumbnailer/I… UNIMPLEMENTED 20.0 µs  4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
 
 "
         );
@@ -439,12 +469,12 @@ thumbs.v1.Thumbnailer/I… UNIMPLEMENTED 20.0 µs  4bf92f3577b34da6a3ce929d0e0e4
             draw(80, vec![client, reload, unrouted]),
             "\
 reload configuration 20.0 µs                    4bf92f3577b34da6a3ce929d0e0e4736
-  file=thumbs.toml
+  00:00:00.000 · file=thumbs.toml
   GET               +10.0 µs 10.0 µs │                    ▐████████████████████│
     http.request.method=GET · http.response.status_code=304
 
 BREW /favicon.ico?v=2 404 9.00 µs               4bf92f3577b34da6a3ce929d0e0e4736
-  tenant=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
+  00:00:00.000 · tenant=xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx…
 
 "
         );

@@ -1,15 +1,17 @@
-//! Log records as lines.
+//! Prints log records as lines.
 
-use std::fmt::Write as _;
-use std::io::Write;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{io::Write, time::UNIX_EPOCH};
 
 use opentelemetry::logs::AnyValue;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::logs::{LogBatch, LogExporter, SdkLogRecord};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    logs::{LogBatch, LogExporter, SdkLogRecord},
+};
 
-use super::lines::Lines;
-use super::text::{cut, printable};
+use super::{
+    output::Lines,
+    text::{cut, pair, printable, time_of_day},
+};
 
 /// The longest message or attribute value, in terminal columns.
 const MESSAGE: usize = 1_000;
@@ -28,7 +30,7 @@ impl ConsoleLogExporter {
         Self(Lines::stdout())
     }
 
-    /// Prints to `writer`; each batch is one `write_all` and one `flush`.
+    /// Prints to `writer`. Each batch is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self(Lines::new(writer))
     }
@@ -45,35 +47,25 @@ fn describe(record: &SdkLogRecord) -> String {
     let time = record.timestamp().or(record.observed_timestamp());
     let severity = record.severity_text().unwrap_or_default();
     let message = record.body().map(text).unwrap_or_default();
-    let mut line = format!("{} {severity:<5} {message}", time_of_day(time));
-    // Writing to a string does not fail.
+    let message = cut(&printable(&message), MESSAGE);
+    let time = time_of_day(time.unwrap_or(UNIX_EPOCH));
+    let mut line = format!("{time} {severity:<5} {message}");
     for (key, value) in record.attributes_iter() {
-        let _ = write!(line, " {}={}", printable(key.as_str()), text(value));
+        line.push(' ');
+        line.push_str(&pair(key.as_str(), &text(value), MESSAGE));
     }
     if let Some(context) = record.trace_context() {
-        let _ = write!(line, " trace_id={}", context.trace_id);
+        line.push_str(&format!(" trace_id={}", context.trace_id));
     }
     line
 }
 
 fn text(value: &AnyValue) -> String {
-    let text = match value {
+    match value {
         AnyValue::String(text) => text.as_str().to_owned(),
         AnyValue::Int(number) => number.to_string(),
         AnyValue::Double(number) => number.to_string(),
         AnyValue::Boolean(truth) => truth.to_string(),
         other => format!("{other:?}"),
-    };
-    cut(&printable(&text), MESSAGE)
-}
-
-fn time_of_day(time: Option<SystemTime>) -> String {
-    let since = time.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    let since = since.unwrap_or_default();
-    let seconds = since.as_secs();
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!(
-        "{hour:02}:{minute:02}:{second:02}.{:03}",
-        since.subsec_millis()
-    )
+    }
 }

@@ -1,21 +1,26 @@
-//! Metrics as lines: one for each series.
+//! Prints metrics: one line per series.
 
-use std::io::Write;
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use opentelemetry::KeyValue;
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::Temporality;
-use opentelemetry_sdk::metrics::data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics};
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    metrics::{
+        Temporality,
+        data::{AggregatedMetrics, Metric, MetricData, ResourceMetrics},
+        exporter::PushMetricExporter,
+    },
+};
 
-use super::lines::Lines;
-use super::text::{bytes, cut, duration, printable};
+use super::{
+    output::Lines,
+    text::{bytes, duration, pair, printable},
+};
 
 /// The longest attribute value, in terminal columns.
 const VALUE: usize = 60;
 
-/// Prints each series of metrics as a line, at each collection of its reader.
+/// Prints one line per series at each collection.
 ///
 /// ```text
 /// http.server.request.duration{http.request.method=GET} count=3 sum=1.20 s mean=400 ms
@@ -30,7 +35,7 @@ impl ConsoleMetricExporter {
         Self(Lines::stdout())
     }
 
-    /// Prints to `writer`; each collection is one `write_all` and one `flush`.
+    /// Prints to `writer`. Each collection is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self(Lines::new(writer))
     }
@@ -40,7 +45,7 @@ impl PushMetricExporter for ConsoleMetricExporter {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics());
         let mut lines: Vec<_> = metrics.flat_map(describe).collect();
-        // The SDK's order changes from one collection to the next.
+        // The SDK returns series in no fixed order.
         lines.sort_unstable();
         self.0.print(&lines)
     }
@@ -98,13 +103,10 @@ fn series<T: Copy>(metric: &Metric, data: &MetricData<T>, number: fn(T) -> f64) 
     }
 }
 
-/// `{key=value, key=value}` in the order of the keys, nothing without attributes.
+/// `{key=value, key=value}` sorted by key, or an empty string without attributes.
 fn attributes<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> String {
     let mut pairs: Vec<_> = attributes
-        .map(|KeyValue { key, value, .. }| {
-            let value = cut(&printable(&value.as_str()), VALUE);
-            format!("{}={value}", printable(key.as_str()))
-        })
+        .map(|KeyValue { key, value, .. }| pair(key.as_str(), &value.as_str(), VALUE))
         .collect();
     pairs.sort_unstable();
     match pairs.as_slice() {

@@ -1,8 +1,8 @@
-//! Each trace of this process as a waterfall on the terminal, for work without a collector.
+//! Prints each trace of this process as a waterfall on the terminal. No collector is needed.
 //!
 //! ```text
 //! GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
-//!   /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+//!   06:17:25.120 · /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
 //!   continued from upstream span 00f067aa0ba902b7
 //!   queue             +12.0 µs 1.20 ms │█                                        │
 //!   downloading_image +1.24 ms 21.2 ms │ ██████████████████                      │
@@ -15,10 +15,10 @@
 //!   streaming_image   +41.5 ms 6.70 ms │                                   ██████│
 //! ```
 //!
-//! The first line is the request: method, route, status, total time and trace id. Below it is what
-//! came in and went out, then its stages on one time axis, each with its start after that of the
-//! request, its duration, its bar and what is known of it. Errors are told in words below the stage
-//! they happened in.
+//! The first line is the request: method, route, status, total time and trace id. The lines below it
+//! show the time of day (UTC), what came in and went out, then the stages on one time axis. Each stage has its offset from
+//! the start of the request, its duration, its bar and its attributes. An error is written below the
+//! stage it happened in.
 //!
 //! [`ConsoleExporter`] is a [`SpanExporter`], so it goes into a tracer provider like any other:
 //!
@@ -32,113 +32,127 @@
 //! # provider.shutdown().unwrap();
 //! ```
 //!
-//! A batch processor hands over its spans every five seconds unless `OTEL_BSP_SCHEDULE_DELAY` or
-//! its own configuration says otherwise; a tenth of a second feels immediate. It writes from a
-//! thread of its own. A simple processor writes on the thread that ends the span, where a blocked
-//! terminal delays the request.
+//! A batch processor writes from its own thread, by default every five seconds. A delay of 100 ms
+//! (`OTEL_BSP_SCHEDULE_DELAY=100`) looks immediate. A simple processor writes on the thread that ends
+//! the span, so a blocked terminal (Ctrl-S) blocks the request.
 //!
-//! # What makes a block
+//! # When a block is printed
 //!
-//! A block is printed when a *local root* ends: a span without a parent, or whose parent is in
-//! another process. It shows all spans of this process below that root that ended before it or came
-//! in the same batch. A stage that ends later, as blocking work does whose client went away, is
-//! printed in a short block of its own with the same trace id, on the time axis of its request.
-//! Stages whose root has not ended are printed when the exporter is shut down or flushed, and also
-//! when they are among the oldest of more than 4096.
+//! A block is printed when a *local root* ends: a span without a parent, or with a parent in another
+//! process. The block shows all spans below that root that ended before it or came in the same batch.
+//! A stage that ends later, such as blocking work that outlives a cancelled request, is printed in a
+//! short block of its own, with the same trace id and on the time axis of its request. Stages whose
+//! root has not ended are printed when the exporter is flushed or shut down. More than 4,096 of them
+//! are not held: the oldest are printed at once.
 //!
-//! [`ConsoleMetricExporter`] prints metrics, and `ConsoleLogExporter` (feature `logs`) the service's
-//! log, as plain lines.
+//! [`ConsoleMetricExporter`] prints metrics as lines, and `ConsoleLogExporter` (feature `logs`) prints
+//! log records.
 
 mod assembly;
 mod describe;
-mod lines;
 #[cfg(feature = "logs")]
 mod logs;
 mod metrics;
+mod output;
 mod text;
 mod waterfall;
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::{
+    fmt,
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
-use opentelemetry_sdk::trace::{SpanData, SpanExporter};
+use opentelemetry_sdk::{
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{SpanData, SpanExporter},
+};
 
-use self::assembly::{Assembly, Block};
 #[cfg(feature = "logs")]
 pub use self::logs::ConsoleLogExporter;
 pub use self::metrics::ConsoleMetricExporter;
-use self::waterfall::Waterfall;
+use self::{
+    assembly::{Assembly, Block},
+    output::Output,
+    waterfall::Waterfall,
+};
 
 const DEFAULT_WIDTH: usize = 80;
 
 /// Prints each finished trace of this process as a waterfall; see the [module](self) for a picture.
 ///
-/// A writer that fails (a closed pipe, a full disk) makes `export` return an error and loses the
-/// blocks at hand; the next batch is tried again.
+/// When the writer fails (a full disk) or panics, `export` returns an error and the blocks of that
+/// batch are lost. The next batch is written as usual. A closed pipe is no error: nothing more is
+/// written then.
 pub struct ConsoleExporter {
-    waterfall: Waterfall,
+    columns: Columns,
+    color: bool,
     state: Mutex<State>,
+}
+
+/// The longest line, in terminal columns.
+#[derive(Clone, Copy, Debug)]
+enum Columns {
+    Fixed(usize),
+    /// As many as the terminal on standard output has whenever something is printed.
+    OfTerminal,
 }
 
 struct State {
     assembly: Assembly,
-    /// `None` after the shutdown.
-    writer: Option<Box<dyn Write + Send>>,
+    /// `None` after shutdown.
+    output: Option<Output>,
 }
 
 impl ConsoleExporter {
-    /// Prints to standard output, in colour when that is a terminal that knows colour. `NO_COLOR`
-    /// switches colour off, `CLICOLOR_FORCE` on; an empty variable counts as unset.
+    /// Prints to standard output, in colour if that is a terminal and `TERM` is not `dumb`. `NO_COLOR`
+    /// switches colour off, `CLICOLOR_FORCE` on. An empty variable counts as unset. Lines have at most
+    /// `COLUMNS` columns. If the variable is unset, they are as wide as the terminal, whose size may
+    /// change, and have 80 columns elsewhere.
     pub fn stdout() -> Self {
-        Self::new(io::stdout()).with_color(wants_color(io::stdout().is_terminal(), var))
+        let exporter = Self {
+            columns: columns(var).map_or(Columns::OfTerminal, Columns::Fixed),
+            ..Self::new(io::stdout())
+        };
+        exporter.with_color(wants_color(io::stdout().is_terminal(), var))
     }
 
-    /// Prints to `writer` without colour, in as many columns as `COLUMNS` says, 80 without it. Each
-    /// batch is one `write_all` and one `flush`.
+    /// Prints to `writer` without colour. Lines have at most `COLUMNS` columns, 80 if the variable is
+    /// unset. Each batch is one `write_all` and one `flush`.
     pub fn new(writer: impl Write + Send + 'static) -> Self {
         Self {
-            waterfall: Waterfall::new(columns(var), false),
+            columns: Columns::Fixed(columns(var).unwrap_or(DEFAULT_WIDTH)),
+            color: false,
             state: Mutex::new(State {
                 assembly: Assembly::default(),
-                writer: Some(Box::new(writer)),
+                output: Some(Output::new(writer)),
             }),
         }
     }
 
     /// Sets the longest line in terminal columns, from 40 to 500.
     pub fn with_width(mut self, columns: usize) -> Self {
-        self.waterfall = Waterfall::new(columns, self.waterfall.color);
+        self.columns = Columns::Fixed(columns);
         self
     }
 
     /// Switches ANSI colours on or off.
     pub fn with_color(mut self, color: bool) -> Self {
-        self.waterfall.color = color;
+        self.color = color;
         self
     }
 
     fn print(&self, state: &mut State, blocks: &[Block]) -> OTelSdkResult {
-        let Some(writer) = &mut state.writer else {
+        let Some(output) = &mut state.output else {
             return Err(OTelSdkError::AlreadyShutdown);
         };
-        if blocks.is_empty() {
+        if blocks.is_empty() || output.is_closed() {
             return Ok(());
         }
-        let text: String = blocks
-            .iter()
-            .map(|block| self.waterfall.draw(block))
-            .collect();
-        writer
-            .write_all(text.as_bytes())
-            .and_then(|()| writer.flush())
-            .map_err(|error| {
-                OTelSdkError::InternalFailure(format!(
-                    "the waterfall could not be written: {error}"
-                ))
-            })
+        let waterfall = Waterfall::new(self.columns.now(), self.color);
+        let text: String = blocks.iter().map(|block| waterfall.draw(block)).collect();
+        output.write(&text)
     }
 
     fn print_unfinished(&self, state: &mut State) -> OTelSdkResult {
@@ -147,7 +161,7 @@ impl ConsoleExporter {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A writer that panicked leaves nothing half done.
+        // A panic leaves the state consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -161,12 +175,20 @@ fn wants_color(is_terminal: bool, var: impl Fn(&str) -> Option<String>) -> bool 
     var("NO_COLOR").is_none() && (knows_color || var("CLICOLOR_FORCE").is_some())
 }
 
-fn columns(var: impl Fn(&str) -> Option<String>) -> usize {
-    // 0 stands for a terminal of unknown size.
+fn columns(var: impl Fn(&str) -> Option<String>) -> Option<usize> {
     let columns = var("COLUMNS").and_then(|columns| columns.parse().ok());
-    columns
-        .filter(|&columns| columns > 0)
-        .unwrap_or(DEFAULT_WIDTH)
+    // 0 means a terminal of unknown size.
+    columns.filter(|&columns| columns > 0)
+}
+
+impl Columns {
+    fn now(self) -> usize {
+        match self {
+            Self::Fixed(columns) => columns,
+            Self::OfTerminal => terminal_size::terminal_size_of(io::stdout())
+                .map_or(DEFAULT_WIDTH, |(columns, _)| columns.0.into()),
+        }
+    }
 }
 
 impl SpanExporter for ConsoleExporter {
@@ -183,7 +205,9 @@ impl SpanExporter for ConsoleExporter {
     fn shutdown_with_timeout(&self, _timeout: Duration) -> OTelSdkResult {
         let mut state = self.lock();
         let result = self.print_unfinished(&mut state);
-        state.writer = None;
+        if let Some(mut output) = state.output.take() {
+            output.close();
+        }
         result
     }
 }
@@ -191,7 +215,8 @@ impl SpanExporter for ConsoleExporter {
 impl fmt::Debug for ConsoleExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsoleExporter")
-            .field("waterfall", &self.waterfall)
+            .field("columns", &self.columns)
+            .field("color", &self.color)
             .finish_non_exhaustive()
     }
 }

@@ -1,21 +1,20 @@
-//! Whole blocks as text, from spans built by hand.
+//! Tests of whole blocks, from spans built by hand.
 
-use std::io;
-use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::{io, sync::Arc, time::UNIX_EPOCH};
 
-use opentelemetry::trace::{
-    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+use opentelemetry::{
+    InstrumentationScope, KeyValue, Value,
+    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
 use opentelemetry_sdk::trace::{SpanEvents, SpanLinks};
+use proptest::{option, prelude::*};
 
 use super::*;
 use crate::attribute::*;
 
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
-/// A span that starts and ends so many microseconds after the beginning of time.
+/// A span from `start` to `end`, in microseconds since the epoch.
 pub(super) fn span(id: u64, parent: u64, name: &'static str, start: u64, end: u64) -> SpanData {
     SpanData {
         span_context: SpanContext::new(
@@ -89,7 +88,7 @@ impl Write for Page {
 }
 
 impl Page {
-    /// What was written since the last call.
+    /// Returns what was written since the last call.
     fn read(&self) -> String {
         String::from_utf8(std::mem::take(&mut self.0.lock().unwrap())).unwrap()
     }
@@ -100,7 +99,7 @@ fn exporter(columns: usize) -> (ConsoleExporter, Page) {
     (ConsoleExporter::new(page.clone()).with_width(columns), page)
 }
 
-/// The page that spans make which come in one batch.
+/// Draws `spans`, which come in one batch.
 pub(super) fn draw(columns: usize, spans: Vec<SpanData>) -> String {
     let (exporter, page) = exporter(columns);
     ready(exporter.export(spans)).unwrap();
@@ -152,7 +151,7 @@ fn a_request_with_four_stages() {
         draw(80, resize()),
         "\
 GET /resize/{options}/{*source} 200 48.2 ms     4bf92f3577b34da6a3ce929d0e0e4736
-  /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+  00:00:00.000 · /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
   continued from upstream span 00f067aa0ba902b7
   queue             +12.0 µs 1.20 ms │█                                        │
   downloading_image +1.24 ms 21.2 ms │ ██████████████████                      │
@@ -185,7 +184,7 @@ fn a_request_of_an_untrusted_upstream() {
         draw(80, vec![root]),
         "\
 GET /resize 200 9.00 µs                         4bf92f3577b34da6a3ce929d0e0e4736
-  /resize?w=300&source=cat.jpg
+  00:00:00.000 · /resize?w=300&source=cat.jpg
   linked to trace 00000000000000000000000000000abc
   linked to trace 00000000000000000000000000000abc
   linked to trace 00000000000000000000000000000abc
@@ -201,6 +200,7 @@ fn a_narrow_terminal() {
         "\
 GET /resize/{options}/{*sou… 200 48.2 ms
   4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   /resize/rs:fit:300:300/rocket.jpg
   23.4 kB
   continued from upstream span
@@ -241,7 +241,7 @@ fn a_wide_terminal() {
         draw(120, resize()),
         "\
 GET /resize/{options}/{*source} 200 48.2 ms                                             4bf92f3577b34da6a3ce929d0e0e4736
-  /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
+  00:00:00.000 · /resize/rs:fit:300:300/rocket.jpg · 23.4 kB
   continued from upstream span 00f067aa0ba902b7
   queue             +12.0 µs 1.20 ms │██                                                                               │
   downloading_image +1.24 ms 21.2 ms │  ███████████████████████████████████▋                                           │
@@ -268,7 +268,7 @@ fn from_microseconds_to_hours() {
         request(4, "/huge", 200, 0, 9_000_000_000),
         span(8, 7, "queue", 5, 5),
         request(7, "/zero", 200, 5, 5),
-        // A clock that was set back.
+        // The clock was set back.
         span(10, 9, "queue", 3, 1),
         request(9, "/back", 200, 5, 4),
     ];
@@ -276,17 +276,21 @@ fn from_microseconds_to_hours() {
         draw(80, spans),
         "\
 GET /tiny 200 2.00 µs                           4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue                +0 ns    0 ns │▏                                        │
   processing_image     +0 ns 2.00 µs │█████████████████████████████████████████│
 
 GET /huge 200 2h 30m                            4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue                +0 ns  2m 05s │▋                                        │
   processing_image   +2m 05s  2h 28m │▐████████████████████████████████████████│
 
 GET /zero 200 0 ns                              4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue                +0 ns    0 ns │▏                                        │
 
 GET /back 200 0 ns                              4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
   queue                +0 ns    0 ns │▏                                        │
 
 "
@@ -301,13 +305,13 @@ fn fifty_stages_are_fifty_lines_in_order() {
     spans.push(request(1, "/", 200, 0, 1000));
     let page = draw(80, spans);
     let lines: Vec<&str> = page.lines().collect();
-    assert_eq!(lines.len(), 52);
+    assert_eq!(lines.len(), 53);
     assert_eq!(
-        lines[1],
+        lines[2],
         "  tile                 +0 ns 20.0 µs │▉                                        │"
     );
     assert_eq!(
-        lines[50],
+        lines[51],
         "  tile               +980 µs 20.0 µs │                                        █│"
     );
 }
@@ -319,7 +323,7 @@ fn the_deepest_stage_keeps_some_of_its_name() {
         .collect();
     spans.push(request(1, "/", 200, 0, 100));
     assert_eq!(
-        draw(80, spans).lines().nth(18),
+        draw(80, spans).lines().nth(19),
         Some("            inner      +19.0 µs 62.0 µs │       ███████████████████████▊       │"),
     );
 }
@@ -349,7 +353,7 @@ fn control_characters_never_reach_the_terminal() {
         page,
         "\
 \\u{1b}]0;owned\\u{7} \\u{9b}2… cancelled 5.00 µs  4bf92f3577b34da6a3ce929d0e0e4736
-  \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
+  00:00:00.000 · \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
   cancelled during \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0, after status
   \\u{1b}]0;owned\\u{7} \\u{9b}2J\\u{202e} 猫\\0
   error: \\u{1b}[1m (\\u{1b}[1m)
@@ -386,6 +390,157 @@ fn no_line_is_longer_than_the_terminal() {
             );
         }
     }
+}
+
+// faults A15
+#[test]
+fn a_long_code_and_an_empty_name_fit_into_any_width() {
+    let mut call = span(1, 0, "", 0, 20)
+        .with("rpc.system.name", "grpc")
+        .with("rpc.response.status_code", "A_CODE_".repeat(20));
+    call.span_kind = SpanKind::Server;
+    assert_eq!(
+        draw(40, vec![call.clone(), span(2, 0, "", 0, 20)]),
+        "\
+\x20A_CODE_A_CODE_A_COD… 20.0 µs
+  4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
+
+ 20.0 µs
+  4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
+
+"
+    );
+    for columns in 0..200 {
+        for line in draw(columns, vec![call.clone(), span(2, 0, "", 0, 20)]).lines() {
+            assert!(text::width(line) <= columns.max(40), "{columns}: {line}");
+        }
+    }
+}
+
+/// Texts of all kinds: any characters, wide and combining ones, long ones, secrets.
+fn texts() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[ -~]{0,80}",
+        "[猫🐈e\u{301}\u{20e3}\u{fe0f}\u{200d}\u{202e}\u{1b}\n ]{0,40}",
+        Just("e".to_owned() + &"\u{301}".repeat(300)),
+        Just("https://user:SECRET@h/?sig=S".to_owned()),
+    ]
+}
+
+fn times() -> impl Strategy<Value = u64> {
+    prop_oneof![0..100_u64, any::<u64>()]
+}
+
+// faults A15
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn no_text_breaks_the_picture(
+        columns in 0..200_usize,
+        [name, route, code, fact, message] in [texts(), texts(), texts(), texts(), texts()],
+        [request_starts, request_ends, stage_starts, stage_ends] in [times(), times(), times(), times()],
+        size in any::<i64>(),
+        status in option::of(any::<i64>()),
+        depth in 0..12_u64,
+    ) {
+        let mut root = request(1, "", status.unwrap_or(0), request_starts, request_ends)
+            .with("rpc.method_original", route.clone())
+            .with("url.path", route)
+            .with("http.response.body.size", size)
+            .with_error(&message, "Error");
+        if status.is_none() {
+            root = root.with("rpc.response.status_code", code.clone());
+            root.attributes.swap_remove(0);
+        }
+        let mut spans = vec![root];
+        for id in 2..=depth + 2 {
+            let mut stage = span(id, id - 1, "", stage_starts, stage_ends)
+                .with("fact", fact.clone())
+                .with("busy_ns", size)
+                .with(SOURCE_URL, fact.clone())
+                .with(STAGE_CANCELLED, true);
+            stage.name = name.clone().into();
+            spans.push(stage.with_error(&message, "Error"));
+        }
+        let page = draw(columns, spans);
+        prop_assert!(!page.contains("SECRET"));
+        for line in page.lines() {
+            prop_assert!(text::width(line) <= columns.max(40), "{}: {}", columns, line);
+            prop_assert!(!line.contains(char::is_control), "{:?}", line);
+            prop_assert!(line.len() <= 40 * columns.max(40), "{} bytes", line.len());
+        }
+    }
+}
+
+// faults F15
+#[test]
+fn no_secret_is_printed() {
+    let secret = "https://user:SECRET@h/a.jpg?sig=SECRET";
+    let mut stage = span(2, 1, "queue", 0, 5)
+        .with("watermark.url", secret)
+        .with("password", "SECRET")
+        .with(PROCESSING_OPTIONS, secret)
+        .with(SOURCE_URL, secret)
+        .with_error(&format!("get \\u0022{secret}\\u0022 failed"), "Error");
+    stage.name = format!("get {secret}").into();
+    let mut root = request(1, "/", 200, 0, 5)
+        .with("url.path", format!("/plain/{secret}"))
+        .with("url.query", "w=1&sig=SECRET")
+        .with("deadline", secret);
+    root.status = Status::error(secret.to_owned());
+    let mut unrouted = request(3, "", 404, 0, 5)
+        .with("url.path", "/x")
+        .with("url.query", "sig=SECRET");
+    unrouted.attributes.remove(1);
+    let page = draw(200, vec![stage, root, unrouted]);
+    assert!(!page.contains("SECRET"), "{page}");
+    assert!(
+        page.contains("watermark.url=https://REDACTED:REDACTED@h/a.jpg?sig=R…"),
+        "{page}"
+    );
+    assert!(page.contains("password=REDACTED"), "{page}");
+}
+
+// faults G6
+#[test]
+fn a_tracing_span_is_shown_without_its_place_and_with_its_times() {
+    let traced = span(2, 1, "look_up", 0, 70_000)
+        .with("code.file.path", "src/look_up.rs")
+        .with("code.module.name", "service::look_up")
+        .with("code.line.number", 17)
+        .with("thread.id", 3)
+        .with("thread.name", "tokio-runtime-worker")
+        .with("target", "service")
+        .with("level", "INFO")
+        .with("id", 1)
+        .with("busy_ns", 65_823_201)
+        .with("idle_ns", 1_204_000);
+    let own = span(3, 1, "shoot", 1, 70_001).with("target", "moon");
+    assert_eq!(
+        draw(80, vec![traced, own, request(1, "/", 200, 0, 70_001)]),
+        "\
+GET / 200 70.0 ms                               4bf92f3577b34da6a3ce929d0e0e4736
+  00:00:00.000
+  look_up              +0 ns 70.0 ms │█████████████████████████████████████████│
+    id=1 · busy 65.8 ms · idle 1.20 ms
+  shoot             +1.00 µs 70.0 ms │█████████████████████████████████████████│
+    target=moon
+
+"
+    );
+}
+
+// faults G13
+#[test]
+fn a_request_shows_its_time_of_day() {
+    let mut root = request(1, "/", 200, 0, 9);
+    root.start_time = UNIX_EPOCH + Duration::from_millis(1_764_137_845_120);
+    root.end_time = root.start_time;
+    assert_eq!(draw(80, vec![root]).lines().nth(1), Some("  06:17:25.120"));
 }
 
 #[test]
@@ -431,10 +586,10 @@ fn colour_and_width_follow_the_environment() {
         "NO_COLOR wins"
     );
     for (value, width) in [
-        (None, 80),
-        (Some("132"), 132),
-        (Some("0"), 80),
-        (Some("wide"), 80),
+        (None, None),
+        (Some("132"), Some(132)),
+        (Some("0"), None),
+        (Some("wide"), None),
     ] {
         assert_eq!(columns(|_| value.map(str::to_owned)), width, "{value:?}");
     }

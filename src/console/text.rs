@@ -1,20 +1,34 @@
-//! Text for a terminal: harmless characters, display widths, numbers people can read.
+//! Text for a terminal: harmless characters, display widths, and readable durations and sizes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Escapes every character that a terminal would obey or hide: control characters (escape sequences
-/// start with one), direction overrides, zero-width and unassigned characters. Runs of white space become
-/// one space, so that a message of several lines flows as one.
+use crate::instrument::TextRules;
+
+/// The most combining characters that are drawn onto one other. Languages need fewer, and more would
+/// make a line of few columns and many bytes.
+const MARKS: usize = 4;
+
+/// Makes any text fit for a terminal, and at most 4 KiB of it. All texts of spans, metrics and log
+/// records go through here.
+///
+/// Credentials and signatures are redacted. Every character that a terminal would obey or hide is
+/// escaped: control characters (escape sequences start with one), direction overrides, zero-width and
+/// unassigned characters. A run of white space becomes one space, so that a message of several lines
+/// becomes one line.
 pub(super) fn printable(text: &str) -> String {
+    let rules = TextRules::default();
+    let text = rules.message(text);
     let mut out = String::with_capacity(text.len());
+    let mut marks = 0;
     for word in text.split_whitespace() {
         if !out.is_empty() {
             out.push(' ');
         }
         for c in word.chars() {
-            // `escape_debug` knows Unicode's unprintable characters, but for Rust literals it
-            // escapes quotes too.
-            if matches!(c, '"' | '\'' | '\\') || combines(c) {
+            // `escape_debug` knows Unicode's unprintable characters. It also escapes quotes and
+            // backslashes, which a terminal shows as they are.
+            marks = if combines(c) { marks + 1 } else { 0 };
+            if matches!(c, '"' | '\'' | '\\') || (1..=MARKS).contains(&marks) {
                 out.push(c);
             } else {
                 out.extend(c.escape_debug());
@@ -24,8 +38,15 @@ pub(super) fn printable(text: &str) -> String {
     out
 }
 
-/// The number of terminal columns of a [`printable`] text. Wide characters are judged by block, so
-/// a rare symbol may be given two columns where it takes one: a line is never longer than it was
+/// `key=value` as [`printable`] text, with at most `columns` columns of the value. Key and value are
+/// redacted together, so that the value of a sensitive key is not shown.
+pub(super) fn pair(key: &str, value: &str, columns: usize) -> String {
+    let columns = width(&printable(key)) + 1 + columns;
+    cut(&printable(&format!("{key}={value}")), columns)
+}
+
+/// The number of terminal columns of a [`printable`] text. Wide characters are judged by Unicode
+/// block, so a rare symbol may count as two columns where it takes one. A line is never longer than
 /// measured.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(char_width).sum()
@@ -53,8 +74,8 @@ fn char_width(c: char) -> usize {
     }
 }
 
-/// Whether `c` is drawn onto the character before it: the standard library escapes such a character
-/// at the start of a string and keeps it elsewhere.
+/// Whether `c` is drawn onto the character before it. The standard library escapes such a character
+/// at the start of a string only.
 fn combines(c: char) -> bool {
     if c.is_ascii() {
         return false;
@@ -64,7 +85,7 @@ fn combines(c: char) -> bool {
     c.escape_debug().len() > 1 && after_a_letter.escape_debug().nth(1) == Some(c)
 }
 
-/// `text` in at most `columns` columns, its end replaced by `…` where it is longer.
+/// Cuts `text` to at most `columns` columns. A text that is longer ends with `…`.
 pub(super) fn cut(text: &str, columns: usize) -> String {
     if width(text) <= columns {
         return text.to_owned();
@@ -86,13 +107,13 @@ pub(super) fn cut(text: &str, columns: usize) -> String {
     out
 }
 
-/// `text` filled up with spaces to `columns` columns.
+/// Fills `text` up with spaces to `columns` columns.
 pub(super) fn pad(text: &str, columns: usize) -> String {
     let missing = columns.saturating_sub(width(text));
     format!("{text}{:missing$}", "")
 }
 
-/// Lays `pieces` out in as few lines of `columns` columns as their order allows.
+/// Lays `pieces` out in order, in as few lines of `columns` columns as possible.
 pub(super) fn fill<'a>(
     pieces: impl IntoIterator<Item = &'a str>,
     separator: &str,
@@ -112,29 +133,50 @@ pub(super) fn fill<'a>(
     lines
 }
 
-/// A duration with three significant digits: `412 µs`, `38.2 ms`, `1.20 s`, `2m 05s`, `1h 02m`.
+/// Formats a duration with three significant digits, in at most seven columns: `412 µs`, `38.2 ms`,
+/// `1.20 s`, `2m 05s`, `1h 02m`, `4d 03h`, `120d`.
 pub(super) fn duration(duration: Duration) -> String {
-    let seconds = duration.as_secs_f64().round() as u64;
     if duration < Duration::from_millis(59_950) {
-        three_digits(duration.as_nanos() as f64, &["ns", "µs", "ms", "s"])
-    } else if seconds < 3600 {
+        return three_digits(duration.as_nanos() as f64, &["ns", "µs", "ms", "s"]);
+    }
+    let in_units_of = |seconds: u64| (duration.as_secs_f64() / seconds as f64).round() as u64;
+    let (seconds, minutes, hours, days) = (
+        in_units_of(1),
+        in_units_of(60),
+        in_units_of(3_600),
+        in_units_of(86_400),
+    );
+    if seconds < 3_600 {
         format!("{}m {:02}s", seconds / 60, seconds % 60)
-    } else {
-        let minutes = (seconds + 30) / 60;
+    } else if minutes < 100 * 60 {
         format!("{}h {:02}m", minutes / 60, minutes % 60)
+    } else if hours < 100 * 24 {
+        format!("{}d {:02}h", hours / 24, hours % 24)
+    } else if days < 100_000 {
+        format!("{days}d")
+    } else {
+        ">99999d".to_owned()
     }
 }
 
-/// A size with three significant digits in decimal units: `412 B`, `23.4 kB`, `1.20 MB`.
+/// The time of day in UTC: `06:17:25.120`.
+pub(super) fn time_of_day(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hour:02}:{minute:02}:{second:02}.{millis:03}")
+}
+
+/// Formats a size with three significant digits in decimal units: `412 B`, `23.4 kB`, `1.20 MB`.
 pub(super) fn bytes(bytes: i64) -> String {
     three_digits(bytes as f64, &["B", "kB", "MB", "GB", "TB"])
 }
 
-/// `value`, a whole number of the first of `units`, each of which is 1000 of the one before.
+/// Formats `value`, a whole number of the first of `units`. Each unit is 1,000 times the one before.
 fn three_digits(value: f64, units: &[&str]) -> String {
     let mut value = value;
     let mut unit = 0;
-    // The limits lie where rounding would show a fourth digit.
+    // From 999.5 on, rounding would show a fourth digit.
     while value >= 999.5 && unit + 1 < units.len() {
         value /= 1000.0;
         unit += 1;
@@ -173,6 +215,10 @@ mod tests {
             (3_599_400_000_000, "59m 59s"),
             (3_599_600_000_000, "1h 00m"),
             (3_725_000_000_000, "1h 02m"),
+            (359_969_000_000_000, "99h 59m"),
+            (359_971_000_000_000, "4d 04h"),
+            (8_640_000_000_000_000, "100d"),
+            (u64::MAX, ">99999d"),
         ] {
             assert_eq!(duration(Duration::from_nanos(nanos)), shown, "{nanos} ns");
         }

@@ -1,14 +1,18 @@
-//! A block as lines of text.
+//! Draws a block as lines of text.
 
-use std::collections::HashSet;
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashSet,
+    time::{Duration, SystemTime},
+};
 
 use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::SpanData;
 
-use super::assembly::{Block, Heading};
-use super::describe::{self, Outcome};
-use super::text::{cut, duration, fill, pad, printable, width};
+use super::{
+    assembly::{Block, Heading},
+    describe::{self, Outcome},
+    text::{cut, duration, fill, pad, printable, time_of_day, width},
+};
 
 // ANSI "select graphic rendition" parameters.
 const PLAIN: &str = "";
@@ -22,21 +26,21 @@ const MAGENTA: &str = "35";
 const CYAN: &str = "36";
 
 const INDENT: usize = 2;
-/// Columns of `+38.2 ms` and `38.2 ms`, so that bars of different blocks line up.
+/// Columns of `+38.2 ms` and of `38.2 ms`. They are fixed, so that the bars of all blocks line up.
 const OFFSET: usize = 8;
 const DURATION: usize = 7;
-/// Columns of the longest of the four stages every request has.
+/// Columns of the longest name among the crate's own four stages.
 const STAGE_NAME: usize = "downloading_image".len();
-/// The least columns of a title beside the trace id; a narrower line puts the id on the next line.
+/// If fewer columns than these are left for the title, the trace id goes to the next line.
 const MIN_TITLE: usize = 16;
-/// The most links shown for a request; an untrusted upstream makes one.
+/// The most links shown per request. An untrusted upstream makes one.
 const MAX_LINKS: usize = 3;
 
 /// How blocks are drawn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waterfall {
     columns: usize,
-    pub(super) color: bool,
+    color: bool,
 }
 
 impl Waterfall {
@@ -91,7 +95,8 @@ impl Drawing {
         let time = duration(elapsed(root.start_time, root.end_time));
         let texts = [(style, status), (PLAIN, time)];
         self.head(&describe::title(root), &texts, root.span_context.trace_id());
-        self.facts(root, INDENT);
+        let time = time_of_day(root.start_time);
+        self.facts(root, Some(time), INDENT);
         if root.parent_span_id != SpanId::INVALID {
             let text = format!("continued from upstream span {}", root.parent_span_id);
             self.words(DIM, INDENT, &text);
@@ -103,30 +108,30 @@ impl Drawing {
         self.troubles(root, INDENT, errors_of_stages);
     }
 
-    /// A title, texts that are never cut, and the trace id, on one line if they fit.
+    /// Draws a title, a few short texts, and the trace id, on one line if they fit. The title is cut
+    /// first. A text takes at most half of a line.
     fn head(&mut self, title: &str, texts: &[(&str, String)], trace_id: TraceId) {
         let columns = self.waterfall.columns;
         let trace_id = trace_id.to_string();
-        let texts = || texts.iter().filter(|(_, text)| !text.is_empty());
-        let fixed: usize = texts().map(|(_, text)| 1 + width(text)).sum();
-        let beside_the_id = columns.saturating_sub(fixed + INDENT + trace_id.len());
-        let on_one_line = beside_the_id >= MIN_TITLE.min(width(title));
-        let title = cut(
-            title,
-            if on_one_line {
-                beside_the_id
-            } else {
-                columns - fixed
-            },
-        );
+        let texts: Vec<_> = texts
+            .iter()
+            .filter(|(_, text)| !text.is_empty())
+            .map(|(style, text)| (style, cut(text, columns / 2)))
+            .collect();
+        let fixed: usize = texts.iter().map(|(_, text)| 1 + width(text)).sum();
+        let beside_the_id = columns
+            .checked_sub(fixed + INDENT + trace_id.len())
+            .filter(|&left| left >= MIN_TITLE.min(width(title)));
+        let for_the_title = beside_the_id.unwrap_or(columns.saturating_sub(fixed));
+        let title = cut(title, for_the_title);
 
         self.paint(BOLD, &title);
-        for (style, text) in texts() {
+        for (style, text) in &texts {
             self.text.push(' ');
             self.paint(style, text);
         }
-        if on_one_line {
-            self.spaces(columns - width(&title) - fixed - trace_id.len());
+        if let Some(left) = beside_the_id {
+            self.spaces(left - width(&title) + INDENT);
         } else {
             self.text.push('\n');
             self.spaces(INDENT);
@@ -144,7 +149,7 @@ impl Drawing {
             "streaming_image" => GREEN,
             _ => CYAN,
         };
-        // Some of the name stays readable, however deep the stage.
+        // A deeply nested stage keeps half of the column for its name.
         let nested = (depth * INDENT).min(layout.name / 2);
         let name = cut(&printable(&stage.name), layout.name - nested);
         let start = elapsed(layout.start, stage.start_time);
@@ -159,26 +164,22 @@ impl Drawing {
         self.text
             .push_str(&format!("{:>DURATION$} ", duration(time)));
         self.paint(DIM, "│");
-        self.paint(style, &bar(start, start + time, layout.total, layout.bar));
+        let end = start.saturating_add(time);
+        self.paint(style, &bar(start, end, layout.total, layout.bar));
         self.paint(DIM, "│");
         self.text.push('\n');
 
         let below = INDENT + nested + INDENT;
-        self.facts(stage, below);
+        self.facts(stage, None, below);
         self.troubles(stage, below, &HashSet::new());
     }
 
-    fn facts(&mut self, span: &SpanData, indent: usize) {
-        self.pieces(
-            DIM,
-            indent,
-            describe::facts(span).iter().map(String::as_str),
-            " · ",
-        );
+    fn facts(&mut self, span: &SpanData, time: Option<String>, indent: usize) {
+        let facts: Vec<_> = time.into_iter().chain(describe::facts(span)).collect();
+        self.pieces(DIM, indent, facts.iter().map(String::as_str), " · ");
     }
 
-    /// Says in words that a span was cancelled or failed, leaving out errors that are shown
-    /// elsewhere.
+    /// Says that a span was cancelled or failed. Errors in `shown` are left out.
     fn troubles(&mut self, span: &SpanData, indent: usize, shown: &HashSet<describe::Error>) {
         if let Some(text) = describe::cancelled(span) {
             self.words(YELLOW, indent, &text);
@@ -228,13 +229,13 @@ impl Drawing {
     }
 }
 
-/// The time axis and the columns that the stages of a block share.
+/// The time axis and the columns that all stages of a block share.
 struct Layout {
     start: SystemTime,
     total: Duration,
-    /// Columns of the name with the indent of nested stages.
+    /// Columns of the name, with the indent of nested stages.
     name: usize,
-    /// Columns between the frames of the bar.
+    /// Columns of the bar without its frame.
     bar: usize,
 }
 
@@ -262,9 +263,8 @@ impl Layout {
     }
 }
 
-/// A bar from `start` to `end` on an axis of `total` in `cells` columns, with a precision of an
-/// eighth of a column at its end, and of about a third at its start, for which Unicode has fewer
-/// blocks.
+/// Draws a bar from `start` to `end` on an axis of `total`, in `cells` columns. Its end is exact to an
+/// eighth of a column, its start to about a third, because Unicode has fewer blocks for that side.
 fn bar(start: Duration, end: Duration, total: Duration, cells: usize) -> String {
     const LEFT: [char; 9] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉', '█'];
     const RIGHT: [char; 9] = [' ', '▕', '▕', '▐', '▐', '▐', '█', '█', '█'];
@@ -275,7 +275,7 @@ fn bar(start: Duration, end: Duration, total: Duration, cells: usize) -> String 
             ((at.as_secs_f64() / total.as_secs_f64() * last as f64).round() as usize).min(last)
         }
     };
-    // However short, a stage leaves a mark.
+    // Even the shortest stage leaves a mark.
     let from = eighths(start).min(last - 1);
     let to = eighths(end).max(from + 1);
     (0..cells)
@@ -300,7 +300,7 @@ fn status_style(code: i64) -> &'static str {
     }
 }
 
-/// Zero when the clock was set back.
+/// The time from `from` to `to`, or zero if the clock was set back.
 fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
@@ -324,7 +324,7 @@ mod tests {
             (12, 15, " ▐  "),
             (30, 32, "   ▕"),
             (32, 32, "   ▕"),
-            // A stage of a request whose clock was set back.
+            // A stage that starts after its request ended, because the clock was set back.
             (40, 50, "   ▕"),
         ] {
             let [start_at, end_at] = [start, end].map(Duration::from_millis);

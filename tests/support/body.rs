@@ -1,4 +1,4 @@
-//! A response body that a test feeds frame by frame, and what all layers do with bodies.
+//! A response body that a test feeds frame by frame, and a check of what all layers do with bodies.
 
 use std::{
     convert::Infallible,
@@ -35,7 +35,7 @@ impl ChannelBody {
         )
     }
 
-    /// A body that says how long it is going to be.
+    /// Makes the body announce its length.
     pub fn with_exact_size(mut self, bytes: u64) -> Self {
         self.exact = Some(bytes);
         self
@@ -60,8 +60,8 @@ pub fn data(bytes: &'static str) -> Fed {
     Ok(Frame::data(Bytes::from_static(bytes.as_bytes())))
 }
 
-/// Sees whether a layer's service is ready when the inner one is, and whether its bodies say of
-/// themselves what the inner ones do.
+/// Checks that a layer's service is ready exactly when the inner service is, and that its bodies report
+/// the size and end of the inner bodies.
 pub async fn assert_passes_through<L, S, B>(layer: &L)
 where
     L: Layer<Echo, Service = S>,
@@ -82,5 +82,5 @@ where
     assert!(busy.ready().now_or_never().is_none());
 }
 
-/// Answers with the body of the request.
+/// A service that answers with the request's body.
 pub type Echo = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;

@@ -40,7 +40,7 @@ impl Ca {
         }
     }
 
-    /// For a server on that host name or address.
+    /// A certificate for a server with this host name or address.
     pub fn server(&self, host: &str) -> Identity {
         self.sign(host, ExtendedKeyUsagePurpose::ServerAuth, |_| {})
     }
@@ -73,7 +73,7 @@ impl Ca {
     }
 }
 
-/// What `openssl req -x509` makes: a certificate that signs itself, and calls itself a CA.
+/// A certificate as `openssl req -x509` makes it: self-signed, and marked as a CA.
 pub fn self_signed_ca(host: &str) -> Identity {
     let mut params = CertificateParams::new([host.to_owned()]).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -85,7 +85,7 @@ pub fn self_signed_ca(host: &str) -> Identity {
 }
 
 impl Identity {
-    /// A server with this identity that demands a client certificate when `clients` is given.
+    /// A server with this identity. It requires a client certificate if `clients` is given.
     pub fn server_config(&self, clients: Option<&Ca>) -> ServerConfig {
         let provider = Arc::new(ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider.clone())

@@ -1,4 +1,4 @@
-//! Origins that answer what a test wants, byte by byte, and clients for them.
+//! Origins that answer with the bytes a test gives them, and clients for them.
 
 use std::{
     net::SocketAddr,
@@ -27,20 +27,20 @@ use super::Recorder;
 
 pub type Answered = Result<Response<DownloadBody<Incoming>>, legacy::Error>;
 
-/// What an origin sends before it closes the connection, or before it leaves it hanging.
+/// What an origin sends, and whether it then closes the connection or leaves it open.
 pub enum Answer {
     Close(String),
     Hang(String),
 }
 
-/// A server on a socket of its own.
+/// A server on its own port.
 pub struct Origin {
     pub address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
 impl Origin {
-    /// `answer` gets the path that is asked for.
+    /// `answer` gets the requested path.
     pub async fn start(answer: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -84,12 +84,12 @@ async fn serve(
     let (Answer::Close(bytes) | Answer::Hang(bytes)) = &answer;
     connection.write_all(bytes.as_bytes()).await.unwrap();
     if let Answer::Hang(_) = answer {
-        // Until the client goes away.
+        // This returns when the client disconnects.
         let _ = connection.read_u8().await;
     }
 }
 
-/// A whole response, with its length.
+/// A complete response with `content-length`.
 pub fn response(status: &str, body: &str) -> Answer {
     let length = body.len();
     Answer::Close(format!(

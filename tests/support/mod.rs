@@ -1,4 +1,4 @@
-//! What the behaviours are tested with.
+//! Tools for the tests of behaviours.
 
 pub mod body;
 pub mod certificates;

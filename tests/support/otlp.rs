@@ -1,4 +1,4 @@
-//! A collector in this process: real gRPC and real HTTP/protobuf, on one port.
+//! A collector in this process that speaks gRPC and HTTP/protobuf on one port.
 
 use std::{
     collections::BTreeMap,
@@ -45,19 +45,19 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
-/// Long enough for the busiest machine; nothing waits that long when all is well.
+/// A timeout for waits that succeed at once unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the collector treats the requests that come next.
+/// How the collector answers the next requests.
 #[derive(Clone, Debug, Default)]
 pub enum Behaviour {
     #[default]
     Accept,
-    /// Takes the request after a while.
+    /// Accepts the request after a delay.
     Slow(Duration),
     /// Never answers.
     Hang,
-    /// Takes the request but for so many items.
+    /// Accepts the request except for this many items.
     Reject(i64, &'static str),
     /// Answers with this status, over HTTP and over gRPC.
     Refuse {
@@ -68,7 +68,7 @@ pub enum Behaviour {
     },
 }
 
-/// A span as it was received, with what the request said about where it comes from.
+/// A received span with its resource.
 #[derive(Clone, Debug)]
 pub struct ReceivedSpan {
     pub span: v1::Span,
@@ -100,7 +100,7 @@ struct State {
     metrics: Vec<Metric>,
     metric_scopes: Vec<(String, String)>,
     logs: Vec<LogRecord>,
-    /// The heads of all requests, those that were not taken included.
+    /// The heads of all requests, including refused ones.
     requests: Vec<HeaderMap>,
     behaviour: Behaviour,
 }
@@ -111,7 +111,8 @@ struct Shared {
     changed: Condvar,
 }
 
-/// The collector; it has a thread of its own, so any kind of test can wait for it. Gone when dropped.
+/// The collector. It runs on its own thread, so that blocking and async tests can wait for it. Dropping
+/// it stops it.
 pub struct OtlpServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -129,7 +130,7 @@ impl OtlpServer {
         Self::start_with(SocketAddr::from(([127, 0, 0, 1], 0)), Some(tls))
     }
 
-    /// An address at which nobody listens yet, and that nobody else is given while the socket lives.
+    /// Reserves an address at which nothing listens yet. It stays reserved while the socket lives.
     pub fn reserve() -> (SocketAddr, TcpSocket) {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_reuseaddr(true).unwrap();
@@ -137,8 +138,7 @@ impl OtlpServer {
         (socket.local_addr().unwrap(), socket)
     }
 
-    /// On an address that is reserved, or that of one that is gone, as the same collector after a
-    /// restart.
+    /// Starts a collector on a reserved address, or on that of a stopped collector, as after a restart.
     pub fn start_at(address: SocketAddr) -> Self {
         Self::start_with(address, None)
     }
@@ -151,7 +151,7 @@ impl OtlpServer {
         let address = listener.local_addr().unwrap();
         let collector = Collector(shared.clone());
         let thread = std::thread::spawn(move || {
-            // a collector is another process, whose log is none of the service's
+            // A real collector is another process: its log must not go to the test's subscriber.
             let _suppressed = opentelemetry::Context::enter_telemetry_suppressed_scope();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -173,7 +173,7 @@ impl OtlpServer {
         }
     }
 
-    /// Ends it, and returns what it had taken.
+    /// Stops the collector and returns what it had accepted.
     pub fn stop(self) -> Vec<ReceivedSpan> {
         let shared = self.shared.clone();
         drop(self);
@@ -215,17 +215,17 @@ impl OtlpServer {
         self.shared.state.lock().unwrap().requests.clone()
     }
 
-    /// Waits for that many spans, blocking.
+    /// Blocks until the collector has this many spans.
     pub fn wait_for_spans(&self, count: usize) -> Vec<ReceivedSpan> {
         self.wait_for(|state| (state.spans.len() >= count).then(|| state.spans.clone()))
     }
 
-    /// Waits for that many log records, blocking.
+    /// Blocks until the collector has this many log records.
     pub fn wait_for_logs(&self, count: usize) -> Vec<LogRecord> {
         self.wait_for(|state| (state.logs.len() >= count).then(|| state.logs.clone()))
     }
 
-    /// Waits for a metric of that name, blocking.
+    /// Blocks until the collector has a metric with this name.
     pub fn wait_for_metric(&self, name: &str) -> Metric {
         self.wait_for(|state| {
             let mut metrics = state.metrics.iter();
@@ -240,7 +240,7 @@ impl OtlpServer {
         })
     }
 
-    /// Waits for that many requests, taken or not, blocking.
+    /// Blocks until this many requests have come, accepted or refused.
     pub fn wait_for_requests(&self, count: usize) -> Vec<HeaderMap> {
         self.wait_for(|state| (state.requests.len() >= count).then(|| state.requests.clone()))
     }
@@ -326,7 +326,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Colle
 #[derive(Clone)]
 struct Collector(Arc<Shared>);
 
-/// What to answer: items to refuse out of a request that is taken, or a refusal of all.
+/// Decides how to answer: with the number of rejected items in an accepted request, or with a refusal.
 type Verdict = Result<Option<(i64, &'static str)>, Refusal>;
 
 struct Refusal {
@@ -486,7 +486,7 @@ fn grpc_status(refusal: Refusal) -> tonic::Status {
     }
 }
 
-/// `google.rpc.Status` with a `google.rpc.RetryInfo` in it.
+/// A `google.rpc.Status` that holds a `google.rpc.RetryInfo`.
 fn retry_details(code: tonic::Code, message: &str, pause: Duration) -> Bytes {
     #[derive(Clone, PartialEq, Message)]
     struct RpcStatus {
@@ -585,7 +585,7 @@ const PROTOBUF: (header::HeaderName, HeaderValue) = (
     HeaderValue::from_static("application/x-protobuf"),
 );
 
-/// Panics on what is not valid, which the client sees as a connection that breaks.
+/// Panics on an invalid request, which the client sees as a broken connection.
 fn decode<M: Message + Default>(head: &HeaderMap, body: &[u8]) -> M {
     assert_eq!(head[PROTOBUF.0], PROTOBUF.1);
     match head.get(header::CONTENT_ENCODING) {

@@ -1,4 +1,4 @@
-//! Spans and measurements, as the SDK would export them, in memory.
+//! Keeps spans and measurements in memory, as the SDK would export them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,7 +17,7 @@ use tower_image_trace::{
     ImageTraceLayer, Propagators, metrics::Gauges, trace::ImageTraceLayerBuilder,
 };
 
-/// A tracer and a meter provider, and what they received.
+/// A tracer provider and a meter provider, and what was recorded with them.
 pub struct Recorder {
     pub tracers: SdkTracerProvider,
     pub meters: SdkMeterProvider,
@@ -26,7 +26,7 @@ pub struct Recorder {
     metrics: InMemoryMetricExporter,
 }
 
-/// One series of one metric: of a histogram count and sum, of a sum or gauge the value in both.
+/// One series of a metric. A histogram has a count and a sum. A sum or gauge has its value in both.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
     pub attributes: BTreeMap<String, String>,
@@ -78,7 +78,7 @@ impl Recorder {
         spans.into_iter().map(Span).collect()
     }
 
-    /// The one span of that name.
+    /// The only span with this name.
     pub fn span(&self, name: &str) -> Span {
         let all = self.spans();
         let mut named = all.iter().filter(|span| span.name() == name);
@@ -89,7 +89,7 @@ impl Recorder {
         Span(span.0.clone())
     }
 
-    /// The one root span.
+    /// The only root span.
     pub fn root(&self) -> Span {
         let mut roots = self.spans();
         roots.retain(|span| span.0.span_kind == opentelemetry::trace::SpanKind::Server);
@@ -145,14 +145,14 @@ impl Recorder {
             .collect()
     }
 
-    /// The one series of a metric.
+    /// The only series of a metric.
     pub fn only_series(&self, metric: &str) -> Series {
         let mut series = self.series(metric);
         assert_eq!(series.len(), 1, "{metric}: {series:#?}");
         series.remove(0)
     }
 
-    /// The one series of a metric that has this attribute.
+    /// The only series of a metric with this attribute.
     pub fn only_series_of(&self, metric: &str, key: &str, value: &str) -> Series {
         let mut series = self.series(metric);
         series.retain(|series| {
@@ -165,7 +165,7 @@ impl Recorder {
         series.remove(0)
     }
 
-    /// What must be true whenever no request is in progress.
+    /// Checks what must hold whenever no request is in progress.
     pub fn assert_nothing_active(&self) {
         for series in self.series("http.server.active_requests") {
             assert_eq!(series.sum, 0.0, "{series:?}");
@@ -223,7 +223,7 @@ fn points<T: Copy>(data: &MetricData<T>, float: impl Fn(T) -> f64) -> Vec<Series
     }
 }
 
-/// An exported span, with what tests ask of one.
+/// An exported span, with the checks that tests use.
 #[derive(Debug)]
 pub struct Span(pub SpanData);
 
@@ -267,7 +267,7 @@ impl Span {
         keys
     }
 
-    /// Unset status and nothing that speaks of an error.
+    /// Checks that the status is unset and nothing says "error".
     #[track_caller]
     pub fn assert_no_error(&self) {
         assert_eq!(self.0.status, Status::Unset, "{self:#?}");
@@ -275,7 +275,7 @@ impl Span {
         assert!(self.0.events.is_empty(), "{self:#?}");
     }
 
-    /// Status `Error` with this description, and `error.type`.
+    /// Checks for status `Error` with this description, and for this `error.type`.
     #[track_caller]
     pub fn assert_error(&self, error_type: &str, description: &str) {
         assert_eq!(

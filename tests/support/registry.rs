@@ -1,4 +1,4 @@
-//! What `telemetry-registry` declares.
+//! Reads what `telemetry-registry` declares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,10 +23,10 @@ pub struct Metric {
 
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// Names and types.
+    /// Attribute names and types.
     pub attributes: BTreeMap<String, String>,
     pub metrics: BTreeMap<String, Metric>,
-    /// Kinds and attributes by the last part of the group's id.
+    /// Span kinds and attributes by the last part of the group's id.
     pub spans: BTreeMap<String, (String, BTreeSet<String>)>,
     /// Metrics and entities of semconv.
     pub imports: BTreeSet<String>,

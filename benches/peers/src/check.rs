@@ -6,12 +6,12 @@ use super::{
     requests::request,
 };
 
-/// Sends one request through each mode, and shows what it left behind: a mode that does not do
-/// what its table says must not be measured.
+/// Sends one request through each mode and checks the spans and measurements it made. A mode that does
+/// not do what its table says must not be measured.
 ///
 /// # Panics
 ///
-/// When one left behind anything else than it should.
+/// If a mode made other spans or measurements than it should.
 pub(crate) fn check(pipeline: &Pipeline, modes: &[Mode]) {
     println!(
         "{:<70} {:>10} {:>6} {:>8} {:>9}",

@@ -1,12 +1,12 @@
-//! What the layer adds to a request, beside what other crates' layers add to the same request.
+//! Measures what this layer and other crates' layers add to the same request.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml`, or with `-- 500` for that many
-//! rounds. Each crate has its newest version, and is set up as its README or its docs say.
+//! Run it with `cargo run --release --manifest-path benches/peers/Cargo.toml`, and `-- 500` for 500
+//! rounds. Each crate is used in its newest version and set up as its README or its docs say.
 //!
-//! In each round every mode serves a batch of requests, one mode after the other, so that noise
-//! hits all of them alike; what is shown are medians over the rounds. "Over" is the time above
-//! that of the same requests without a layer, and "× ours" is that divided by ours. Allocations
-//! and bytes are those above the requests without a layer too.
+//! In each round every mode serves a batch of requests, one mode after the other, so that noise hits
+//! all modes alike. The results are medians over the rounds. "Over" is the time above that of the same
+//! requests without a layer. "× ours" is "over" divided by this crate's "over". Allocations and bytes
+//! are also those above the requests without a layer.
 //!
 //! Nothing is exported: ended spans are dropped where an exporter would take them.
 
@@ -24,7 +24,7 @@ use measure::{Allocations, runs};
 use modes::{Mode, OURS, Served, Signals, Table, modes};
 use pipeline::Pipeline;
 
-/// Enough for medians that differ by a few percent between runs on a busy machine.
+/// The default number of rounds. On a busy machine, its medians differ by a few percent between runs.
 const ROUNDS: usize = 200;
 
 fn main() {
@@ -55,7 +55,7 @@ fn main() {
 
 type Row<'a> = ((&'a Mode, &'a f64), &'a Allocations);
 
-/// Prints it, and returns the peers that add less than ours.
+/// Prints a table, and returns the peers that add less time than this crate.
 fn print_table<'a>(table: &'a [Row]) -> impl Iterator<Item = &'static str> + use<'a> {
     let [((_, baseline), without), ((_, ours), _), ..] = table else {
         panic!("the baseline and ours come first");

@@ -1,4 +1,4 @@
-//! The same request through each crate, set up as its README or its docs say.
+//! The modes of the benchmark: the same request through each crate, set up as its README or docs say.
 
 use std::{convert::Infallible, fmt::Debug};
 
@@ -49,10 +49,10 @@ pub(crate) enum Signals {
 
 pub(crate) const BASELINE: &str = "no layer";
 pub(crate) const OURS: &str = "tower-image-trace";
-/// The only one that doesn't read the caller's trace.
+/// The only peer that does not read the caller's trace context.
 pub(crate) const PARENTLESS: &str = "tower-http";
 
-/// In each table the baseline comes first, and then ours.
+/// All modes. In each table, the baseline comes first and this crate second.
 pub(crate) fn modes(pipeline: &Pipeline) -> Vec<Mode> {
     let mut modes = Vec::new();
     for served in [Served::Router, Served::Bare] {
@@ -66,28 +66,28 @@ pub(crate) fn modes(pipeline: &Pipeline) -> Vec<Mode> {
                 handler: service_fn(handle),
                 modes: &mut modes,
             };
-            // In a router any layer costs what axum adds to it, so the baseline has one too.
+            // axum adds a cost to any layer in a router, so the baseline has a layer too.
             rows.push(BASELINE, Identity::new());
             rows.push(OURS, ours(pipeline, signals));
             rows.push("opentelemetry-instrumentation-tower", contrib(signals));
-            // Its README has no example. The docs of `HttpLayer::server` say what they take.
+            // Its README has no example. The setup follows the docs of `HttpLayer::server`.
             let tower_otel = tower_otel::trace::HttpLayer::server(Level::INFO);
             if signals == Signals::TracesAndMetrics {
                 let meter = pipeline.meters.meter("tower-otel");
                 let metrics = tower_otel::metrics::HttpLayer::server(&meter);
                 let both = ServiceBuilder::new().layer(tower_otel).layer(metrics);
                 rows.push("tower-otel", both);
-                // The peers below measure nothing.
+                // The peers below have no metrics.
                 continue;
             }
             rows.push("tower-otel", tower_otel);
-            // Its README: "Middlewares to integrate axum". The other layer of the README's
-            // example, `OtelInResponseLayer`, is optional and would only add to this.
+            // The setup follows "Middlewares to integrate axum" in its README. The other layer of that
+            // example, `OtelInResponseLayer`, is optional and would only add time.
             if served == Served::Router {
                 rows.push("axum-tracing-opentelemetry", OtelAxumLayer::default());
             }
-            // The README points to the docs, and this is their first example: a span with an event
-            // for the request, one for the response and one for the end of its body.
+            // This is the first example in its docs: a span with an event each for the request, for the
+            // response and for the end of its body.
             rows.push(PARENTLESS, TraceLayer::new_for_http());
         }
     }
@@ -95,7 +95,7 @@ pub(crate) fn modes(pipeline: &Pipeline) -> Vec<Mode> {
 }
 
 fn ours(pipeline: &Pipeline, signals: Signals) -> ImageTraceLayer {
-    // The format that the peers read.
+    // The peers read the same format.
     let formats: Propagators = [Propagator::TraceContext].into_iter().collect();
     let builder = ImageTraceLayer::builder()
         .tracer_provider(pipeline.tracers.clone())
@@ -107,7 +107,7 @@ fn ours(pipeline: &Pipeline, signals: Signals) -> ImageTraceLayer {
     builder.build()
 }
 
-/// `Layer::new()` of its README is the builder with nothing changed.
+/// The builder without changes does what `Layer::new()` in its README does.
 fn contrib(signals: Signals) -> contrib::Layer {
     contrib::LayerBuilder::builder()
         .with_metrics(signals == Signals::TracesAndMetrics)

@@ -1,10 +1,9 @@
-//! Where the spans and measurements of all modes go: one provider of each, as in a service.
+//! The providers that all modes share: one for spans and one for measurements, as in a service.
 //!
-//! The peers that make `tracing` spans find their subscriber as they do in a service, as the
-//! global default: one for a scope would cost them a clone and a thread local in every request.
-//! There is only one global default, so the modes share its provider, and what differs between
-//! them, whether a span is sampled, is asked of the sampler, which each request sets before it
-//! starts. Ours and the baseline set it too.
+//! Peers that make `tracing` spans use the global default subscriber, as in a service. A scoped
+//! subscriber would cost them a clone and a thread local per request. There is only one global
+//! default, so all modes share its provider. They differ in whether spans are sampled, so each request
+//! sets the sampler's decision before it starts. This crate's modes and the baseline set it too.
 
 use std::{cell::Cell, hint::black_box, time::Duration};
 
@@ -30,12 +29,12 @@ thread_local! {
     static SEEN: Cell<Seen> = const { Cell::new(Seen::NOTHING) };
 }
 
-/// Whether the spans that start on this thread from now on are sampled.
+/// Sets whether spans that start on this thread from now on are sampled.
 pub(crate) fn sample(sampled: bool) {
     SAMPLED.set(sampled);
 }
 
-/// What this thread's requests had to do with spans since the last time this was asked.
+/// Returns what this thread's requests did with spans since the last call.
 pub(crate) fn seen() -> Seen {
     SEEN.replace(Seen::NOTHING)
 }
@@ -44,7 +43,7 @@ pub(crate) fn seen() -> Seen {
 pub(crate) struct Seen {
     pub(crate) started: u32,
     pub(crate) ended: u32,
-    /// Of the last span that ended.
+    /// The parent of the last span that ended.
     pub(crate) parent: SpanId,
     pub(crate) attributes: usize,
     pub(crate) events: usize,
@@ -67,7 +66,7 @@ pub(crate) struct Pipeline {
 }
 
 impl Pipeline {
-    /// Makes the providers and the propagator the global ones, for the peers that take no others.
+    /// Installs providers and propagator globally, for the peers that only use the global ones.
     pub(crate) fn install() -> Self {
         let tracers = SdkTracerProvider::builder()
             .with_sampler(Switch)
@@ -83,10 +82,9 @@ impl Pipeline {
         global::set_meter_provider(meters.clone());
         global::set_text_map_propagator(TraceContextPropagator::new());
 
-        // As in the docs of tracing-opentelemetry, one of the two ways that the README of
-        // axum-tracing-opentelemetry names. The other, `TracingConfig` of
-        // init-tracing-opentelemetry, adds a filter and a log to the same layer: these peers are
-        // measured without what they would cost.
+        // The README of axum-tracing-opentelemetry names two ways. This is the one from the docs of
+        // tracing-opentelemetry. The other, `TracingConfig` of init-tracing-opentelemetry, adds a
+        // filter and a log to the same layer, which would cost these peers more.
         let telemetry = tracing_opentelemetry::layer().with_tracer(tracers.tracer("peers"));
         let subscriber = Registry::default().with(telemetry);
         tracing::subscriber::set_global_default(subscriber).expect("the only subscriber");
@@ -98,7 +96,7 @@ impl Pipeline {
         }
     }
 
-    /// How many requests any mode measured the duration of, so far.
+    /// The number of request durations that all modes have measured so far.
     pub(crate) fn durations(&self) -> u64 {
         self.exporter.reset();
         self.meters.force_flush().expect("an export to memory");
@@ -145,7 +143,7 @@ impl ShouldSample for Switch {
     }
 }
 
-/// Where an exporter would take the spans.
+/// Drops spans where an exporter would take them.
 #[derive(Debug)]
 struct Discard;
 
