@@ -34,6 +34,18 @@ impl<T, const PLACES: usize> Table<T, PLACES> {
     }
 }
 
+impl<const PLACES: usize> Table<Box<str>, PLACES> {
+    /// The text, if it is there already.
+    fn get(&'static self, text: &str) -> Option<&'static str> {
+        let hash = hash(text);
+        let places = (0..PROBES).map(|probe| self.0[hash.wrapping_add(probe) % PLACES].get());
+        places
+            .map_while(|place| place)
+            .find(|found| ***found == *text)
+            .map(|found| &**found)
+    }
+}
+
 impl<T, const PLACES: usize> fmt::Debug for Table<T, PLACES> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").finish_non_exhaustive()
@@ -44,8 +56,10 @@ impl<T, const PLACES: usize> fmt::Debug for Table<T, PLACES> {
 /// are new strings.
 static NAMES: Table<Box<str>, 1024> = Table::new();
 
-/// The first strings seen: the hosts and routes of a service, and the user agents of most clients. All
-/// others, and those longer than [`LONGEST_TEXT`], are new strings.
+/// The user agents of most clients that were found to have nothing to redact.
+static PLAIN: Table<Box<str>, 1024> = Table::new();
+
+/// The first strings seen: the hosts and routes of a service. All others, and those longer than [`LONGEST_TEXT`], are new strings.
 static TEXTS: Table<Box<str>, 2048> = Table::new();
 
 /// Bounds the memory that strings from clients can take.
@@ -87,7 +101,16 @@ fn find<const PLACES: usize>(
     Cow::Owned(make())
 }
 
-/// Interns a string of a client or a router that recurs: a host, a user agent, a route.
+/// Interns a string of a client that recurs, and is recorded as it is only if `is_plain`. A string that is
+/// known is not looked at again.
+pub(crate) fn plain(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<StringValue> {
+    match PLAIN.get(text) {
+        Some(known) => Some(StringValue::from(known)),
+        None => is_plain(text).then(|| whole(&PLAIN, text).into()),
+    }
+}
+
+/// Interns a string of a client or a router that recurs: a host, a route.
 pub(crate) fn text(text: &str) -> StringValue {
     whole(&TEXTS, text).into()
 }
@@ -118,6 +141,29 @@ pub(crate) fn hash(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_looked_at_once_and_kept_only_if_it_is_plain() {
+        let looks = std::cell::Cell::new(0);
+        let ask = |text: &str, plain: bool| {
+            plain_text(text, |_| {
+                looks.set(looks.get() + 1);
+                plain
+            })
+        };
+        fn plain_text(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<String> {
+            plain(text, is_plain).map(|text| text.to_string())
+        }
+        let (agent, secret) = ("an agent of this test", "an agent with sig=S");
+        for _ in 0..3 {
+            assert_eq!(ask(agent, true).as_deref(), Some(agent));
+        }
+        assert_eq!(looks.replace(0), 1);
+        for _ in 0..3 {
+            assert_eq!(ask(secret, false), None);
+        }
+        assert_eq!(looks.get(), 3);
+    }
 
     #[test]
     fn a_name_is_made_once() {

@@ -3,7 +3,10 @@ use std::borrow::Cow;
 use opentelemetry::{Array, KeyValue, StringValue, Value};
 
 use super::errors::beginning;
-use crate::redact::{self, Redaction, SourceUrls};
+use crate::{
+    intern,
+    redact::{self, Redaction, SourceUrls},
+};
 
 /// Ends a text that was cut.
 const ELLIPSIS: &str = "…";
@@ -50,6 +53,15 @@ impl TextRules {
         }
         let redact = |text| self.redaction.message(text);
         bounded(text, self.longest_attribute, redact)
+    }
+
+    /// [`text`](Self::text) for a value that recurs in many requests.
+    pub(crate) fn recurring(&self, text: &str) -> StringValue {
+        let is_short = text.len() <= self.longest_attribute;
+        let plain = is_short.then(|| intern::plain(text, redact::is_plain));
+        plain
+            .flatten()
+            .unwrap_or_else(|| self.text(text).into_owned().into())
     }
 
     /// The URL of a source, unless only its origin may be recorded.

@@ -200,26 +200,44 @@ pub(crate) fn origin(url: &str) -> Option<String> {
 
 /// Whether a text surely has nothing to redact. Most paths have not, which one pass over their
 /// letters shows.
-fn is_plain(text: &str) -> bool {
+pub(crate) fn is_plain(text: &str) -> bool {
     let mut rest = text.as_bytes();
     loop {
         if base64::begins_with_scheme(rest) {
             return false;
         }
-        let end = rest.iter().position(|byte| !base64::is_letter(*byte));
+        let end = rest
+            .iter()
+            .position(|byte| KINDS[usize::from(*byte)] != LETTER);
         // What an imgproxy path may have after its signature.
         if matches!(&rest[..end.unwrap_or(rest.len())], b"plain" | b"enc") {
             return false;
         }
         match end {
             None => return true,
-            Some(end) => match rest[end] {
-                b':' | b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => return false,
-                _ => rest = &rest[end + 1..],
-            },
+            Some(end) if KINDS[usize::from(rest[end])] == MARK => return false,
+            Some(end) => rest = &rest[end + 1..],
         }
     }
 }
+
+/// Letters of base64, marks without which there is nothing to redact, and everything else.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        kinds[byte] = match byte as u8 {
+            b':' | b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => MARK,
+            byte if base64::is_letter(byte) => LETTER,
+            _ => 0,
+        };
+        byte += 1;
+    }
+    kinds
+};
+
+const LETTER: u8 = 1;
+const MARK: u8 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ fn is_name(name: &str) -> bool {
             b'%' => [bytes.next(), bytes.next()]
                 .iter()
                 .all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
-            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte),
+            byte => IS_NAME[usize::from(byte)],
         };
         if !is_allowed {
             return false;
@@ -60,6 +60,21 @@ fn is_name(name: &str) -> bool {
     }
     (1..=LONGEST_NAME).contains(&name.len())
 }
+
+/// RFC 3986 §2.2, §2.3: unreserved characters and sub-delimiters.
+const IS_NAME: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        allowed[byte] = matches!(
+            byte as u8,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\''
+                | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'='
+        );
+        byte += 1;
+    }
+    allowed
+};
 
 #[cfg(test)]
 mod tests {

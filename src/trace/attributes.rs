@@ -8,7 +8,6 @@ use opentelemetry::KeyValue;
 use super::{addresses::Addresses, config::Config, facts::Facts, rpc::Call};
 use crate::{
     instrument::add,
-    intern,
     propagation::ContextLines,
     redact::Redaction,
     request::{RequestTrace, Route},
@@ -148,7 +147,7 @@ impl<'a, B> Incoming<'a, B> {
         };
         addresses.add_attributes(!is_rpc, attributes);
         if let Some(agent) = text(self.headers.user_agent) {
-            let agent = intern::text(&config.recording.texts.text(agent));
+            let agent = config.recording.texts.recurring(agent);
             add(attributes, || KeyValue::new("user_agent.original", agent));
         }
         if let Some(recorded) = &config.request_headers {
