@@ -1,10 +1,17 @@
 //! Shutdown right after the last request loses no span, whatever kind of runtime there is.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
 use opentelemetry::{
     metrics::MeterProvider,
     trace::{Tracer, TracerProvider},
+};
+use opentelemetry_sdk::{
+    error::OTelSdkResult,
+    trace::{Span, SpanData, SpanProcessor},
 };
 use tower_image_trace::{Protocol, Telemetry, TelemetryError, telemetry::TelemetryEvent};
 
@@ -379,4 +386,81 @@ fn child_process() {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Tells what it is asked, and takes its time.
+#[derive(Debug)]
+struct OwnProcessor {
+    asked: mpsc::Sender<&'static str>,
+    takes: Duration,
+}
+
+impl OwnProcessor {
+    fn ask(&self, what: &'static str) -> OTelSdkResult {
+        let _ = self.asked.send(what);
+        std::thread::sleep(self.takes);
+        Ok(())
+    }
+}
+
+impl SpanProcessor for OwnProcessor {
+    fn on_start(&self, _: &mut Span, _: &opentelemetry::Context) {}
+
+    fn on_end(&self, _: SpanData) {}
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.ask("flush")
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        self.ask("shutdown")
+    }
+}
+
+fn with_processor(
+    server: &OtlpServer,
+    takes: Duration,
+) -> (Telemetry, mpsc::Receiver<&'static str>) {
+    let (asked, receiver) = mpsc::channel();
+    let processor = OwnProcessor { asked, takes };
+    let telemetry = Telemetry::builder()
+        .vars([] as [(&str, &str); 0])
+        .endpoint(server.endpoint())
+        .tracer_provider_with(|provider| provider.with_span_processor(processor))
+        .build()
+        .unwrap();
+    (telemetry, receiver)
+}
+
+// faults A4
+#[test]
+fn span_processors_of_the_service_are_flushed_and_shut_down() {
+    let server = OtlpServer::start();
+    let (telemetry, asked) = with_processor(&server, Duration::ZERO);
+    record(&telemetry, 3);
+    telemetry.force_flush_blocking(PATIENCE).unwrap();
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["flush"]);
+    assert_eq!(server.spans().len(), 3);
+    record(&telemetry, 2);
+    telemetry.shutdown_blocking(PATIENCE).unwrap();
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown"]);
+    assert_eq!(server.spans().len(), 5);
+    drop(telemetry);
+    assert_eq!(asked.try_iter().count(), 0, "once is enough");
+}
+
+// faults A4
+#[test]
+fn a_span_processor_that_hangs_holds_up_no_shutdown() {
+    let server = OtlpServer::start();
+    let (telemetry, asked) = with_processor(&server, Duration::from_secs(20));
+    record(&telemetry, 3);
+    let started = Instant::now();
+    let error = telemetry
+        .shutdown_blocking(Duration::from_secs(2))
+        .unwrap_err();
+    assert!(matches!(error, TelemetryError::TimedOut { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(15));
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown"]);
+    assert_eq!(server.spans().len(), 3);
 }

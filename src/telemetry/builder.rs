@@ -255,6 +255,9 @@ impl TelemetryBuilder {
     /// Changes the tracer provider before it is built, for a span processor of your own beside the
     /// exporter of this crate, or a sampler of your own. Both see the attributes of root spans from the
     /// start, which makes requests dearer that are not sampled.
+    ///
+    /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these processors too. Spans that end
+    /// after the shutdown are then dropped by the SDK, without being counted.
     pub fn tracer_provider_with(
         mut self,
         change: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send + 'static,

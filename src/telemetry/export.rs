@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
     metrics::{
         MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
     },
-    trace::TracerProviderBuilder,
+    trace::{SdkTracerProvider, TracerProviderBuilder},
 };
 
 #[cfg(all(feature = "_otlp", feature = "logs"))]
@@ -155,10 +155,22 @@ impl<'a> Export<'a> {
         Ok(loggers.with_log_processor(QueueLogProcessor(queue)))
     }
 
-    pub(super) fn into_pipeline(self, meter_provider: SdkMeterProvider) -> Arc<Pipeline> {
+    /// `changed_provider`: the one to which the service has added span processors.
+    pub(super) fn into_pipeline(
+        self,
+        meter_provider: SdkMeterProvider,
+        changed_provider: Option<SdkTracerProvider>,
+    ) -> Arc<Pipeline> {
         let exports_metrics = !matches!(self.settings.metrics, Exporter::None);
         let (thread, queues, reports) = (self.thread, self.queues, self.reports);
-        let pipeline = Pipeline::new(thread, meter_provider, exports_metrics, queues, reports);
+        let pipeline = Pipeline::new(
+            thread,
+            meter_provider,
+            exports_metrics,
+            changed_provider,
+            queues,
+            reports,
+        );
         Arc::new(pipeline)
     }
 

@@ -55,18 +55,20 @@ impl Telemetry {
         if let Some(Change(change)) = outlets.tracer_provider.take() {
             builders.tracers = change(builders.tracers);
         }
+        let tracer_provider = builders.tracers.build();
         let meter_provider = builders.meters.build();
         let gauges = gauges(&meter_provider);
         #[cfg(not(feature = "_export"))]
         let pipeline = None;
         #[cfg(feature = "_export")]
         let pipeline = export.map(|export| {
-            let pipeline = export.into_pipeline(meter_provider.clone());
+            let changed = (!attributes_after_sampling).then(|| tracer_provider.clone());
+            let pipeline = export.into_pipeline(meter_provider.clone(), changed);
             register(&gauges, &settings, &pipeline);
             pipeline
         });
         Ok(Self {
-            tracer_provider: builders.tracers.build(),
+            tracer_provider,
             meter_provider,
             gauges,
             #[cfg(feature = "logs")]

@@ -23,11 +23,26 @@ pub(super) fn run_until(
     name: &str,
     work: impl FnOnce() + Send + 'static,
 ) -> bool {
-    let (running, ended) = mpsc::channel::<()>();
-    let thread = thread::Builder::new().name(name.to_owned());
-    let thread = thread.spawn(move || {
-        work();
-        drop(running);
-    });
-    thread.is_ok() && ended.recv_timeout(until(deadline)) == Err(RecvTimeoutError::Disconnected)
+    Running::start(name, work).is_some_and(|running| running.has_ended_by(deadline))
+}
+
+/// Work on a thread of its own.
+pub(super) struct Running(mpsc::Receiver<()>);
+
+impl Running {
+    /// `None` when there can be no further thread.
+    pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Option<Self> {
+        let (running, ended) = mpsc::channel::<()>();
+        let thread = thread::Builder::new().name(name.to_owned());
+        let thread = thread.spawn(move || {
+            work();
+            drop(running);
+        });
+        thread.is_ok().then_some(Self(ended))
+    }
+
+    /// Waits for the end until `deadline`.
+    pub(super) fn has_ended_by(&self, deadline: Instant) -> bool {
+        self.0.recv_timeout(until(deadline)) == Err(RecvTimeoutError::Disconnected)
+    }
 }

@@ -5,13 +5,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::{
+    error::OTelSdkResult, metrics::SdkMeterProvider, trace::SdkTracerProvider,
+};
 
 use super::{
-    deadline::{deadline, run_until, until},
+    deadline::{Running, deadline, run_until, until},
     io_thread::IoThread,
     queue::AnyQueue,
     report::Reports,
+    spans::others_only,
 };
 use crate::telemetry::{error::TelemetryError, event::SignalStats, signal::Signal};
 
@@ -27,6 +30,8 @@ pub(crate) struct Pipeline {
     thread: Mutex<Option<IoThread>>,
     meter_provider: SdkMeterProvider,
     exports_metrics: bool,
+    /// The provider to which the service has added span processors.
+    changed_provider: Option<SdkTracerProvider>,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     reports: Reports,
 }
@@ -36,6 +41,7 @@ impl Pipeline {
         thread: IoThread,
         meter_provider: SdkMeterProvider,
         exports_metrics: bool,
+        changed_provider: Option<SdkTracerProvider>,
         queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
         reports: Reports,
     ) -> Self {
@@ -43,6 +49,7 @@ impl Pipeline {
             thread: Mutex::new(Some(thread)),
             meter_provider,
             exports_metrics,
+            changed_provider,
             queues,
             reports,
         }
@@ -67,7 +74,9 @@ impl Pipeline {
     /// Sends what there is, and waits for it until `timeout` is over.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), TelemetryError> {
         let provider = self.meter_provider.clone();
-        self.drain(timeout, move || drop(provider.force_flush()))
+        self.drain(timeout, SdkTracerProvider::force_flush, move || {
+            drop(provider.force_flush());
+        })
     }
 
     /// Flushes and ends the I/O thread; only the first call does anything.
@@ -86,7 +95,8 @@ impl Pipeline {
             }
         }
         let end = deadline(timeout);
-        let drained = self.drain(timeout, move || drop(provider.shutdown()));
+        let shutdown = |provider: &SdkTracerProvider| provider.shutdown();
+        let drained = self.drain(timeout, shutdown, move || drop(provider.shutdown()));
         thread.stop(until(end).max(STOP));
         for (_, queue) in &self.queues {
             queue.abandon();
@@ -95,10 +105,12 @@ impl Pipeline {
         drained
     }
 
-    /// Waits for what is queued already, and for what `collect_metrics` puts into a queue.
+    /// Waits for what is queued already, for what `collect_metrics` puts into a queue, and for the
+    /// service's own span processors.
     fn drain(
         &self,
         timeout: Duration,
+        end_spans: fn(&SdkTracerProvider) -> OTelSdkResult,
         collect_metrics: impl FnOnce() + Send + 'static,
     ) -> Result<(), TelemetryError> {
         let deadline = deadline(timeout);
@@ -111,6 +123,10 @@ impl Pipeline {
             .iter()
             .map(|(_, queue)| (queue, queue.flush()))
             .collect();
+        let others = self.changed_provider.clone().map(|provider| {
+            let end_spans = move || drop(others_only(|| end_spans(&provider)));
+            Running::start("image-trace-processors", end_spans)
+        });
         // The SDK has no bound of its own here, and reads gauges of the service, which may hang.
         let collected = run_until(deadline, "image-trace-flush", collect_metrics);
         targets.extend(metrics.iter().map(|(_, queue)| (queue, queue.flush())));
@@ -119,6 +135,8 @@ impl Pipeline {
             .map(|(queue, target)| queue.wait(target, deadline))
             .sum();
         pending += u64::from(self.exports_metrics && !collected);
+        let ended = |others: Option<Running>| others.is_some_and(|it| it.has_ended_by(deadline));
+        pending += u64::from(!others.is_none_or(ended));
         match self.reports.lost() - lost_before {
             _ if pending > 0 => Err(TelemetryError::TimedOut { timeout, pending }),
             0 => Ok(()),
