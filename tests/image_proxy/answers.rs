@@ -110,10 +110,12 @@ async fn pictures_beyond_a_limit_are_unprocessable() {
         ..Limits::default()
     };
     let service = Service::with(origin, limits).await;
-    for (options, part) in [
-        ("f:webp", "a side of a webp picture has at most 16383"),
-        ("rs:force:4096:4096", "and a worker has 8: ask for"),
-    ] {
+    let mut cases = vec![("f:webp", "a side of a webp picture has at most 16383")];
+    // libvips never holds the whole result.
+    if !cfg!(feature = "libvips") {
+        cases.push(("rs:force:4096:4096", "and a worker has 8: ask for"));
+    }
+    for (options, part) in cases {
         let answer = service.resize(options, "/wide.png").await;
         assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY, "{options}");
         assert!(answer.text().contains(part), "{}", answer.text());
