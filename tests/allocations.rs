@@ -25,9 +25,10 @@ const REQUEST: &[(&str, f64)] = &[
     ("traces", 9.0),
     ("traces and metrics", 9.0),
     ("traces and metrics, further polls", 9.0),
-    ("sampled out, axum router", 5.0),
-    ("traces, axum router", 7.0),
-    ("traces and metrics, axum router", 7.0),
+    // One of them is axum's: `OriginalUri` makes the extensions larger, where the handle has to go in.
+    ("sampled out, axum router", 6.0),
+    ("traces, axum router", 8.0),
+    ("traces and metrics, axum router", 8.0),
 ];
 
 #[test]

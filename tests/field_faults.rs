@@ -120,10 +120,7 @@ async fn server_timing_is_bounded_and_well_formed() {
     let response = service.oneshot(get_request("/")).await.unwrap();
     let timing = response.headers()["server-timing"].to_str().unwrap();
     assert!(timing.len() <= 2048, "{} bytes", timing.len());
-    assert!(
-        timing.contains(r#"the__longest___by_far;desc="the \"longest\", by far";dur="#),
-        "{timing}"
-    );
+    assert!(timing.contains("the__longest___by_far;dur="), "{timing}");
     assert_eq!(timing.matches("again;").count(), 1, "{timing}");
     for entry in timing.split(", ").filter(|entry| !entry.contains("by far")) {
         assert!(!entry.starts_with(';'), "an empty name: {timing}");

@@ -72,7 +72,6 @@ async fn a_call_is_named_after_its_method_and_has_the_status_of_its_trailers() {
         [
             "http.response.body.size",
             "http.response.status_code",
-            "network.protocol.version",
             "rpc.method",
             "rpc.response.status_code",
             "rpc.system.name",

@@ -133,7 +133,12 @@ async fn a_call_continues_its_callers_trace() {
     assert_eq!(root.trace_id().to_string(), TRACE);
     assert_eq!(root.parent().to_string(), SPAN);
     assert_eq!(root.get("rpc.response.status_code").as_deref(), Some("OK"));
-    assert_eq!(root.get("client.address").as_deref(), Some("127.0.0.1"));
+    // Faults A16: semconv gives calls the peer's address only.
+    assert_eq!(root.get("client.address"), None);
+    assert_eq!(
+        root.get("network.peer.address").as_deref(),
+        Some("127.0.0.1")
+    );
     let stage = service.recorder.span("processing_image");
     assert_eq!(stage.parent(), root.id());
     assert_eq!(

@@ -118,6 +118,7 @@ impl Service {
             .build();
         let trace = ImageTraceLayer::builder()
             .tracer_provider(provider.clone())
+            .attributes_after_sampling(true)
             .propagators(TraceContextPropagator::new())
             .build();
         let downloads = DownloadLayer::builder().tracer_provider(provider).build();

@@ -193,19 +193,19 @@ async fn no_secret_is_exported_from_any_text() {
 #[tokio::test]
 async fn the_sensitive_keys_are_settable() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().sensitive_query_keys(["token"]).build();
+    let layer = recorder.builder().sensitive_query_keys(["hmac"]).build();
     let service = layer.layer(service_fn(|_| async {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     }));
-    let request = Request::get("/?token=a&sig=b").body(()).unwrap();
+    let request = Request::get("/?hmac=a&sig=b").body(()).unwrap();
     service.oneshot(request).await.unwrap();
     assert_eq!(
         recorder.root().get("url.query").as_deref(),
-        Some("token=REDACTED&sig=b")
+        Some("hmac=REDACTED&sig=b")
     );
 }
 
-const TOKEN: &str = "https://cdn.example/private/cat.jpg?token=planted&key=planted";
+const TOKEN: &str = "https://cdn.example/private/cat.jpg?hmac=planted&key=planted";
 
 /// One attempt at `TOKEN`, which fails and says the URL.
 async fn attempt(layer: DownloadLayer, request: http::request::Builder) {
@@ -237,7 +237,7 @@ async fn what_is_set_for_a_request_holds_for_its_downloads() {
     let key = |layer: DownloadLayerBuilder| layer.sensitive_query_keys(["key"]);
     let origin = |layer: DownloadLayerBuilder| layer.source_urls(SourceUrls::OriginOnly);
     type Change = fn(DownloadLayerBuilder) -> DownloadLayerBuilder;
-    let token = |layer: ImageTraceLayerBuilder| layer.sensitive_query_keys(["token"]);
+    let token = |layer: ImageTraceLayerBuilder| layer.sensitive_query_keys(["hmac"]);
     let only_origin = |layer: ImageTraceLayerBuilder| layer.source_urls(SourceUrls::OriginOnly);
     let as_it_is = |layer: ImageTraceLayerBuilder| layer.source_urls(SourceUrls::Full);
     type ChangeRequest = fn(ImageTraceLayerBuilder) -> ImageTraceLayerBuilder;
@@ -247,20 +247,20 @@ async fn what_is_set_for_a_request_holds_for_its_downloads() {
         (
             Some(token),
             unset,
-            "https://cdn.example/private/cat.jpg?token=REDACTED&key=planted",
+            "https://cdn.example/private/cat.jpg?hmac=REDACTED&key=planted",
         ),
         (Some(only_origin), unset, "https://cdn.example"),
         (
             None,
             key,
-            "https://cdn.example/private/cat.jpg?token=planted&key=REDACTED",
+            "https://cdn.example/private/cat.jpg?hmac=planted&key=REDACTED",
         ),
         (None, origin, "https://cdn.example"),
         // Both hold.
         (
             Some(token),
             key,
-            "https://cdn.example/private/cat.jpg?token=REDACTED&key=REDACTED",
+            "https://cdn.example/private/cat.jpg?hmac=REDACTED&key=REDACTED",
         ),
     ];
     for (request, download, expected) in rows {
@@ -283,7 +283,7 @@ async fn what_is_set_for_a_request_holds_for_its_downloads() {
 #[tokio::test]
 async fn a_download_on_another_task_is_given_its_request() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().sensitive_query_keys(["token"]);
+    let layer = recorder.builder().sensitive_query_keys(["hmac"]);
     let service = layer.build().layer(service_fn(|request: Request<()>| {
         let trace = RequestTrace::from_extensions(request.extensions());
         let fetched = attempt(
@@ -298,14 +298,14 @@ async fn a_download_on_another_task_is_given_its_request() {
     let request = Request::put("/").body(()).unwrap();
     service.oneshot(request).await.unwrap();
     let url = recorder.span("GET").get("url.full").unwrap();
-    assert!(url.contains("token=REDACTED"), "{url}");
+    assert!(url.contains("hmac=REDACTED"), "{url}");
 }
 
 // faults A1, F15
 #[tokio::test]
 async fn attributes_of_the_service_are_redacted() {
     let recorder = Recorder::new();
-    let layer = recorder.builder().sensitive_query_keys(["token"]).build();
+    let layer = recorder.builder().sensitive_query_keys(["hmac"]).build();
     let service = layer.layer(service_fn(|request: Request<()>| async move {
         let trace = RequestTrace::from_extensions(request.extensions());
         let lines = Value::Array(Array::String(vec!["a".into(), TOKEN.into()]));
@@ -318,6 +318,6 @@ async fn attributes_of_the_service_are_redacted() {
     let request = Request::get("/").body(()).unwrap();
     service.oneshot(request).await.unwrap();
     let exported = format!("{:?}", recorder.spans());
-    assert_eq!(exported.matches("token=REDACTED").count(), 3, "{exported}");
-    assert!(!exported.contains("token=planted"), "{exported}");
+    assert_eq!(exported.matches("hmac=REDACTED").count(), 3, "{exported}");
+    assert!(!exported.contains("hmac=planted"), "{exported}");
 }

@@ -1,7 +1,7 @@
 use opentelemetry::InstrumentationScope;
 
 /// The semantic conventions that spans and metrics follow.
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.42.0";
+const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 
 /// The instrumentation scope of everything that the crate records.
 pub(crate) fn scope() -> InstrumentationScope {

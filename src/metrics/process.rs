@@ -55,7 +55,7 @@ mod linux {
             Metric {
                 name: "process.unix.file_descriptor.count",
                 unit: "{file_descriptor}",
-                description: "Number of unix file descriptors in use by the process.",
+                description: "Number of UNIX file descriptors in use by the process.",
             },
             Vec::new(),
             || Process::myself().ok()?.fd_count().ok()?.try_into().ok(),

@@ -157,6 +157,10 @@ impl RequestTrace {
     /// Names the route, as the router knows it and never the path itself: `/resize/{options}/{source}`.
     /// It becomes `http.route` and part of the span's name, and wins over a route that was matched.
     /// A gRPC call is named after its method instead.
+    ///
+    /// A sampler that sees the attributes of a span sees a matched route, and the span keeps it beside this
+    /// one, unless the layer gives attributes
+    /// [after sampling](crate::trace::ImageTraceLayerBuilder::attributes_after_sampling).
     pub fn set_route(&self, route: &str) {
         if let Some(state) = &self.state {
             let route = state.layer.recording().texts.cut(route);

@@ -150,6 +150,13 @@ impl TelemetryBuilder {
         self
     }
 
+    /// The `service.version` of everything that is exported, such as `env!("CARGO_PKG_VERSION")`. It comes
+    /// before one in `OTEL_RESOURCE_ATTRIBUTES`.
+    pub fn service_version(mut self, version: impl Into<String>) -> Self {
+        self.code.service_version = Some(version.into());
+        self
+    }
+
     /// The formats of the caller's context; `tracecontext,baggage` when left out.
     pub fn propagators(mut self, propagators: Propagators) -> Self {
         self.code.propagators = Some(propagators);

@@ -131,9 +131,13 @@ impl<'a, B> Incoming<'a, B> {
                 }
             }
         }
-        add(attributes, || {
-            KeyValue::new("network.protocol.version", self.facts.protocol_version)
-        });
+        let is_rpc = self.call.is_some();
+        // Semconv rpc-spans, server: calls have neither the protocol nor the client's address.
+        if !is_rpc {
+            add(attributes, || {
+                KeyValue::new("network.protocol.version", self.facts.protocol_version)
+            });
+        }
         let read;
         let addresses = match &self.addresses {
             Some(addresses) => addresses,
@@ -142,13 +146,13 @@ impl<'a, B> Incoming<'a, B> {
                 &read
             }
         };
-        addresses.add_attributes(attributes);
+        addresses.add_attributes(!is_rpc, attributes);
         if let Some(agent) = text(self.headers.user_agent) {
             let agent = intern::text(&config.recording.texts.text(agent));
             add(attributes, || KeyValue::new("user_agent.original", agent));
         }
         if let Some(recorded) = &config.request_headers {
-            let (headers, is_rpc) = (self.request.headers(), self.call.is_some());
+            let headers = self.request.headers();
             attributes.extend(recorded.attributes(
                 headers,
                 is_rpc,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::{Said, SpanAttributes},
+    instrument::{Said, SpanAttributes, set},
     intern,
     metrics::{HttpMetrics, Measurement, RequestSeries},
     request::{Current, ErrorReport, Interruption, Layer, Recording, RequestState, Route},
@@ -229,12 +229,13 @@ impl Finish {
         }
     }
 
-    /// The bytes of the request's body that were read. Where that was not counted, a request that ran to
-    /// its end has the announced ones.
+    /// The bytes of the request's body that were read. Where they were not counted, a request that was
+    /// answered has the announced ones.
     fn request_body_size(&self, outcome: &Outcome) -> Option<u64> {
         let read = self.state.request_body.read();
         let announced = self.state.layer.facts.announced_body_size;
-        read.or(announced.filter(|_| matches!(outcome, Outcome::Completed)))
+        let is_answered = self.status.is_some() && !matches!(outcome, Outcome::Failed(_));
+        read.or(announced.filter(|_| is_answered))
     }
 
     /// Semconv http-spans and http-metrics.
@@ -277,8 +278,7 @@ impl Finish {
         ending.attributes.extend(status.map(status_code));
         if let Some(route) = route.filter(|route| !route.is_in_name) {
             ending.span_name = Some(facts.span_name(Some(&route)));
-            let route = KeyValue::new("http.route", route.path);
-            ending.attributes.push(route);
+            ending.route = Some(route.path);
         }
         ending.error_type = error_type;
     }
@@ -381,7 +381,12 @@ impl Finish {
             .texts
             .cut_all(&mut ending.attributes);
         let mut attributes = std::mem::take(&mut self.attributes);
-        attributes.kept().extend(ending.attributes.drain(..));
+        let kept = attributes.kept();
+        if let Some(route) = ending.route.take() {
+            // Another route than the one that the span began with.
+            set(kept, KeyValue::new("http.route", route));
+        }
+        kept.extend(ending.attributes.drain(..));
         attributes.give(&span, custom);
         if let Some(name) = ending.span_name.take() {
             span.update_name(name);
@@ -398,6 +403,7 @@ impl Finish {
 struct Ending {
     attributes: ArrayVec<KeyValue, 8>,
     error_type: Option<StringValue>,
+    route: Option<StringValue>,
     /// The new name, when more is known than at the start.
     span_name: Option<Cow<'static, str>>,
 }

@@ -69,18 +69,13 @@ fn server_timing<L: ?Sized>(state: &RequestState<L>) -> String {
     entries.join(", ")
 }
 
-/// The name is a token (RFC 9110 §5.6.2); a name that is none becomes one, with a description beside it.
+/// The name is a token (RFC 9110 §5.6.2), whatever the stage is called.
 fn entry(name: &str, duration: Duration) -> String {
     let mut entry: String = name.chars().map(token_letter).collect();
     if entry.is_empty() {
         entry.push_str("stage");
     }
-    let is_printable = |letter: char| letter == ' ' || letter.is_ascii_graphic();
-    if entry != name && !name.is_empty() && name.chars().all(is_printable) {
-        let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
-        // Writing into a string cannot fail.
-        let _ = write!(entry, ";desc=\"{escaped}\"");
-    }
+    // Writing into a string cannot fail.
     let _ = write!(entry, ";dur={:.1}", duration.as_secs_f64() * 1000.0);
     entry
 }

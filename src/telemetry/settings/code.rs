@@ -21,6 +21,7 @@ pub(crate) struct Code {
     pub(crate) insecure: Option<bool>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) service_name: Option<String>,
+    pub(crate) service_version: Option<String>,
     pub(crate) propagators: Option<Propagators>,
     pub(crate) propagate_external: Option<bool>,
     pub(crate) trace_id_generator: Option<TraceIdGenerator>,

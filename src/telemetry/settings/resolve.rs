@@ -64,6 +64,7 @@ impl Settings {
             metric_temporality: temporality(&mut vars),
             ..default
         };
+        settings.service_version = code.service_version.clone();
         if let Some(name) = service_name(&vars, code, &mut settings.resource_attributes) {
             settings.service_name = name;
         }

@@ -206,6 +206,8 @@ pub struct Settings {
     pub logs: Exporter,
     /// The `service.name` of the resource.
     pub service_name: String,
+    /// The `service.version` of the resource.
+    pub service_version: Option<String>,
     /// The other attributes of the resource, percent-decoded.
     pub resource_attributes: Vec<(String, String)>,
     /// Whether AWS is asked for more attributes of the resource at the start, for at most a second.
@@ -285,6 +287,7 @@ impl Default for Settings {
             metrics: Exporter::None,
             logs: Exporter::None,
             service_name: unknown_service(),
+            service_version: None,
             resource_attributes: Vec::new(),
             aws_resource: false,
             propagators: Propagators::default(),

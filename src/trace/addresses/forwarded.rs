@@ -45,9 +45,10 @@ impl<'a> Forwarded<'a> {
         trusted: &Networks,
         owned: Option<ForwardedHeader>,
     ) -> Self {
-        let owned = owned.unwrap_or_else(|| match headers.contains_key(X_FORWARDED_FOR) {
-            true => ForwardedHeader::XForwarded,
-            false => ForwardedHeader::Forwarded,
+        let has = |name: &str| headers.contains_key(name);
+        let owned = owned.unwrap_or(match has("forwarded") && !has(X_FORWARDED_FOR) {
+            true => ForwardedHeader::Forwarded,
+            false => ForwardedHeader::XForwarded,
         });
         match owned {
             ForwardedHeader::Forwarded => Self::standard(headers, trusted),

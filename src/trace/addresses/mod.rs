@@ -99,7 +99,7 @@ impl<'a> Addresses<'a> {
         };
     }
 
-    pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
+    pub(super) fn add_attributes(&self, with_client: bool, attributes: &mut Vec<KeyValue>) {
         if let Some((host, port)) = self.server {
             let host = intern::text(host);
             add(attributes, || KeyValue::new("server.address", host));
@@ -107,7 +107,7 @@ impl<'a> Addresses<'a> {
                 add(attributes, || KeyValue::new("server.port", i64::from(port)));
             }
         }
-        if let Some(client) = &self.client {
+        if let Some(client) = self.client.as_ref().filter(|_| with_client) {
             add(attributes, || {
                 KeyValue::new("client.address", client.clone())
             });
