@@ -54,12 +54,17 @@ impl SpanAttributes {
         &mut self.kept
     }
 
+    /// Sets an attribute in place of an earlier one of the same key. One that was seen stays.
+    pub(crate) fn set(&mut self, attribute: KeyValue) {
+        if !self.seen.contains(&attribute.key) {
+            set(&mut self.kept, attribute);
+        }
+    }
+
     /// Gives the attributes to the span, with these in place of others of the same keys.
     pub(crate) fn give(mut self, span: &SpanRef<'_>, replacing: Vec<KeyValue>) {
         for attribute in replacing {
-            if !self.seen.contains(&attribute.key) {
-                set(&mut self.kept, attribute);
-            }
+            self.set(attribute);
         }
         span.set_attributes(self.kept.drain(..));
     }

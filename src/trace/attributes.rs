@@ -11,7 +11,7 @@ use crate::{
     intern,
     propagation::ContextLines,
     redact::Redaction,
-    request::{RequestTrace, Route},
+    request::Route,
     semconv::{OTHER, parse_length, protocol_version, scheme},
 };
 
@@ -95,7 +95,6 @@ impl<'a, B> Incoming<'a, B> {
             announced_body_size: headers.content_length.and_then(parse_length),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
-            is_inner: RequestTrace::is_current(request.extensions()),
         };
         Self {
             request,

@@ -194,6 +194,11 @@ impl Call {
         }
     }
 
+    /// Whether the trailers of gRPC-Web were in the body; nothing follows them.
+    pub(super) fn has_trailers(&self) -> bool {
+        self.web.as_ref().is_some_and(|web| web.code().is_some())
+    }
+
     pub(super) fn code(&self) -> Option<GrpcCode> {
         let trailers = self.web.as_ref().and_then(|web| web.code());
         trailers.or(self.code)
