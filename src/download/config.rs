@@ -21,12 +21,12 @@ pub(super) struct Config {
     pub(super) error_views: Vec<ErrorView>,
     /// How texts are recorded outside of requests.
     pub(super) texts: TextRules,
-    /// Whether any of that was set: then it holds beside the rules of the request.
+    /// Whether any rule was set here. Then they apply within requests too, after those of the request.
     pub(super) has_own_texts: bool,
 }
 
 impl Config {
-    /// The rules for what is fetched for a request, all of which hold.
+    /// The rules for what is fetched for a request, to be applied one after the other.
     pub(super) fn texts<'a>(
         &'a self,
         request: &'a RequestTrace,

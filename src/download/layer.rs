@@ -158,27 +158,27 @@ impl DownloadLayerBuilder {
     /// The query keys whose values are redacted in `url.full` and in errors, in place of semconv's list:
     /// see [`ImageTraceLayerBuilder::sensitive_query_keys`](crate::trace::ImageTraceLayerBuilder::sensitive_query_keys).
     ///
-    /// What the trace layer of a request is told about texts holds for its downloads too, without a
-    /// word here. What both are told holds both.
+    /// The settings of the trace layer apply to the downloads of its requests without being repeated here.
+    /// When both layers have settings, both are applied.
     pub fn sensitive_query_keys(self, keys: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let keys = keys.into_iter().map(Into::into).collect();
         self.with_texts(|texts| texts.redaction.sensitive_keys = Some(keys))
     }
 
-    /// How much is recorded of the URLs that are fetched, in `url.full` and in errors. Holds beside what the
-    /// trace layer of the request is told.
+    /// How much is recorded of the URLs that are fetched, in `url.full` and in errors. Applied in
+    /// addition to the settings of the request's trace layer.
     pub fn source_urls(self, source_urls: SourceUrls) -> Self {
         self.with_texts(|texts| texts.redaction.source_urls = source_urls)
     }
 
-    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. Holds
-    /// beside what the trace layer of the request is told.
+    /// The most bytes that are recorded of an error's message with its sources; 4 KiB by default. Applied
+    /// in addition to the settings of the request's trace layer.
     pub fn longest_message(self, bytes: usize) -> Self {
         self.with_texts(|texts| texts.longest_message = bytes)
     }
 
-    /// The most bytes that are recorded of `url.full`; 16 KiB by default. Holds beside what the trace layer
-    /// of the request is told.
+    /// The most bytes that are recorded of `url.full`; 16 KiB by default. Applied in addition to the
+    /// settings of the request's trace layer.
     pub fn longest_attribute(self, bytes: usize) -> Self {
         self.with_texts(|texts| texts.longest_attribute = bytes)
     }

@@ -30,10 +30,11 @@
 //!
 //! # The request it is for
 //!
-//! Is the one that is being worked on ([`RequestTrace::current`](crate::RequestTrace::current)), or the
-//! [`RequestTrace`](crate::RequestTrace) in the request's extensions, where the client does its work on
-//! another task. What the trace layer of that request is told about texts (`sensitive_query_keys`,
-//! `source_urls` …) holds for `url.full` and for errors too, and the spans have one clock.
+//! An attempt belongs to the current request ([`RequestTrace::current`](crate::RequestTrace::current)). A
+//! client that works on another task gets it as a [`RequestTrace`](crate::RequestTrace) in the extensions
+//! of the outgoing request. The settings of that request's trace layer (`sensitive_query_keys`,
+//! `source_urls`, `longest_message` …) apply to `url.full` and to errors, and all spans of the request
+//! follow one clock.
 //!
 //! # How an attempt ends
 //!

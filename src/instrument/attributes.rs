@@ -1,6 +1,8 @@
-use std::{cell::Cell, mem};
+use std::cell::Cell;
 
 use opentelemetry::{Key, KeyValue, trace::SpanRef};
+
+use crate::intern::same;
 
 /// Adds an attribute that is made in its place. A temporary one would be moved there at once, and the
 /// processor would stall on reading what it has just written, at every attribute.
@@ -21,62 +23,91 @@ pub(crate) fn set(attributes: &mut Vec<KeyValue>, attribute: KeyValue) {
 
 /// The attributes of a span that has begun, kept until it ends so that they can still be replaced.
 #[derive(Debug, Default)]
-pub(crate) struct SpanAttributes {
-    /// The keys with which the span began, because its sampler saw the values. They stay.
-    seen: Vec<Key>,
-    kept: Vec<KeyValue>,
+pub(crate) struct SpanAttributes(Option<Box<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// The first `seen` keys are those of this span. Keys of an earlier span may follow: they are left in
+    /// place because the next span mostly has the same.
+    keys: Vec<Key>,
+    /// How many keys the span began with. Their values stay, because its sampler saw them.
+    seen: usize,
+    attributes: Vec<KeyValue>,
+}
+
+impl Kept {
+    fn set(&mut self, attribute: KeyValue) {
+        if !self.keys[..self.seen].contains(&attribute.key) {
+            set(&mut self.attributes, attribute);
+        }
+    }
 }
 
 thread_local! {
-    /// Memory for the attributes of one span after the other.
-    static SPARE: Cell<(Vec<Key>, Vec<KeyValue>)> = const { Cell::new((Vec::new(), Vec::new())) };
+    /// Memory for one span after the other.
+    static SPARE: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
 }
 
 /// More attributes than most spans have.
 const MOST_SPARE: usize = 64;
 
 impl SpanAttributes {
-    /// None yet, in the memory of an earlier span.
-    pub(crate) fn none() -> Self {
-        // The spare is only missing while the thread ends.
-        let (seen, kept) = SPARE.try_with(Cell::take).unwrap_or_default();
-        Self { seen, kept }
-    }
-
-    /// The span begins with these.
-    pub(crate) fn saw(&mut self, attributes: &[KeyValue]) {
-        let keys = attributes.iter().map(|attribute| attribute.key.clone());
-        self.seen.extend(keys);
+    /// The attributes of a span that begins with these.
+    pub(crate) fn begun_with(attributes: &[KeyValue]) -> Self {
+        // The spare is missing while another span uses it, and while the thread ends.
+        let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+        let mut kept = spare.unwrap_or_default();
+        let keys = &mut kept.keys;
+        let known = attributes.iter().zip(&*keys);
+        let known = known.take_while(|(new, old)| same(new.key.as_str(), old.as_str()));
+        let known = known.count();
+        if known < attributes.len() {
+            keys.truncate(known);
+            let new = attributes[known..].iter();
+            keys.extend(new.map(|attribute| attribute.key.clone()));
+        }
+        kept.seen = attributes.len();
+        Self(Some(kept))
     }
 
     /// Where attributes with new keys are added.
     pub(crate) fn kept(&mut self) -> &mut Vec<KeyValue> {
-        &mut self.kept
+        &mut self.0.get_or_insert_default().attributes
     }
 
-    /// Sets an attribute in place of an earlier one of the same key. One that was seen stays.
+    /// Sets an attribute in place of an earlier one of the same key, unless a sampler has seen that.
     pub(crate) fn set(&mut self, attribute: KeyValue) {
-        if !self.seen.contains(&attribute.key) {
-            set(&mut self.kept, attribute);
-        }
+        self.0.get_or_insert_default().set(attribute);
     }
 
-    /// Gives the attributes to the span, with these in place of others of the same keys.
-    pub(crate) fn give(mut self, span: &SpanRef<'_>, replacing: Vec<KeyValue>) {
-        for attribute in replacing {
-            self.set(attribute);
+    /// Gives the attributes to the span, then the `last` ones, which have new keys, and those of the
+    /// service in place of others of the same keys.
+    pub(crate) fn give(
+        self,
+        span: &SpanRef<'_>,
+        last: impl Iterator<Item = KeyValue>,
+        of_service: Vec<KeyValue>,
+    ) {
+        let mut kept = self.0.unwrap_or_default();
+        if of_service.is_empty() {
+            span.set_attributes(kept.attributes.drain(..).chain(last));
+        } else {
+            kept.attributes.extend(last);
+            for attribute in of_service {
+                kept.set(attribute);
+            }
+            span.set_attributes(kept.attributes.drain(..));
         }
-        span.set_attributes(self.kept.drain(..));
+        Self(Some(kept)).recycle();
     }
-}
 
-impl Drop for SpanAttributes {
-    fn drop(&mut self) {
-        let (mut seen, mut kept) = (mem::take(&mut self.seen), mem::take(&mut self.kept));
-        if (1..=MOST_SPARE).contains(&seen.capacity().max(kept.capacity())) {
-            seen.clear();
-            kept.clear();
-            let _ = SPARE.try_with(|spare| spare.set((seen, kept)));
+    /// Leaves the memory for the next span.
+    pub(crate) fn recycle(self) {
+        if let Some(mut kept) = self.0
+            && kept.keys.capacity().max(kept.attributes.capacity()) <= MOST_SPARE
+        {
+            kept.attributes.clear();
+            let _ = SPARE.try_with(|spare| spare.set(Some(kept)));
         }
     }
 }

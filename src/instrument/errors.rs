@@ -1,4 +1,5 @@
-//! What errors say of themselves. Their code is not ours: it may panic, fail, or never end.
+//! Messages and sources of errors. `Display` and `source` are foreign code: they may panic, fail, or
+//! go in a circle.
 
 use std::{
     error::Error,
@@ -9,7 +10,7 @@ use std::{
 
 pub(crate) type DynError = dyn Error + 'static;
 
-/// How many errors of a chain are looked at: the source of an error may be the error itself.
+/// The most errors of a chain that are read: an error may be its own source.
 const LONGEST_CHAIN: usize = 16;
 
 /// The error and its sources. The source of an I/O error is the error in it, which `source()` skips.
@@ -25,7 +26,7 @@ fn source(error: &DynError) -> Option<&DynError> {
     }
 }
 
-/// The text of an error, at most `longest` bytes of it. A text that cannot be had says so.
+/// The text of an error, at most `longest` bytes. When its `Display` fails or panics, the text says so.
 pub(crate) fn text(error: &(impl fmt::Display + ?Sized), longest: usize) -> String {
     let mut text = Bounded::new(longest);
     match catch_unwind(AssertUnwindSafe(|| write!(text, "{error}"))) {
@@ -52,8 +53,8 @@ pub(crate) fn message(error: &DynError, longest: usize) -> String {
     message.text
 }
 
-/// Keeps the beginning of what is written. It takes the rest too, because a `Display` may treat an
-/// error as a bug.
+/// Keeps the beginning of what is written, and discards the rest without an error, because a `Display`
+/// may panic when writing fails.
 struct Bounded {
     text: String,
     longest: usize,
@@ -72,7 +73,7 @@ impl Bounded {
         let kept = beginning(more, room);
         self.text.push_str(kept);
         if kept.len() < more.len() {
-            // What comes later would not follow what is kept.
+            // Nothing is kept after a gap.
             self.longest = self.text.len();
         }
     }

@@ -8,13 +8,13 @@ use crate::redact::{self, Redaction, SourceUrls};
 /// Ends a text that was cut.
 const ELLIPSIS: &str = "…";
 
-/// What is recorded of a text: nothing that must not be seen, and not more than so many bytes.
+/// How texts are recorded: redacted, and cut at a length.
 #[derive(Clone, Debug)]
 pub(crate) struct TextRules {
     pub(crate) redaction: Redaction,
-    /// Of an error's message, in bytes.
+    /// The longest message of an error, in bytes.
     pub(crate) longest_message: usize,
-    /// Of an attribute's value, in bytes.
+    /// The longest text of an attribute, in bytes.
     pub(crate) longest_attribute: usize,
 }
 
@@ -29,8 +29,8 @@ impl Default for TextRules {
 }
 
 impl TextRules {
-    /// How much of an error's message is worth reading, so that the bound is kept after redaction,
-    /// which makes messages shorter or longer.
+    /// How many bytes of an error's message are read. Redaction makes messages shorter, so this is more than
+    /// the longest message.
     pub(crate) fn most_of_a_message(&self) -> usize {
         self.longest_message.saturating_mul(2)
     }
@@ -43,6 +43,11 @@ impl TextRules {
 
     /// The value of an attribute that may contain URLs.
     pub(crate) fn text<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        // Most values are short words. No URL is that short in any encoding.
+        let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b" _-.:".contains(&byte);
+        if text.len() < 8 && text.len() <= self.longest_attribute && text.bytes().all(is_word) {
+            return Cow::Borrowed(text);
+        }
         let redact = |text| self.redaction.message(text);
         bounded(text, self.longest_attribute, redact)
     }
@@ -80,9 +85,15 @@ impl TextRules {
     }
 
     /// Cuts the values of attributes that are redacted already.
-    pub(crate) fn cut_all<'a>(&self, attributes: impl IntoIterator<Item = &'a mut KeyValue>) {
+    pub(crate) fn cut_all(&self, attributes: &mut [KeyValue]) {
         for attribute in attributes {
-            self.each_text(&mut attribute.value, |text| self.cut(text));
+            match &attribute.value {
+                Value::String(text) if text.as_str().len() <= self.longest_attribute => {}
+                Value::String(_) | Value::Array(_) => {
+                    self.each_text(&mut attribute.value, |text| self.cut(text));
+                }
+                _ => {}
+            }
         }
     }
 
@@ -113,7 +124,7 @@ impl TextRules {
     }
 }
 
-/// A text after `redact`, at most `longest` bytes of it.
+/// The redacted text, cut at `longest` bytes.
 fn bounded<'a>(
     text: &'a str,
     longest: usize,
@@ -121,7 +132,7 @@ fn bounded<'a>(
 ) -> Cow<'a, str> {
     let mut read = beginning(text, longest.saturating_mul(2));
     if read.len() < text.len() {
-        // A word that was cut might be a URL of which one no longer sees what must be redacted.
+        // The last word is incomplete. It might be a URL whose credentials can no longer be recognized.
         let separates = |letter: char| letter.is_whitespace() || "&,;\"'<>()".contains(letter);
         read = read.rfind(separates).map_or(read, |end| &read[..end]);
     }
@@ -156,6 +167,11 @@ mod tests {
         assert_eq!(message(&long), format!("{}…", "x".repeat(17)));
         assert_eq!(rules().cut(&long), format!("{}…", "x".repeat(37)));
         assert!(matches!(rules().cut("short"), Cow::Borrowed("short")));
+        let tiny = TextRules {
+            longest_attribute: 5,
+            ..rules()
+        };
+        assert_eq!(tiny.text("six ok"), "si…");
     }
 
     #[test]

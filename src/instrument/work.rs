@@ -14,10 +14,10 @@ use pin_project_lite::pin_project;
 
 /// What must know how a piece of work goes: the end of a request, of an attempt or of a stage.
 pub(crate) trait Work {
-    /// Ends what [`attach`](Self::attach) made current.
+    /// A guard that restores what was current before.
     type Current;
 
-    /// Makes current what is current while the work is done, its context above all.
+    /// Makes the context of the work current.
     fn attach(&self) -> Self::Current;
 
     /// The work has panicked; the panic goes on after this.

@@ -29,11 +29,13 @@ pub(super) fn active_requests(meter: &Meter) -> UpDownCounter<i64> {
         .build()
 }
 
-/// Counts requests beside the SDK, which gets the sums when it collects: a list that only grows, with
-/// one count for each known method and scheme.
+/// Counts active requests outside the SDK, which saves its lookups. The changes are added to the SDK's
+/// counter when metrics are collected.
 ///
-/// The SDK adds up what it gets, from however many of these and from whoever counts by itself. An
-/// observable counter would not do: of several sources of one metric the SDK keeps the last.
+/// The SDK sums the changes of all sources. With an observable counter it would keep the value of the
+/// last source only.
+///
+/// The counts are a list that only grows, with one for each known method and scheme.
 #[derive(Debug)]
 pub(crate) struct ActiveRequests {
     counter: UpDownCounter<i64>,
@@ -44,7 +46,7 @@ pub(crate) struct ActiveRequests {
 struct Count {
     method: StringValue,
     scheme: &'static str,
-    /// How far the number of requests has moved since the SDK was told.
+    /// The change since the last collection.
     change: AtomicI64,
     next: OnceLock<Box<Count>>,
 }
@@ -78,13 +80,13 @@ impl ActiveRequests {
             first: OnceLock::new(),
         });
         let weak = Arc::downgrade(&counts);
-        // It never has a value, so it is never exported: it is called when metrics are collected, before
-        // counters are read.
+        // This gauge never has a value and is never exported. Its callback runs at each collection, before
+        // the counters are read.
         meter
             .i64_observable_gauge("http.server.active_requests.collected")
             .with_callback(move |_| {
                 if let Some(counts) = weak.upgrade() {
-                    counts.tell();
+                    counts.flush();
                 }
             })
             .build();
@@ -110,8 +112,9 @@ impl ActiveRequests {
         }
     }
 
-    /// Tells the SDK, also of series that are back where they were: it may not know them yet.
-    fn tell(&self) {
+    /// Adds the changes to the SDK's counter. A change of 0 is added too, because it makes a new series
+    /// known.
+    fn flush(&self) {
         for count in successors(self.first.get(), |count| count.next.get()) {
             let change = count.change.swap(0, Ordering::Relaxed);
             self.counter.add(change, &count.series().attributes());
@@ -120,8 +123,8 @@ impl ActiveRequests {
 }
 
 impl Drop for ActiveRequests {
-    /// The last request is over, and nobody is left to tell so later.
+    /// All layers and requests are gone, and no later collection can flush.
     fn drop(&mut self) {
-        self.tell();
+        self.flush();
     }
 }

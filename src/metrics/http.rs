@@ -29,7 +29,7 @@ pub(crate) struct HttpMetrics {
 enum ActiveCounter {
     /// By the SDK, which looks up the series when a request comes and when it is over.
     Measured(UpDownCounter<i64>),
-    /// In counts of our own, of which the SDK is told when it collects.
+    /// In counts of our own, which are added to the SDK's when metrics are collected.
     Counted(Arc<ActiveRequests>),
 }
 

@@ -1,32 +1,34 @@
-use std::{cell::Cell, sync::Arc};
+use std::{cell::RefCell, sync::Arc};
 
 use opentelemetry::{Context, ContextGuard};
 
 use super::RequestState;
 
 thread_local! {
-    /// The request that this thread is working on.
+    /// The requests that this thread is working on, the innermost last.
     ///
-    /// An entry in the [`Context`] would cost each request three allocations, and the request would own
-    /// itself through it.
-    static CURRENT: Cell<Option<Arc<RequestState>>> = const { Cell::new(None) };
+    /// An entry in the [`Context`] would cost three allocations a request, and a reference cycle.
+    static CURRENT: RefCell<Vec<Arc<RequestState>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A context, and mostly a request, that are current until this is dropped.
+/// Keeps a context, and mostly a request, current until it is dropped. Guards must be dropped in the
+/// reverse order of their making.
 #[derive(Debug)]
 #[must_use = "what was current before is current again when this is dropped"]
 pub(crate) struct Current {
     _context: Option<ContextGuard>,
-    /// What was the current request before, if that has changed.
-    outer: Option<Option<Arc<RequestState>>>,
+    has_request: bool,
 }
 
 impl Current {
     /// Makes a request current, and a context of it if it has one.
+    #[inline]
     pub(crate) fn request(request: Arc<RequestState>, context: Option<Context>) -> Self {
+        // This fails only while the thread ends.
+        let pushed = CURRENT.try_with(|current| current.borrow_mut().push(request));
         Self {
             _context: context.map(Context::attach),
-            outer: Some(replace(Some(request))),
+            has_request: pushed.is_ok(),
         }
     }
 
@@ -34,30 +36,23 @@ impl Current {
     pub(crate) fn context(context: Context) -> Self {
         Self {
             _context: Some(context.attach()),
-            outer: None,
+            has_request: false,
+        }
+    }
+}
+
+impl Drop for Current {
+    #[inline]
+    fn drop(&mut self) {
+        if self.has_request {
+            // The request is dropped after the borrow ends: its drop may run foreign code.
+            let _request = CURRENT.try_with(|current| current.borrow_mut().pop());
         }
     }
 }
 
 /// Looks at the request that this thread is working on.
-pub(super) fn with_current<T>(look: impl FnOnce(Option<&Arc<RequestState>>) -> T) -> T {
-    let request = replace(None);
-    let seen = look(request.as_ref());
-    replace(request);
-    seen
-}
-
-/// While a thread ends there is no current request any more.
-fn replace(request: Option<Arc<RequestState>>) -> Option<Arc<RequestState>> {
-    CURRENT
-        .try_with(|current| current.replace(request))
-        .unwrap_or_default()
-}
-
-impl Drop for Current {
-    fn drop(&mut self) {
-        if let Some(outer) = self.outer.take() {
-            replace(outer);
-        }
-    }
+pub(super) fn with_current<T: Default>(look: impl FnOnce(&Arc<RequestState>) -> T) -> T {
+    let look = |current: &RefCell<Vec<_>>| current.borrow().last().map(look);
+    CURRENT.try_with(look).ok().flatten().unwrap_or_default()
 }

@@ -158,7 +158,7 @@ impl ErrorReport {
     }
 
     pub(crate) fn of(error: &DynError, type_name: Option<&'static str>, texts: &TextRules) -> Self {
-        // That an I/O error of some kind is in the chain says less than the type.
+        // The type's name says more than an I/O error of no specific kind somewhere in the chain.
         let tells = |kind: &&str| *kind != IO || error.is::<io::Error>();
         let error_type = Class::of(error, false)
             .map(Class::as_str)

@@ -1,4 +1,4 @@
-//! What an error is called in `error.type`: after its cause, which may be anywhere in its chain.
+//! Finds the `error.type` of an error: it is named after its cause, anywhere in the chain of sources.
 
 use std::{any::Any, error::Error, io};
 
@@ -25,8 +25,8 @@ impl Class {
 
     /// The class of an error by the error and its sources.
     ///
-    /// `fetching`: the error is one of fetching, so an I/O error without a connection is one of
-    /// connecting. Elsewhere it only has the name of its kind.
+    /// `fetching`: the error comes from an HTTP client, so that I/O errors such as "connection refused" are
+    /// of class [`Connect`](Self::Connect). Elsewhere they keep the name of their kind.
     pub(crate) fn of(error: &DynError, fetching: bool) -> Option<Self> {
         let connecting = chain(error).any(is_connect);
         let classes = chain(error).filter_map(|cause| classify(cause, connecting, fetching));
@@ -75,7 +75,7 @@ pub(crate) fn io_error_type(error: &DynError) -> Option<&'static str> {
     io.last().map(|io| io_kind(io.kind()))
 }
 
-/// The name of the I/O errors of which the standard library knows no kind, or no kind of interest.
+/// The name of I/O errors of all other kinds.
 pub(crate) const IO: &str = "io";
 
 fn io_kind(kind: io::ErrorKind) -> &'static str {

@@ -204,9 +204,8 @@ mod blocking {
             self.0 = Task::Done(None);
             match outcome {
                 Some(outcome) => Poll::Ready(outcome.unwrap_or_else(|panic| resume_unwind(panic))),
-                // Either the runtime is shutting down and did not take the work, and the awaiting task is
-                // about to be dropped too; or this was ready before, and to poll it is a mistake of the
-                // caller's.
+                // Either the runtime is shutting down and did not take the work, or the future was ready
+                // before and should not be polled.
                 None => Poll::Pending,
             }
         }

@@ -87,10 +87,9 @@ impl RequestTrace {
 
     /// The handle of the request that is being worked on, or one that records nothing.
     ///
-    /// It is there wherever the request's context is current by this crate's doing: in the service and its
-    /// futures, while the response's body is polled, and in what stages run, on any thread. A task that
-    /// the service spawns by itself begins without it: give it the handle, or spawn
-    /// [`Stage::attach`].
+    /// It is available in the service and its futures, while the response's body is polled or dropped, and
+    /// in everything that stages run, on any thread. A task that the service spawns does not inherit it:
+    /// move the handle there, or spawn a future from [`Stage::attach`].
     ///
     /// ```
     /// use opentelemetry::KeyValue;
@@ -106,7 +105,7 @@ impl RequestTrace {
     /// ```
     #[must_use]
     pub fn current() -> Self {
-        let state = with_current(|request| request.cloned());
+        let state = with_current(|request| Some(Arc::clone(request)));
         Self { state }
     }
 
@@ -188,10 +187,10 @@ impl RequestTrace {
 
     /// Sets an attribute of the root span. URLs in its text are redacted, and long texts are cut.
     ///
-    /// The value replaces an earlier one of the same key, and one that the layer sets itself. Only the
-    /// attributes that samplers have seen stay as they are: those with which the span began, unless the
-    /// layer gives them to it [after sampling](crate::trace::ImageTraceLayerBuilder::attributes_after_sampling),
-    /// as the layers of `Telemetry` do.
+    /// The value replaces an earlier one of the same key, also one that the layer sets itself. Attributes
+    /// that the sampler has seen cannot be replaced. With
+    /// [`attributes_after_sampling`](crate::trace::ImageTraceLayerBuilder::attributes_after_sampling), which
+    /// layers from `Telemetry` have on, it sees none.
     pub fn set_attribute(&self, attribute: KeyValue) {
         if let Some(state) = self.state.as_ref().filter(|state| state.is_recording) {
             let attribute = state.layer.recording().texts.attribute(attribute);

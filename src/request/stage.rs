@@ -187,7 +187,7 @@ impl Stage {
 
     fn close(&mut self, interruption: Option<Interruption>) {
         if self.running.is_some() && interruption == Some(Interruption::Panicked) {
-            // The payload is out of reach.
+            // A drop during unwinding cannot see the payload.
             self.fail(|texts| ErrorReport::panic(&"panic", texts));
         }
         let Some(mut running) = self.running.take() else {
@@ -256,7 +256,7 @@ impl Running {
 
 /// The context of the current span, if that is a span of the same request below its root.
 fn enclosing(request: &Arc<RequestState>) -> Option<Context> {
-    if !with_current(|current| current.is_some_and(|current| Arc::ptr_eq(current, request))) {
+    if !with_current(|current| Arc::ptr_eq(current, request)) {
         return None;
     }
     let root = request.context.span();
@@ -303,7 +303,7 @@ struct Notes {
     events: Vec<Event>,
 }
 
-/// A stage that has more events than this begins its span, which bounds their number.
+/// With more events than this a stage begins its span, because the SDK bounds a span's events.
 const MOST_EVENTS_NOTED: usize = 16;
 
 impl StageSpan {

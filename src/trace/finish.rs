@@ -108,7 +108,7 @@ impl Finish {
         }
     }
 
-    /// Makes the request current, as it is while it is worked on.
+    /// Makes the request and its context current.
     pub(super) fn attach(&self) -> Current {
         let state: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&self.state);
         let context = self.has_context.then(|| self.state.context.clone());
@@ -384,8 +384,7 @@ impl Finish {
         if let Some(route) = ending.route.take() {
             attributes.set(KeyValue::new("http.route", route));
         }
-        attributes.kept().extend(ending.attributes.drain(..));
-        attributes.give(&span, custom);
+        attributes.give(&span, ending.attributes.drain(..), custom);
         if let Some(name) = ending.span_name.take() {
             span.update_name(name);
         }

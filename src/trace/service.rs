@@ -137,7 +137,7 @@ impl Config {
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);
-        let mut attributes = SpanAttributes::none();
+        let mut attributes = SpanAttributes::default();
         let (context, recording) = if !has_span {
             (parent, false)
         } else {
@@ -195,7 +195,7 @@ impl Config {
         let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
         if !self.attributes_after_sampling {
             add_attributes(&mut known);
-            attributes.saw(&known);
+            *attributes = SpanAttributes::begun_with(&known);
         }
         span.attributes = Some(known);
         let tracer = &self.recording.tracer;
@@ -213,7 +213,10 @@ impl Config {
                 with_next_trace_id(id, || tracer.start(span, &parent))
             }
         };
-        if recording && self.attributes_after_sampling {
+        if !recording {
+            std::mem::take(attributes).recycle();
+        } else if self.attributes_after_sampling {
+            *attributes = SpanAttributes::begun_with(&[]);
             add_attributes(attributes.kept());
         }
         (context, recording)
