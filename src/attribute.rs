@@ -4,7 +4,8 @@
 //! `server.*`, `error.type` …). Those of image services are listed here, under `image.`.
 
 /// Root span: the phase in which the request was cancelled. The name of the innermost running stage
-/// (`queue`, `downloading_image` …), or `handler`, or `response_body`. String.
+/// (`queue`, `downloading_image` …), or `handler`, or `response_body`: the response was dropped before its
+/// end, whatever its status was. String.
 pub const REQUEST_CANCELLED: &str = "image.request.cancelled";
 /// Stage span: `true` when the stage was dropped before it was done, or its request was cancelled
 /// while it ran. Client span of a download: `true` when it was dropped before its response was

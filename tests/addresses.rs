@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_image_trace::trace::{ImageTraceLayerBuilder, PeerAddr};
+use tower_image_trace::trace::{ForwardedHeader, ImageTraceLayerBuilder, PeerAddr};
 
 use crate::support::{Recorder, recorder::Span};
 
@@ -110,6 +110,39 @@ async fn what_proxies_say_counts_when_they_are_trusted() {
     assert_eq!(text(&addresses(&span)), internal("192.0.2.7"));
     let (_, span) = root(|builder| builder, forwarded("10.0.0.1:4000")).await;
     assert_eq!(text(&addresses(&span)), internal("10.0.0.1"));
+}
+
+// faults A5
+#[tokio::test]
+async fn a_header_that_the_proxies_do_not_own_is_ignored() {
+    let request = || {
+        Request::get("/")
+            .extension(peer("10.0.0.1:4000"))
+            .header("host", "a.example")
+            .header("forwarded", "for=192.0.2.1;host=b.example, for=10.0.0.2")
+            .header("x-forwarded-for", "6.6.6.6, 2001:db8::9, 10.0.0.2")
+            .header("x-forwarded-host", "c.example")
+    };
+    for (owned, client, server) in [
+        (None, "2001:db8::9", "c.example"),
+        (
+            Some(ForwardedHeader::XForwarded),
+            "2001:db8::9",
+            "c.example",
+        ),
+        (Some(ForwardedHeader::Forwarded), "192.0.2.1", "b.example"),
+    ] {
+        let proxies = |builder: ImageTraceLayerBuilder| {
+            let builder = builder.trusted_proxies("10.0.0.0/8".parse().unwrap());
+            match owned {
+                Some(header) => builder.forwarded_header(header),
+                None => builder,
+            }
+        };
+        let (_, span) = root(proxies, request()).await;
+        let found = addresses(&span);
+        assert_eq!([text(&found)[0], text(&found)[4]], [client, server]);
+    }
 }
 
 #[tokio::test]

@@ -89,6 +89,12 @@ async fn no_route_when_nothing_matched() {
 
 #[tokio::test]
 async fn a_route_that_the_service_names_wins() {
+    for after_sampling in [false, true] {
+        a_named_route_wins(after_sampling).await;
+    }
+}
+
+async fn a_named_route_wins(after_sampling: bool) {
     let recorder = Recorder::new();
     let app = Router::new().route(
         "/{*rest}",
@@ -98,8 +104,8 @@ async fn a_route_that_the_service_names_wins() {
             "…"
         }),
     );
-    // As the layers of `Telemetry` have it; a span keeps what its sampler has seen.
-    let layer = recorder.builder().attributes_after_sampling(true).build();
+    let layer = recorder.builder();
+    let layer = layer.attributes_after_sampling(after_sampling).build();
     send(app.layer(layer), "GET", "/resize/fit/cat.jpg").await;
     assert_route(&recorder, Some("/resize/{options}/{source}"));
 }

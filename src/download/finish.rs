@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, sync::Arc, time::Instant};
 
 use bytes::Buf;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response};
 use opentelemetry::{
     Context, ContextGuard, KeyValue, StringValue,
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
@@ -12,9 +12,9 @@ use opentelemetry::{
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    instrument::{Exchange, Said, TextRules, Work},
+    instrument::{Delivery, Exchange, Said, Side, TextRules, Work},
     request::{Clock, ErrorReport, RequestTrace},
-    semconv::{OTHER, content_length, int, is_bodiless, protocol_version},
+    semconv::{OTHER, int, is_bodiless, protocol_version},
 };
 
 /// Owns the span and the measurement of one attempt.
@@ -35,17 +35,10 @@ pub(super) struct Finish {
     request: RequestTrace,
     clock: Clock,
     started: Instant,
-    head: Option<Head>,
-    response_body_size: u64,
+    delivery: Delivery,
+    /// The response's.
+    protocol_version: Option<&'static str>,
     finished: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    status: StatusCode,
-    protocol_version: &'static str,
-    /// The bytes that the consumer of the body asks for at most, when that is known.
-    announced: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -96,8 +89,8 @@ impl Finish {
             request: trace,
             clock,
             started,
-            head: None,
-            response_body_size: 0,
+            delivery: Delivery::new(Side::Client),
+            protocol_version: None,
             finished: false,
         }
     }
@@ -132,22 +125,16 @@ impl Finish {
         }
         self.finished = true;
         let elapsed = self.started.elapsed();
-        let error_type = match (&outcome, self.head) {
-            (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            // For a client 4xx are errors too (semconv http-spans: Status).
-            (Outcome::Completed, Some(Head { status, .. }))
-                if status.is_client_error() || status.is_server_error() =>
-            {
-                Some(status.as_str().to_owned().into())
-            }
-            _ => None,
+        let error_type = match &outcome {
+            Outcome::Failed(report) => Some(report.error_type.clone()),
+            _ => self.delivery.error_type(),
         };
 
         let mut shared = Vec::with_capacity(8);
-        if let Some(head) = self.head {
+        if let (Some(status), Some(version)) = (self.delivery.status, self.protocol_version) {
             shared.extend([
-                KeyValue::new("http.response.status_code", i64::from(head.status.as_u16())),
-                KeyValue::new("network.protocol.version", head.protocol_version),
+                KeyValue::new("http.response.status_code", i64::from(status.as_u16())),
+                KeyValue::new("network.protocol.version", version),
             ]);
         }
         if let Some(error_type) = &error_type {
@@ -158,10 +145,10 @@ impl Finish {
             let span = self.context.span();
             let ended_at = self.clock.at(self.started) + elapsed;
             span.set_attributes(shared.iter().cloned());
-            if self.head.is_some() {
+            if self.delivery.status.is_some() {
                 span.set_attribute(KeyValue::new(
                     "http.response.body.size",
-                    int(self.response_body_size),
+                    int(self.delivery.bytes),
                 ));
             }
             match &outcome {
@@ -191,17 +178,6 @@ impl Finish {
             metrics.finished(elapsed, &shared);
         }
     }
-
-    /// Whether a response that is dropped now is complete.
-    fn is_complete(&self) -> bool {
-        self.head.is_some_and(|head| {
-            let read = head
-                .announced
-                .is_some_and(|announced| self.response_body_size >= announced);
-            // A client that wants the picture need not read the body of a redirect or an error.
-            read || !head.status.is_success()
-        })
-    }
 }
 
 impl Work for Finish {
@@ -220,28 +196,19 @@ impl Work for Finish {
 
 impl Exchange for Finish {
     fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
-        let status = response.status();
-        let bodiless = is_bodiless(self.head_request, self.connect_request, status);
-        let announced = if bodiless {
-            Some(0)
-        } else {
-            body.exact_size
-                .or_else(|| content_length(response.headers()))
-        };
-        self.head = Some(Head {
-            status,
-            protocol_version: protocol_version(response.version()),
-            announced,
-        });
+        let (head, connect) = (self.head_request, self.connect_request);
+        let bodiless = is_bodiless(head, connect, response.status());
+        let is_all = self.delivery.head(response, body, bodiless);
+        self.protocol_version = Some(protocol_version(response.version()));
         #[cfg(feature = "hyper-client")]
         self.peer(response);
-        if bodiless || body.is_end {
+        if is_all {
             self.completed();
         }
     }
 
     fn data(&mut self, data: &impl Buf) {
-        self.response_body_size += data.remaining() as u64;
+        self.delivery.data(data);
     }
 
     fn trailers(&mut self, _: &HeaderMap) {}
@@ -251,7 +218,7 @@ impl Exchange for Finish {
     }
 
     fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
-        let in_body = self.head.is_some();
+        let in_body = self.delivery.status.is_some();
         let config = Arc::clone(&self.config);
         self.failed_with(|texts| error::report(error, &config.error_views, in_body, texts));
     }
@@ -259,7 +226,7 @@ impl Exchange for Finish {
 
 impl Drop for Finish {
     fn drop(&mut self) {
-        self.finish(if self.is_complete() {
+        self.finish(if self.delivery.is_complete() {
             Outcome::Completed
         } else {
             Outcome::Cancelled

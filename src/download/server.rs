@@ -3,7 +3,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use http::{Request, header};
+use http::Request;
 use opentelemetry::{KeyValue, StringValue};
 
 use super::origin::default_port;
@@ -19,8 +19,7 @@ pub(super) struct Server {
 impl Server {
     pub(super) fn of<B>(request: &Request<B>) -> Option<Self> {
         let uri = request.uri();
-        let (host, port) =
-            semconv::server(uri, || request.headers().get(header::HOST)?.to_str().ok())?;
+        let (host, port) = semconv::server(uri, || semconv::host(request.headers()))?;
         Some(Self {
             address: host.to_ascii_lowercase().into(),
             port: port.or_else(|| uri.scheme_str().and_then(default_port)),

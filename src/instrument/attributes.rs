@@ -35,6 +35,14 @@ struct Kept {
     attributes: Vec<KeyValue>,
 }
 
+impl Kept {
+    fn set(&mut self, attribute: KeyValue) {
+        if !self.keys[..self.seen].contains(&attribute.key) {
+            set(&mut self.attributes, attribute);
+        }
+    }
+}
+
 thread_local! {
     /// Memory for one span after the other.
     static SPARE: Cell<Option<Box<Kept>>> = const { Cell::new(None) };
@@ -67,6 +75,11 @@ impl SpanAttributes {
         &mut self.0.get_or_insert_default().attributes
     }
 
+    /// Sets an attribute in place of an earlier one of the same key, unless a sampler has seen that.
+    pub(crate) fn set(&mut self, attribute: KeyValue) {
+        self.0.get_or_insert_default().set(attribute);
+    }
+
     /// Gives the attributes to the span, then the `last` ones, which have new keys, and those of the
     /// service in place of others of the same keys.
     pub(crate) fn give(
@@ -81,9 +94,7 @@ impl SpanAttributes {
         } else {
             kept.attributes.extend(last);
             for attribute in of_service {
-                if !kept.keys[..kept.seen].contains(&attribute.key) {
-                    set(&mut kept.attributes, attribute);
-                }
+                kept.set(attribute);
             }
             span.set_attributes(kept.attributes.drain(..));
         }

@@ -11,7 +11,7 @@ use bytes::Buf;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 
-use super::work::{Guarded, Work, guarded, watch, watch_drop};
+use super::work::{Guarded, Work, drop_done, guarded, watch};
 
 /// What a body says of itself before it is polled.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,11 +71,11 @@ where
 
         let _current = exchange.attach();
         let mut result = ready!(watch(exchange, || inner.poll(cx)));
+        drop_done(exchange, || this.inner.set(None));
         match &mut result {
             Ok(response) => head(exchange, response),
             Err(error) => exchange.failed(error),
         }
-        watch_drop(exchange, || this.inner.set(None));
         let exchange = this.work.take();
         Poll::Ready(
             result.map(|response| response.map(|body| new_body(Guarded::new(body, exchange)))),
@@ -124,8 +124,8 @@ where
             }
         };
         if is_last {
+            drop_done(exchange, || this.inner.set(None));
             exchange.completed();
-            watch_drop(exchange, || this.inner.set(None));
             *this.work = None;
         }
         polled

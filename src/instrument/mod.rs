@@ -2,6 +2,7 @@
 //! work that is polled and dropped with its context current.
 
 mod attributes;
+mod delivery;
 mod error_view;
 mod errors;
 mod exchange;
@@ -14,6 +15,7 @@ mod work;
 
 pub(crate) use self::{
     attributes::{SpanAttributes, add, set},
+    delivery::{Delivery, Side},
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},
     exchange::{Exchange, Said},

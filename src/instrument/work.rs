@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     future::Future,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
     task::{Context as TaskContext, Poll, ready},
@@ -39,15 +40,27 @@ pub(crate) fn watch<W: Work, T>(work: &mut W, part: impl FnOnce() -> T) -> T {
 
 /// What a closure of the service's returns; `None` when it panics.
 pub(crate) fn guarded<T>(closure: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(closure)).ok()
+    catch_unwind(AssertUnwindSafe(closure))
+        .map_err(mem::forget) // Its drop may panic too.
+        .ok()
 }
 
-/// Drops a part of the work. A panic in it is how the work ends; it goes on unless the thread is unwinding
-/// already, where a second panic would abort the process.
-pub(super) fn watch_drop<W: Work>(work: &mut W, drop: impl FnOnce()) {
+/// Drops what has done its work. A panic in that is how the work ends, but not how its output is lost.
+pub(super) fn drop_done<W: Work>(work: &mut W, drop: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(drop)) {
         work.panicked(&*payload);
-        if !thread::panicking() {
+        mem::forget(payload); // Its drop may panic too.
+    }
+}
+
+/// Drops work that its consumer drops. A panic in it goes on unless the thread is unwinding already, where
+/// a second panic would abort the process.
+fn drop_unfinished<W: Work>(work: &mut W, drop: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(drop)) {
+        work.panicked(&*payload);
+        if thread::panicking() {
+            mem::forget(payload);
+        } else {
             resume_unwind(payload);
         }
     }
@@ -70,7 +83,7 @@ pin_project! {
             if let Some(work) = this.work {
                 let _current = work.attach();
                 work.dropped();
-                watch_drop(work, || this.inner.set(None));
+                drop_unfinished(work, || this.inner.set(None));
             }
         }
     }
@@ -86,8 +99,8 @@ impl<T, W: Work> Guarded<T, W> {
 }
 
 impl<F: Future, W: Work> Guarded<F, W> {
-    /// Polls the future; `finish` sees its output while the context is still current, before the
-    /// future is dropped.
+    /// Polls the future; `finish` sees its output while the context is still current, after the future
+    /// was dropped.
     pub(crate) fn poll_then(
         self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
@@ -103,8 +116,8 @@ impl<F: Future, W: Work> Guarded<F, W> {
         };
         let _current = work.attach();
         let mut output = ready!(watch(work, || inner.poll(cx)));
+        drop_done(work, || this.inner.set(None));
         finish(work, &mut output);
-        watch_drop(work, || this.inner.set(None));
         Poll::Ready(output)
     }
 }

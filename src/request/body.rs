@@ -13,7 +13,7 @@ use super::RequestTrace;
 /// The bytes that were read of a request's body, where they are counted.
 #[derive(Debug, Default)]
 pub(crate) struct BodyCount {
-    /// One more than the bytes; 0 as long as nothing was asked of the body.
+    /// One more than the bytes; 0 where they are not counted.
     read: AtomicU64,
 }
 
@@ -42,6 +42,9 @@ pin_project! {
 
 impl<B> RequestBody<B> {
     pub(super) fn new(inner: B, trace: RequestTrace) -> Self {
+        if let Some(count) = trace.body_count() {
+            count.add(0);
+        }
         Self { inner, trace }
     }
 }
@@ -56,12 +59,10 @@ impl<B: Body> Body for RequestBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.project();
         let polled = this.inner.poll_frame(cx);
-        if let Some(count) = this.trace.body_count() {
-            let data = match &polled {
-                Poll::Ready(Some(Ok(frame))) => frame.data_ref(),
-                _ => None,
-            };
-            count.add(data.map_or(0, Buf::remaining));
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let (Some(data), Some(count)) = (frame.data_ref(), this.trace.body_count())
+        {
+            count.add(data.remaining());
         }
         polled
     }

@@ -7,8 +7,8 @@ use opentelemetry::{
 };
 
 use super::{
-    AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Stage, body::BodyCount,
-    current::with_current,
+    AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage,
+    body::BodyCount, current::with_current,
 };
 use crate::{attribute, instrument::TextRules};
 
@@ -39,13 +39,34 @@ impl RequestTrace {
         Self { state: Some(state) }
     }
 
-    /// Whether the handle in the extensions is that of the request which is being worked on: a layer of
-    /// this crate has the request already.
-    pub(crate) fn is_current(extensions: &Extensions) -> bool {
-        let known = extensions
-            .get::<Self>()
-            .and_then(|trace| trace.state.as_ref());
-        known.is_some_and(|known| with_current(|current| Arc::ptr_eq(known, current)))
+    /// The handle of a layer that has the request already, and is around the one that asks.
+    pub(crate) fn of_outer(extensions: &Extensions) -> Option<Self> {
+        let outer = extensions.get::<Self>();
+        outer.filter(|outer| outer.state.is_some()).cloned()
+    }
+
+    /// The context for a layer inside the one of this handle: the current one, unless the request has come
+    /// to another task without it.
+    pub(crate) fn inner_context(&self) -> Context {
+        let trace = self.trace_id();
+        let current = Context::map_current(|current| {
+            let is_inside = current.span().span_context().trace_id() == trace;
+            is_inside.then(|| current.clone())
+        });
+        current.unwrap_or_else(|| self.context())
+    }
+
+    /// Whether the request is measured.
+    pub(crate) fn is_measured(&self) -> bool {
+        let state = self.state.as_ref();
+        state.is_some_and(|state| state.layer.measures())
+    }
+
+    /// Names the route as a layer inside knows it.
+    pub(crate) fn route_inside(&self, route: &Route) {
+        if let Some(state) = &self.state {
+            state.live().set_route(route.path.as_str(), route.named);
+        }
     }
 
     /// The handle in a request's extensions, or one that records nothing.
@@ -155,9 +176,8 @@ impl RequestTrace {
     /// It becomes `http.route` and part of the span's name, and wins over a route that was matched.
     /// A gRPC call is named after its method instead.
     ///
-    /// A sampler that sees the attributes of a span sees a matched route, and the span keeps it beside this
-    /// one, unless the layer gives attributes
-    /// [after sampling](crate::trace::ImageTraceLayerBuilder::attributes_after_sampling).
+    /// A matched route without a wildcard (`{*path}`) is shown to samplers that look at attributes. Where it
+    /// was, it stays the span's `http.route`; the span's name and the measurements have the one named here.
     pub fn set_route(&self, route: &str) {
         if let Some(state) = &self.state {
             let route = state.layer.recording().texts.cut(route);
@@ -180,8 +200,8 @@ impl RequestTrace {
 
     /// Counts the bytes of the request's body as the service reads them, for `http.request.body.size`.
     ///
-    /// Without this the size is what `Content-Length` announced, once the request has completed. The
-    /// layer does this by itself for axum's bodies (feature `axum`).
+    /// Without this the size is what `Content-Length` announced, when the service has answered with a
+    /// success or a redirect. The layer does this by itself for axum's bodies (feature `axum`).
     pub fn request_body<B>(&self, body: B) -> RequestBody<B> {
         RequestBody::new(body, self.clone())
     }

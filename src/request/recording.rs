@@ -29,4 +29,7 @@ impl fmt::Debug for Recording {
 /// The layer's part of a [`RequestState`](super::RequestState).
 pub(crate) trait Layer: fmt::Debug + Send + Sync {
     fn recording(&self) -> &Recording;
+
+    /// Whether the request is measured, by this layer or by one around it.
+    fn measures(&self) -> bool;
 }

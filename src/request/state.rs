@@ -63,8 +63,8 @@ pub(crate) struct Route {
     pub(crate) path: StringValue,
     /// Whether the service named it. A named route wins over a matched one.
     pub(crate) named: bool,
-    /// Whether the root span's name contains it.
-    pub(crate) is_in_name: bool,
+    /// Whether the root span began with it, in its name and its attributes.
+    pub(crate) is_on_span: bool,
 }
 
 impl Clock {
@@ -111,7 +111,7 @@ impl Route {
         Self {
             path: intern::text(path),
             named,
-            is_in_name: false,
+            is_on_span: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 use std::net::Ipv6Addr;
 
-use http::Uri;
+use http::{HeaderMap, Uri, header};
 
 /// RFC 1035 §2.3.4: no name is longer.
 const LONGEST_NAME: usize = 255;
@@ -19,6 +19,13 @@ pub(crate) fn server<'a>(
         }
         None => host_and_port(host()?),
     }
+}
+
+/// The one `Host` line. A request with several is to be refused (RFC 9112 §3.2), and names no server.
+pub(crate) fn host(headers: &HeaderMap) -> Option<&str> {
+    let mut lines = headers.get_all(header::HOST).into_iter();
+    let line = lines.next().filter(|_| lines.next().is_none())?;
+    line.to_str().ok()
 }
 
 /// The parts of `host [ ":" port ]` (RFC 9110 §7.2) where RFC 3986 §3.2 allows them. A port that is too

@@ -10,7 +10,7 @@ use crate::{
     instrument::add,
     propagation::ContextLines,
     redact::Redaction,
-    request::{RequestTrace, Route},
+    request::Route,
     semconv::{OTHER, parse_length, protocol_version, scheme},
 };
 
@@ -94,7 +94,6 @@ impl<'a, B> Incoming<'a, B> {
             announced_body_size: headers.content_length.and_then(parse_length),
             head: method == Method::HEAD,
             connect: method == Method::CONNECT,
-            is_inner: RequestTrace::is_current(request.extensions()),
         };
         Self {
             request,

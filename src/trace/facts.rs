@@ -15,8 +15,6 @@ pub(super) struct Facts {
     /// The response has no body whatever its headers announce (RFC 9110 §9.3.2, §9.3.6).
     pub(super) head: bool,
     pub(super) connect: bool,
-    /// A layer of this crate around this one has the request's server span and measures it.
-    pub(super) is_inner: bool,
 }
 
 impl Facts {

@@ -18,11 +18,13 @@ use super::{
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::{Said, SpanAttributes, set},
+    instrument::{Delivery, Said, Side, SpanAttributes},
     intern,
-    metrics::{HttpMetrics, Measurement, RequestSeries},
-    request::{Current, ErrorReport, Interruption, Layer, Recording, RequestState, Route},
-    semconv::{GrpcCode, content_length, int, is_bodiless},
+    metrics::{HttpMetrics, Measurement, RequestSeries, RpcMetrics},
+    request::{
+        Current, ErrorReport, Interruption, Layer, Recording, RequestState, RequestTrace, Route,
+    },
+    semconv::{GrpcCode, int, is_bodiless},
 };
 
 /// Owns the root span and the measurements of one request.
@@ -36,11 +38,7 @@ pub(super) struct Finish {
     attributes: SpanAttributes,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
-    response_body_size: u64,
-    /// The bytes that the consumer of the body asks for at most; `u64::MAX` when that is unknown.
-    announced: u64,
-    /// `None` until the response is there.
-    status: Option<StatusCode>,
+    delivery: Delivery,
     /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
     finished: bool,
@@ -51,19 +49,34 @@ pub(super) struct Finish {
 pub(super) struct Root {
     pub(super) config: Arc<Config>,
     pub(super) facts: Facts,
+    /// The handle of a layer around this one. Its span is the server's.
+    pub(super) outer: Option<RequestTrace>,
 }
 
 impl Root {
-    /// Only the outermost layer measures a request.
+    /// A request is measured once, by the outermost layer that measures.
+    fn is_measured_outside(&self) -> bool {
+        self.outer.as_ref().is_some_and(RequestTrace::is_measured)
+    }
+
     fn http_metrics(&self) -> Option<&HttpMetrics> {
         let metrics = self.config.http_metrics.as_ref();
-        metrics.filter(|_| !self.facts.is_inner)
+        metrics.filter(|_| !self.is_measured_outside())
+    }
+
+    fn rpc_metrics(&self) -> Option<&RpcMetrics> {
+        let metrics = self.config.rpc_metrics.as_ref();
+        metrics.filter(|_| !self.is_measured_outside())
     }
 }
 
 impl Layer for Root {
     fn recording(&self) -> &Recording {
         &self.config.recording
+    }
+
+    fn measures(&self) -> bool {
+        self.config.http_metrics.is_some() || self.is_measured_outside()
     }
 }
 
@@ -89,9 +102,7 @@ impl Finish {
             state,
             attributes,
             call: call.map(Box::new),
-            response_body_size: 0,
-            announced: u64::MAX,
-            status: None,
+            delivery: Delivery::new(Side::Server),
             has_context,
             finished: false,
         }
@@ -128,33 +139,22 @@ impl Finish {
         if config.recording.server_timing {
             add_server_timing(response.headers_mut(), &self.state);
         }
-        let status = response.status();
+        let facts = &self.state.layer.facts;
+        let bodiless = is_bodiless(facts.head, facts.connect, response.status());
+        let is_all = self.delivery.head(response, body, bodiless);
         if let Some(call) = &mut self.call {
             call.head(response);
+            if call.code().is_none() && !bodiless {
+                self.delivery.awaits_trailers();
+            }
         }
-        let awaits_trailers = self.call.as_ref().is_some_and(|call| call.code().is_none());
-        let bodiless = is_bodiless(
-            self.state.layer.facts.head,
-            self.state.layer.facts.connect,
-            status,
-        );
-        self.announced = if bodiless {
-            0
-        } else if awaits_trailers {
-            u64::MAX
-        } else {
-            body.exact_size
-                .or_else(|| content_length(response.headers()))
-                .unwrap_or(u64::MAX)
-        };
-        self.status = Some(status);
-        if bodiless || body.is_end {
+        if is_all {
             self.completed();
         }
     }
 
     pub(super) fn data(&mut self, data: &impl Buf) {
-        self.response_body_size += data.remaining() as u64;
+        self.delivery.data(data);
         if let Some(call) = &mut self.call {
             call.data(data);
         }
@@ -192,13 +192,13 @@ impl Finish {
 
     /// Whether the body has been read to its end.
     fn is_complete(&self) -> bool {
-        // The consumer may not poll again when the announced length is out (hyper does not).
-        self.finished || self.response_body_size >= self.announced
+        let has_trailers = self.call.as_ref().is_some_and(|call| call.has_trailers());
+        self.finished || has_trailers || self.delivery.is_complete()
     }
 
     /// Returns the phase in which the request was interrupted first.
     fn interrupt(&self, interruption: Interruption) -> &'static str {
-        let outside_stages = if self.status.is_some() {
+        let outside_stages = if self.delivery.status.is_some() {
             "response_body"
         } else {
             "handler"
@@ -219,6 +219,9 @@ impl Finish {
                 (live.route.take(), custom, live.worked)
             }
         };
+        if let (Some(outer), Some(route)) = (&self.state.layer.outer, &route) {
+            outer.route_inside(route);
+        }
         let mut ending = Ending::default();
         match self.call.take() {
             Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
@@ -229,13 +232,13 @@ impl Finish {
         }
     }
 
-    /// The bytes of the request's body that were read. Where they were not counted, a request that was
-    /// answered has the announced ones.
-    fn request_body_size(&self, outcome: &Outcome) -> Option<u64> {
+    /// The bytes of the request's body that were read. Where they were not counted, the announced ones, if
+    /// the service has answered: who refuses a request may not have read it, or not all of it.
+    fn request_body_size(&self) -> Option<u64> {
         let read = self.state.request_body.read();
         let announced = self.state.layer.facts.announced_body_size;
-        let is_answered = self.status.is_some() && !matches!(outcome, Outcome::Failed(_));
-        read.or(announced.filter(|_| is_answered))
+        let is_answered = |status: StatusCode| status.is_success() || status.is_redirection();
+        read.or(announced.filter(|_| self.delivery.status.is_some_and(is_answered)))
     }
 
     /// Semconv http-spans and http-metrics.
@@ -247,14 +250,12 @@ impl Finish {
         ending: &mut Ending,
     ) {
         let facts = &self.state.layer.facts;
-        let status = self.status;
-        let error_type = match (outcome, status) {
-            (Outcome::Failed(report), _) => Some(report.error_type.clone()),
-            // An error that the client was told stays one, whatever happens to its body.
-            (_, Some(status)) if status.is_server_error() => Some(intern::text(status.as_str())),
-            _ => None,
+        let status = self.delivery.status;
+        let error_type = match outcome {
+            Outcome::Failed(report) => Some(report.error_type.clone()),
+            _ => self.delivery.error_type(),
         };
-        let request_body_size = self.request_body_size(outcome);
+        let request_body_size = self.request_body_size();
         ending.attributes.extend(
             request_body_size.map(|size| KeyValue::new("http.request.body.size", int(size))),
         );
@@ -270,13 +271,13 @@ impl Finish {
             let measurement = Measurement {
                 duration: elapsed,
                 request_body: request_body_size,
-                response_body: self.status.map(|_| self.response_body_size),
+                response_body: status.map(|_| self.delivery.bytes),
             };
             metrics.finished(&series, &measurement);
         }
 
         ending.attributes.extend(status.map(status_code));
-        if let Some(route) = route.filter(|route| !route.is_in_name) {
+        if let Some(route) = route.filter(|route| !route.is_on_span) {
             ending.span_name = Some(facts.span_name(Some(&route)));
             ending.route = Some(route.path);
         }
@@ -305,12 +306,11 @@ impl Finish {
         };
         let code = code.map(|code| KeyValue::new("rpc.response.status_code", code.as_str()));
         let named = call.end(&self.config().rpc_methods, worked);
-        let status = self.status;
+        let status = self.delivery.status;
         if let Some(metrics) = self.state.layer.http_metrics() {
             metrics.ended(self.state.layer.facts.active_series(), elapsed, status);
         }
-        let is_inner = self.state.layer.facts.is_inner;
-        if let Some(metrics) = self.config().rpc_metrics.as_ref().filter(|_| !is_inner) {
+        if let Some(metrics) = self.state.layer.rpc_metrics() {
             let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
             attributes.push(KeyValue::new("rpc.system.name", "grpc"));
             attributes.push(named.attribute());
@@ -356,8 +356,8 @@ impl Finish {
         elapsed: Duration,
         custom: Vec<KeyValue>,
     ) {
-        if self.status.is_some() {
-            let size = KeyValue::new("http.response.body.size", int(self.response_body_size));
+        if self.delivery.status.is_some() {
+            let size = KeyValue::new("http.response.body.size", int(self.delivery.bytes));
             ending.attributes.push(size);
         }
         if let Outcome::Cancelled(phase) = outcome {
@@ -382,8 +382,7 @@ impl Finish {
             .cut_all(&mut ending.attributes);
         let mut attributes = std::mem::take(&mut self.attributes);
         if let Some(route) = ending.route.take() {
-            // Another route than the one that the span began with.
-            set(attributes.kept(), KeyValue::new("http.route", route));
+            attributes.set(KeyValue::new("http.route", route));
         }
         attributes.give(&span, ending.attributes.drain(..), custom);
         if let Some(name) = ending.span_name.take() {
@@ -401,6 +400,7 @@ impl Finish {
 struct Ending {
     attributes: ArrayVec<KeyValue, 8>,
     error_type: Option<StringValue>,
+    /// Another route than the one that the span began with.
     route: Option<StringValue>,
     /// The new name, when more is known than at the start.
     span_name: Option<Cow<'static, str>>,

@@ -256,8 +256,12 @@ impl ImageTraceLayerBuilder {
     }
 
     /// The header that the [trusted proxies](Self::trusted_proxies) own; the other one is ignored. By
-    /// default `X-Forwarded-For` when it is there, or else `Forwarded`: name the header when your proxies
-    /// write `Forwarded`, because they may pass on an `X-Forwarded-For` of the client's.
+    /// default these are the `X-Forwarded-` headers where there is one of them, or else `Forwarded`: name
+    /// the header when your proxies write `Forwarded`, because they may pass on an `X-Forwarded-For` of the
+    /// client's.
+    ///
+    /// Proxies that write `X-Forwarded-For` do not always write `-Proto`, `-Host` and `-Port` too: let them
+    /// remove those that they leave alone.
     pub fn forwarded_header(mut self, header: ForwardedHeader) -> Self {
         self.addresses.forwarded = Some(header);
         self

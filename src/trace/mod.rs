@@ -85,6 +85,12 @@
 //! | compression | inside | `http.response.body.size` is what goes over the wire |
 //! | authorization | inside | refusals are recorded, with their status |
 //!
+//! # A layer inside another
+//!
+//! One layer is enough. Where a request passes through a second one, such as that of a nested router,
+//! the first has the `SERVER` span and the second an `INTERNAL` one below it, in which the handler's
+//! stages are. The request is measured once, with the route that the second layer knows.
+//!
 //! # Behind a load balancer
 //!
 //! Any client can send `traceparent`, `baggage` and `X-Forwarded-For`. With

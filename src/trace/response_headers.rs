@@ -1,6 +1,6 @@
 //! What a response tells its client about its trace.
 
-use std::{fmt::Write, time::Duration};
+use std::{cmp::Reverse, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::trace::TraceContextExt;
@@ -43,41 +43,47 @@ pub(super) fn add_server_timing<L: ?Sized>(headers: &mut HeaderMap, state: &Requ
 /// Bounds the header. Browsers and proxies take about 8 KiB of headers in all.
 const MOST_BYTES: usize = 2048;
 
+const SEPARATOR: &str = ", ";
+
 /// In milliseconds: `queue;dur=0.4, downloading_image;dur=35.2` (W3C Server Timing). Stages of the same
 /// name are added up, and when there are too many the longest ones are told.
 fn server_timing<L: ?Sized>(state: &RequestState<L>) -> String {
-    let mut stages: Vec<(&'static str, Duration)> = Vec::new();
+    let mut stages: Vec<(String, Duration)> = Vec::new();
     for (name, duration) in state.changed().iter().flat_map(|live| &live.stages_done) {
-        match stages.iter_mut().find(|(known, _)| known == name) {
+        let name = token(name);
+        match stages.iter_mut().find(|(known, _)| *known == name) {
             Some((_, sum)) => *sum += *duration,
             None => stages.push((name, *duration)),
         }
     }
     let mut entries: Vec<_> = stages
-        .iter()
-        .map(|(name, sum)| (*sum, entry(name, *sum)))
+        .into_iter()
+        .map(|(name, sum)| {
+            let milliseconds = sum.as_secs_f64() * 1000.0;
+            (sum, format!("{name};dur={milliseconds:.1}"))
+        })
         .collect();
-    let size = |entries: &[(Duration, String)]| -> usize {
-        entries.iter().map(|(_, entry)| entry.len() + 2).sum()
-    };
-    while size(&entries) > MOST_BYTES {
-        let shortest = entries.iter().enumerate().min_by_key(|(_, (sum, _))| *sum);
-        let Some((shortest, _)) = shortest else { break };
-        entries.remove(shortest);
+    let mut by_duration: Vec<_> = (0..entries.len()).collect();
+    by_duration.sort_by_key(|index| Reverse(entries[*index].0));
+    let mut room = MOST_BYTES + SEPARATOR.len();
+    for index in by_duration {
+        let entry = &mut entries[index].1;
+        match room.checked_sub(entry.len() + SEPARATOR.len()) {
+            Some(left) => room = left,
+            None => entry.clear(),
+        }
     }
-    let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
-    entries.join(", ")
+    let told = entries.into_iter().map(|(_, entry)| entry);
+    let told: Vec<_> = told.filter(|entry| !entry.is_empty()).collect();
+    told.join(SEPARATOR)
 }
 
-/// The name is a token (RFC 9110 §5.6.2), whatever the stage is called.
-fn entry(name: &str, duration: Duration) -> String {
-    let mut entry: String = name.chars().map(token_letter).collect();
-    if entry.is_empty() {
-        entry.push_str("stage");
+/// The name of a stage as a token (RFC 9110 §5.6.2), whatever it is called.
+fn token(name: &str) -> String {
+    match name {
+        "" => "_".to_owned(),
+        name => name.chars().map(token_letter).collect(),
     }
-    // Writing into a string cannot fail.
-    let _ = write!(entry, ";dur={:.1}", duration.as_secs_f64() * 1000.0);
-    entry
 }
 
 /// The letter itself where a token may have it, else `_`.

@@ -20,6 +20,9 @@ use crate::{
 
 const STATUS: &str = "grpc-status";
 
+/// The pieces in memory that one frame of a body may have; nearly all have one.
+const MOST_CHUNKS: usize = 16;
+
 /// More methods than any server has, and few enough for one series each.
 const MOST_METHODS: usize = 512;
 
@@ -156,21 +159,17 @@ impl Call {
 
     /// Looks for the trailers of gRPC-Web, which are written into the body.
     pub(super) fn data(&mut self, data: &impl Buf) {
-        if let Some(web) = &mut self.web {
-            let mut chunks = [IoSlice::new(&[]); 64];
-            let filled = data.chunks_vectored(&mut chunks);
-            for chunk in &chunks[..filled] {
-                web.read(chunk);
-            }
-            if chunks[..filled]
-                .iter()
-                .map(|chunk| chunk.len())
-                .sum::<usize>()
-                < data.remaining()
-            {
-                // The frames cannot be followed any further.
-                self.web = None;
-            }
+        let Some(web) = &mut self.web else { return };
+        let mut chunks = [IoSlice::new(&[]); MOST_CHUNKS];
+        let filled = data.chunks_vectored(&mut chunks);
+        let mut unseen = data.remaining();
+        for chunk in &chunks[..filled] {
+            web.read(chunk);
+            unseen -= chunk.len();
+        }
+        if unseen > 0 {
+            // The frames cannot be followed any further.
+            self.web = None;
         }
     }
 
@@ -193,6 +192,11 @@ impl Call {
             None if worked && !self.answered && is_method(&claimed) => Named::Reached(claimed),
             None => Named::Other(claimed),
         }
+    }
+
+    /// Whether the trailers of gRPC-Web were in the body; nothing follows them.
+    pub(super) fn has_trailers(&self) -> bool {
+        self.web.as_ref().is_some_and(|web| web.code().is_some())
     }
 
     pub(super) fn code(&self) -> Option<GrpcCode> {

@@ -123,10 +123,11 @@ impl Config {
             return None;
         }
         let headers = CommonHeaders::of(request.headers());
-        let (parent, links) = match RequestTrace::is_current(request.extensions()) {
-            // The layer around this one has read the headers, and its span is the parent.
-            true => (Context::current(), None),
-            false => self.parent(trust, request.headers(), &headers.context),
+        let outer = RequestTrace::of_outer(request.extensions());
+        let (parent, links) = match &outer {
+            // The layer around this one has read the headers.
+            Some(outer) => (outer.inner_context(), None),
+            None => self.parent(trust, request.headers(), &headers.context),
         };
         if record == Record::Nothing {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
@@ -141,22 +142,29 @@ impl Config {
             (parent, false)
         } else {
             let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));
-            if let Some(route) = &mut route {
-                route.is_in_name = true;
+            // Behind a wildcard the service mostly names the route itself, which the span could not take
+            // in place of one that its sampler has seen.
+            let known = route
+                .as_mut()
+                .filter(|route| !route.path.as_str().contains("{*"));
+            if let Some(route) = known {
+                route.is_on_span = true;
             }
-            span.span_kind = Some(match incoming.facts.is_inner {
-                true => SpanKind::Internal,
-                false => SpanKind::Server,
+            span.span_kind = Some(match &outer {
+                Some(_) => SpanKind::Internal,
+                None => SpanKind::Server,
             });
             span.start_time = Some(clock.started_at());
             span.links = links;
-            self.start(span, parent, &incoming, route.as_ref(), &mut attributes)
+            let route = route.as_ref().filter(|route| route.is_on_span);
+            self.start(span, parent, &incoming, route, &mut attributes)
         };
 
         let Incoming { facts, call, .. } = incoming;
         let root = Root {
             config: Arc::clone(self),
             facts,
+            outer,
         };
         let state = Arc::new(RequestState::new(context, recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
@@ -308,7 +316,7 @@ fn without_parent(undecided: &Context) -> (Context, Option<Vec<Link>>) {
 fn count_body<B: 'static>(request: &mut Request<B>, trace: &RequestTrace) {
     let body: &mut dyn Any = request.body_mut();
     if let Some(body) = body.downcast_mut::<axum::body::Body>()
-        && !body.is_end_stream()
+        && guarded(|| body.is_end_stream()) == Some(false)
     {
         let counted = trace.request_body(std::mem::take(body));
         *body = axum::body::Body::new(counted);

@@ -1,5 +1,7 @@
 //! The frames of gRPC-Web (PROTOCOL-WEB), whose last one holds the trailers.
 
+use arrayvec::ArrayVec;
+
 use crate::semconv::GrpcCode;
 
 /// A flag of one byte, and a length of four.
@@ -7,6 +9,9 @@ const HEAD: usize = 5;
 
 /// Set in the flag of a frame of trailers.
 const TRAILERS: u8 = 0x80;
+
+/// Set in the flag of a frame whose content is compressed. There are no other flags.
+const COMPRESSED: u8 = 1;
 
 /// Longer trailers are not kept; a status and its message are a few hundred bytes.
 const MOST_TRAILERS: usize = 16 * 1024;
@@ -18,111 +23,131 @@ const STATUS: &[u8] = b"grpc-status:";
 pub(super) struct WebFrames {
     /// Content type `-web-text`: the frames are in base64.
     pub(super) is_text: bool,
-    /// Up to three letters of a group of base64.
-    letters: Vec<u8>,
-    /// The head of a frame, as far as it was read.
-    head: Vec<u8>,
-    /// What is left of the frame.
+    group: ArrayVec<u8, 4>,
+    head: ArrayVec<u8, HEAD>,
+    /// What is left of the frame after its head.
     left: usize,
     trailers: Vec<u8>,
+    /// From a whole frame of trailers.
     code: Option<GrpcCode>,
 }
 
+/// The frames cannot be followed any further.
+#[derive(Debug)]
+struct Lost;
+
 impl WebFrames {
+    /// Reads the next bytes of the body.
     pub(super) fn read(&mut self, piece: &[u8]) {
-        if !self.is_text {
-            self.note_whole(piece);
-            return self.frames(piece);
-        }
-        self.note_whole(&piece.chunks(4).flat_map(group).collect::<Vec<_>>());
-        for letter in piece {
-            self.letters.push(*letter);
-            if self.letters.len() == 4 {
-                // Each group stands for itself: padding may come in between, where messages end.
-                let bytes = group(&self.letters);
-                self.letters.clear();
-                self.frames(&bytes);
-            }
+        let followed = match self.is_text {
+            true => self.text(piece),
+            false => self.frames(piece),
+        };
+        if followed.is_err() {
+            // The next piece may begin with a frame: most servers write each of them at once.
+            self.group.clear();
+            self.head.clear();
+            self.left = 0;
         }
     }
 
-    /// A piece that is a frame of trailers is one, even after a body that was no frames.
-    fn note_whole(&mut self, piece: &[u8]) {
-        if let [TRAILERS, a, b, c, d, block @ ..] = piece
-            && u32::from_be_bytes([*a, *b, *c, *d]) as usize == block.len()
-        {
-            self.code = status(block).or(self.code);
-        }
-    }
-
-    fn frames(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.left == 0 {
-                let missing = HEAD - self.head.len() % HEAD;
-                if self.head.len() == HEAD {
-                    self.head.clear();
-                }
-                let (head, rest) = bytes.split_at(missing.min(bytes.len()));
-                self.head.extend_from_slice(head);
-                bytes = rest;
-                if let [_, a, b, c, d] = self.head[..] {
-                    self.left = u32::from_be_bytes([a, b, c, d]) as usize;
-                }
-                continue;
-            }
-            let (part, rest) = bytes.split_at(self.left.min(bytes.len()));
-            if self.head[0] & TRAILERS != 0 {
-                let room = MOST_TRAILERS - self.trailers.len();
-                self.trailers
-                    .extend_from_slice(&part[..part.len().min(room)]);
-            }
-            self.left -= part.len();
-            if self.left == 0 && self.head[0] & TRAILERS != 0 {
-                self.code = status(&self.trailers).or(self.code);
-            }
-            bytes = rest;
-        }
-    }
-
-    /// The status in the trailers, once they have come as a whole.
+    /// The status in the trailers, as soon as they are there.
     pub(super) fn code(&self) -> Option<GrpcCode> {
         self.code
     }
+
+    /// Each group of four letters stands for itself: padding may come in between, where a message ends.
+    fn text(&mut self, piece: &[u8]) -> Result<(), Lost> {
+        for letter in piece {
+            self.group.push(*letter);
+            if let [a, b, c, d] = self.group[..] {
+                self.group.clear();
+                let (bytes, count) = decode([a, b, c, d]).ok_or(Lost)?;
+                self.frames(&bytes[..count])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn frames(&mut self, mut bytes: &[u8]) -> Result<(), Lost> {
+        while !bytes.is_empty() {
+            bytes = match self.left {
+                0 => self.frame_head(bytes)?,
+                _ => self.frame_content(bytes),
+            };
+        }
+        Ok(())
+    }
+
+    /// Takes what belongs to the head of a frame, and returns the rest.
+    fn frame_head<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Lost> {
+        let missing = self.head.remaining_capacity();
+        let (part, rest) = bytes.split_at(missing.min(bytes.len()));
+        self.head.extend(part.iter().copied());
+        if self.head[0] & !(TRAILERS | COMPRESSED) != 0 {
+            return Err(Lost);
+        }
+        if let [_, a, b, c, d] = self.head[..] {
+            self.left = u32::from_be_bytes([a, b, c, d]) as usize;
+            self.end_frame();
+        }
+        Ok(rest)
+    }
+
+    /// Takes what belongs to the content of the frame, and returns the rest.
+    fn frame_content<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (part, rest) = bytes.split_at(self.left.min(bytes.len()));
+        if self.head[0] & TRAILERS != 0 {
+            let room = MOST_TRAILERS - self.trailers.len();
+            self.trailers
+                .extend_from_slice(&part[..part.len().min(room)]);
+        }
+        self.left -= part.len();
+        self.end_frame();
+        rest
+    }
+
+    fn end_frame(&mut self) {
+        if self.left == 0 {
+            if self.head[0] & TRAILERS != 0 {
+                self.code = status(&self.trailers).or(self.code);
+            }
+            self.head.clear();
+        }
+    }
 }
 
-/// The status in an HTTP/1.1 header block.
-fn status(block: &[u8]) -> Option<GrpcCode> {
-    block.split(|byte| *byte == b'\n').find_map(|line| {
+/// The status in a block of trailers, which are written as in HTTP/1.1.
+fn status(trailers: &[u8]) -> Option<GrpcCode> {
+    trailers.split(|byte| *byte == b'\n').find_map(|line| {
         let (name, value) = line.split_at_checked(STATUS.len())?;
         name.eq_ignore_ascii_case(STATUS)
             .then(|| GrpcCode::parse(value.trim_ascii()))
     })
 }
 
-/// The bytes of four letters of base64 (RFC 4648 §4); fewer with padding, none when it is no base64.
-fn group(letters: &[u8]) -> Vec<u8> {
-    let digits = letters.iter().map(|letter| match letter {
-        b'A'..=b'Z' => Some(letter - b'A'),
-        b'a'..=b'z' => Some(letter - b'a' + 26),
-        b'0'..=b'9' => Some(letter - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        b'=' => Some(0),
-        _ => None,
-    });
-    let Some(digits) = digits.collect::<Option<Vec<u8>>>() else {
-        return Vec::new();
+/// The bytes of four letters of base64 (RFC 4648 §4), and how many they are: fewer with padding.
+fn decode(group: [u8; 4]) -> Option<([u8; 3], usize)> {
+    let mut bits = 0;
+    for letter in group {
+        let digit = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            b'=' => 0,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(digit);
+    }
+    let count = match group {
+        [_, _, b'=', _] => 1,
+        [_, _, _, b'='] => 2,
+        _ => 3,
     };
-    let bits = digits
-        .iter()
-        .fold(0, |bits: u32, digit| bits << 6 | u32::from(*digit));
-    let padding = letters
-        .iter()
-        .rev()
-        .take_while(|letter| **letter == b'=')
-        .count();
     let [_, bytes @ ..] = bits.to_be_bytes();
-    bytes[..3_usize.saturating_sub(padding)].to_vec()
+    Some((bytes, count))
 }
 
 #[cfg(test)]
@@ -173,6 +198,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn trailers_that_are_not_whole_have_no_status() {
+        // Cut here, the status would be another one.
+        let trailers = frame(0x80, b"grpc-status: 13\r\n");
+        for end in 0..trailers.len() {
+            assert_eq!(code(false, [&trailers[..end]]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn after_bytes_that_are_no_frame_the_next_piece_may_be_one() {
+        let trailers = frame(0x80, b"grpc-status: 5\r\n");
+        let found = code(false, [b"a message", &*trailers]);
+        assert_eq!(found, Some(GrpcCode::NotFound));
+        let trailers = STANDARD.encode(trailers);
+        let found = code(true, [b"a message", trailers.as_bytes()]);
+        assert_eq!(found, Some(GrpcCode::NotFound));
     }
 
     #[test]
