@@ -170,7 +170,7 @@ async fn no_secret_is_exported_from_any_text() {
                     Value::Array(Array::String(sources)),
                 ));
                 // An attribute of a span that has begun.
-                stage.context();
+                let _ = stage.context();
                 stage.set_attribute(KeyValue::new("mask.url", url));
                 stage.record_error(&io::Error::other(format!("cannot fetch {url}: refused")));
                 drop(stage);

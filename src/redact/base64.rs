@@ -42,7 +42,7 @@ pub(crate) fn decode(encoded: impl IntoIterator<Item = u8>) -> Option<Vec<u8>> {
 }
 
 /// Whether a byte is a letter of either alphabet. A slash is not: in a URL it splits segments.
-pub(super) fn is_letter(byte: u8) -> bool {
+pub(super) const fn is_letter(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'+')
 }
 

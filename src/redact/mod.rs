@@ -164,6 +164,10 @@ impl Redaction {
         if is_plain(text) {
             return Cow::Borrowed(text);
         }
+        self.scan(text, kind, depth)
+    }
+
+    fn scan<'a>(&self, text: &'a str, kind: Kind, depth: u8) -> Cow<'a, str> {
         let mut edits = Edits::default();
         let mut view = View::of(text);
         for _ in 0..=MOST_ROUNDS {
@@ -222,28 +226,70 @@ pub(crate) fn origin(url: &str) -> Option<String> {
     (is_absolute && !host.is_empty()).then(|| format!("{scheme}{host}"))
 }
 
-/// Whether a text surely has nothing to redact. Most paths have not, which one pass over their
-/// letters shows.
+/// Whether a text surely has nothing to redact. Most have not, which one pass over their letters shows.
 fn is_plain(text: &str) -> bool {
     let mut rest = text.as_bytes();
+    let mut before = 0;
+    // Whether a segment may be the signature of an imgproxy path.
+    let mut may_be_signed = false;
     loop {
         if base64::begins_with_scheme(rest) {
             return false;
         }
-        let end = rest.iter().position(|byte| !base64::is_letter(*byte));
-        // What an imgproxy path may have after its signature.
-        if matches!(&rest[..end.unwrap_or(rest.len())], b"plain" | b"enc") {
+        let is_letter = |byte: &u8| CLASSES[usize::from(*byte)] == Class::Letter;
+        let length = rest.iter().position(|byte| !is_letter(byte));
+        let length = length.unwrap_or(rest.len());
+        if may_be_signed && matches!(&rest[..length], b"plain" | b"enc") {
             return false;
         }
-        match end {
-            None => return true,
-            Some(end) => match rest[end] {
-                b':' | b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => return false,
-                _ => rest = &rest[end + 1..],
-            },
+        let Some(&byte) = rest.get(length) else {
+            return true;
+        };
+        let after = &rest[length + 1..];
+        match CLASSES[usize::from(byte)] {
+            Class::Mark => return false,
+            Class::Colon => {
+                // The last byte before the colon is a letter or ends the word before.
+                let ends_key = length == 0 && matches!(before, b'"' | b'\'');
+                let begins_url = matches!(after.first(), Some(b'/' | b'\\'));
+                if may_be_signed || ends_key || begins_url {
+                    return false;
+                }
+            }
+            Class::Letter | Class::Other => {
+                may_be_signed |= byte == b'/' && length >= scan::SHORTEST_SIGNATURE;
+            }
         }
+        before = byte;
+        rest = after;
     }
 }
+
+/// What a byte means for [`is_plain`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// A letter of base64.
+    Letter,
+    Colon,
+    /// Any text with it is scanned.
+    Mark,
+    Other,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        classes[byte] = match byte as u8 {
+            b':' => Class::Colon,
+            b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => Class::Mark,
+            letter if base64::is_letter(letter) => Class::Letter,
+            _ => Class::Other,
+        };
+        byte += 1;
+    }
+    classes
+};
 
 #[cfg(test)]
 mod tests;
