@@ -5,10 +5,12 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
-use opentelemetry::trace::SpanId;
+use opentelemetry::{Context, trace::SpanId};
 use opentelemetry_sdk::trace::{RandomIdGenerator, Sampler};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_image_trace::{Propagators, RequestTrace, telemetry::ContinuingIdGenerator};
+use tower_image_trace::{
+    Propagators, RequestTrace, propagation::is_denied, telemetry::ContinuingIdGenerator,
+};
 
 use crate::support::Recorder;
 
@@ -27,6 +29,7 @@ async fn call(recorder: &Recorder, propagators: &str, name: &str, value: &str) -
         .propagators(propagators)
         .propagate_external(true)
         .random_trace_ids(true)
+        .trace_response(true)
         .build();
     let service = layer.layer(service_fn(|request: Request<()>| async move {
         let trace = RequestTrace::from_extensions(request.extensions());
@@ -36,8 +39,19 @@ async fn call(recorder: &Recorder, propagators: &str, name: &str, value: &str) -
     }));
     let request = Request::get("/").header(name, value).body(()).unwrap();
     let response = service.oneshot(request).await.unwrap();
-    let sent = response.headers().get("traceparent");
-    sent.map_or_else(String::new, |sent| sent.to_str().unwrap().to_owned())
+    let header = |name| {
+        let value = response.headers().get(name);
+        value.map_or_else(String::new, |value| value.to_str().unwrap().to_owned())
+    };
+    let (sent, answered) = (header("traceparent"), header("traceresponse"));
+    if !sent.is_empty() {
+        assert_eq!(
+            sent[53..],
+            answered[53..],
+            "both have the flags of the trace"
+        );
+    }
+    sent
 }
 
 fn recorder(root_sampler: Sampler) -> Recorder {
@@ -128,6 +142,21 @@ async fn a_denial_without_ids_holds_for_the_trace() {
         let flags = if is_continued { "-00" } else { "-02" };
         assert!(sent.ends_with(flags), "{sent}");
     }
+}
+
+#[tokio::test]
+async fn a_denial_goes_through_a_layer_that_skips_the_request() {
+    let layer = Recorder::new()
+        .builder()
+        .propagators("b3".parse::<Propagators>().unwrap())
+        .filter(|_| false)
+        .build();
+    let service = layer.layer(service_fn(|_: Request<()>| async {
+        assert!(is_denied(&Context::current()));
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    }));
+    let request = Request::get("/").header("b3", "0").body(()).unwrap();
+    service.oneshot(request).await.unwrap();
 }
 
 #[tokio::test]

@@ -474,6 +474,28 @@ fn a_denial_in_another_format_is_a_decision_on_the_same_parent() {
 }
 
 #[test]
+fn a_decision_on_a_deferred_b3_parent_is_passed_on_as_b3() {
+    let deferred = ("b3", B3.1.trim_end_matches("-1"));
+    let traceparent = "00-22222222222222222222222222222222-2222222222222222-01";
+    let lines = [deferred, ("traceparent", traceparent)];
+    for names in ["b3,tracecontext", "tracecontext,b3"] {
+        assert_eq!(
+            inject("b3", &extract(names, &lines)),
+            headers(&[B3]),
+            "{names}"
+        );
+    }
+}
+
+#[test]
+fn a_denial_without_ids_takes_nothing_from_a_span_that_is_there() {
+    let debug = extract("b3", &[("b3", &*B3.1.replace("-1", "-d"))]);
+    let propagators = Propagators::new([Propagator::B3]);
+    let after = propagators.extract_headers(&debug, &headers(&[("b3", "0")]));
+    assert_eq!(inject("b3", &after), inject("b3", &debug));
+}
+
+#[test]
 fn the_same_parent_in_two_formats_keeps_its_tracestate_and_random_flag() {
     let lines = [
         (

@@ -238,6 +238,10 @@ fn the_rest_of_a_text_keeps_its_form() {
             r#"{"url":"https:\/\/u:p@b\/?w=1\u0026sig=S","tries":3}"#,
             r#"{"url":"https:\/\/REDACTED:REDACTED@b\/?w=1\u0026sig=REDACTED","tries":3}"#,
         ),
+        (
+            "GET https://h/?w=1&#38;h=2 <Signature>S</Signature>kept <b>kept</b>",
+            "GET https://h/?w=1&#38;h=2 <Signature>REDACTED</Signature>kept <b>kept</b>",
+        ),
     ] {
         assert_eq!(message(given), expected);
     }
