@@ -15,12 +15,16 @@ mod view;
 
 use std::borrow::Cow;
 
+use opentelemetry::{Array, KeyValue, Value};
+
 use self::{
     authority::Authority,
     edits::{Edits, REDACTED},
     scan::Scan,
     view::View,
 };
+
+pub(crate) use self::base64::decode as base64;
 
 /// The query keys whose values are redacted by default, in any case of letters: those of the semantic
 /// conventions (registry, `url.query`, 1.44), the rest of what signs a URL at AWS, CloudFront and
@@ -116,6 +120,26 @@ impl Redaction {
         self.redact(message, Kind::Text)
     }
 
+    /// An attribute in whose texts URLs are redacted.
+    pub(crate) fn attribute(&self, mut attribute: KeyValue) -> KeyValue {
+        match &mut attribute.value {
+            Value::String(text) => {
+                if let Cow::Owned(redacted) = self.message(text.as_str()) {
+                    *text = redacted.into();
+                }
+            }
+            Value::Array(Array::String(texts)) => {
+                for text in texts {
+                    if let Cow::Owned(redacted) = self.message(text.as_str()) {
+                        *text = redacted.into();
+                    }
+                }
+            }
+            _ => {}
+        }
+        attribute
+    }
+
     /// The URL of a source; `None` if only origins are recorded.
     pub(crate) fn source_url<'a>(&self, url: &'a str) -> Option<Cow<'a, str>> {
         (self.source_urls != SourceUrls::OriginOnly).then(|| self.redact(url, Kind::Source))
@@ -140,6 +164,10 @@ impl Redaction {
         if is_plain(text) {
             return Cow::Borrowed(text);
         }
+        self.scan(text, kind, depth)
+    }
+
+    fn scan<'a>(&self, text: &'a str, kind: Kind, depth: u8) -> Cow<'a, str> {
         let mut edits = Edits::default();
         let mut view = View::of(text);
         for _ in 0..=MOST_ROUNDS {
@@ -198,46 +226,70 @@ pub(crate) fn origin(url: &str) -> Option<String> {
     (is_absolute && !host.is_empty()).then(|| format!("{scheme}{host}"))
 }
 
-/// Whether a text surely has nothing to redact. Most paths have not, which one pass over their
-/// letters shows.
+/// Whether a text surely has nothing to redact. Most have not, which one pass over their letters shows.
 pub(crate) fn is_plain(text: &str) -> bool {
     let mut rest = text.as_bytes();
+    let mut before = 0;
+    // Whether a segment may be the signature of an imgproxy path.
+    let mut may_be_signed = false;
     loop {
         if base64::begins_with_scheme(rest) {
             return false;
         }
-        let end = rest
-            .iter()
-            .position(|byte| KINDS[usize::from(*byte)] != LETTER);
-        // What an imgproxy path may have after its signature.
-        if matches!(&rest[..end.unwrap_or(rest.len())], b"plain" | b"enc") {
+        let is_letter = |byte: &u8| CLASSES[usize::from(*byte)] == Class::Letter;
+        let length = rest.iter().position(|byte| !is_letter(byte));
+        let length = length.unwrap_or(rest.len());
+        if may_be_signed && matches!(&rest[..length], b"plain" | b"enc") {
             return false;
         }
-        match end {
-            None => return true,
-            Some(end) if KINDS[usize::from(rest[end])] == MARK => return false,
-            Some(end) => rest = &rest[end + 1..],
+        let Some(&byte) = rest.get(length) else {
+            return true;
+        };
+        let after = &rest[length + 1..];
+        match CLASSES[usize::from(byte)] {
+            Class::Mark => return false,
+            Class::Colon => {
+                // The last byte before the colon is a letter or ends the word before.
+                let ends_key = length == 0 && matches!(before, b'"' | b'\'');
+                let begins_url = matches!(after.first(), Some(b'/' | b'\\'));
+                if may_be_signed || ends_key || begins_url {
+                    return false;
+                }
+            }
+            Class::Letter | Class::Other => {
+                may_be_signed |= byte == b'/' && length >= scan::SHORTEST_SIGNATURE;
+            }
         }
+        before = byte;
+        rest = after;
     }
 }
 
-/// Letters of base64, marks without which there is nothing to redact, and everything else.
-const KINDS: [u8; 256] = {
-    let mut kinds = [0; 256];
+/// What a byte means for [`is_plain`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// A letter of base64.
+    Letter,
+    Colon,
+    /// Any text with it is scanned.
+    Mark,
+    Other,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
     let mut byte = 0;
     while byte < 256 {
-        kinds[byte] = match byte as u8 {
-            b':' | b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => MARK,
-            byte if base64::is_letter(byte) => LETTER,
-            _ => 0,
+        classes[byte] = match byte as u8 {
+            b':' => Class::Colon,
+            b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => Class::Mark,
+            letter if base64::is_letter(letter) => Class::Letter,
+            _ => Class::Other,
         };
         byte += 1;
     }
-    kinds
+    classes
 };
-
-const LETTER: u8 = 1;
-const MARK: u8 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,9 @@ use super::{
 /// Longer keys are not sensitive, whatever their end is.
 const LONGEST_KEY: usize = 128;
 
+/// In letters: 6 bytes. Shorter signatures are not told apart from names.
+pub(super) const SHORTEST_SIGNATURE: usize = 8;
+
 /// One pass over a view.
 pub(super) struct Scan<'a> {
     pub(super) redaction: &'a Redaction,
@@ -311,7 +314,8 @@ fn may_be_signature(segment: &[u8]) -> bool {
     let others = count(|byte| !byte.is_ascii_alphabetic());
     letters == REDACTED.as_bytes()
         || letters.len() == 43
-        || (8..43).contains(&letters.len()) && (upper >= 2 || upper == 1 && others >= 1)
+        || (SHORTEST_SIGNATURE..43).contains(&letters.len())
+            && (upper >= 2 || upper == 1 && others >= 1)
 }
 
 /// Whether a path goes on as imgproxy's do after the signature: `plain/…`, `enc/…`, `option:…`, or a

@@ -574,6 +574,9 @@ proptest! {
                 source_urls,
                 ..Redaction::default()
             };
+            if is_plain(&text) {
+                prop_assert_eq!(redaction.scan(&text, Kind::Text, 0), &*text);
+            }
             let once = redaction.message(&text).into_owned();
             prop_assert_eq!(redaction.message(&once), &*once, "{}", text);
             let once = redaction.query(&text).into_owned();

@@ -140,7 +140,8 @@ def check(address, collector):
         assert found["rpc.response.status_code"] == code, span
         assert ("image.request.cancelled" in found) == cancelled, span
         assert span.status.code == UNSET and "error.type" not in found, span
-        assert found["client.address"] == "127.0.0.1", span
+        assert found["network.peer.address"] == "127.0.0.1", span
+        assert "client.address" not in found, span
     assert (known[0].trace_id.hex(), known[0].parent_span_id.hex()) == (TRACE, SPAN)
 
     found = attributes(invented)
