@@ -15,16 +15,12 @@ mod view;
 
 use std::borrow::Cow;
 
-use opentelemetry::{Array, KeyValue, Value};
-
 use self::{
     authority::Authority,
     edits::{Edits, REDACTED},
     scan::Scan,
     view::View,
 };
-
-pub(crate) use self::base64::decode as base64;
 
 /// The query keys whose values are redacted by default, in any case of letters: those of the semantic
 /// conventions (registry, `url.query`, 1.44), the rest of what signs a URL at AWS, CloudFront and
@@ -118,26 +114,6 @@ impl Redaction {
     /// Any other text, such as a message, in which URLs are redacted.
     pub(crate) fn message<'a>(&self, message: &'a str) -> Cow<'a, str> {
         self.redact(message, Kind::Text)
-    }
-
-    /// An attribute in whose texts URLs are redacted.
-    pub(crate) fn attribute(&self, mut attribute: KeyValue) -> KeyValue {
-        match &mut attribute.value {
-            Value::String(text) => {
-                if let Cow::Owned(redacted) = self.message(text.as_str()) {
-                    *text = redacted.into();
-                }
-            }
-            Value::Array(Array::String(texts)) => {
-                for text in texts {
-                    if let Cow::Owned(redacted) = self.message(text.as_str()) {
-                        *text = redacted.into();
-                    }
-                }
-            }
-            _ => {}
-        }
-        attribute
     }
 
     /// The URL of a source; `None` if only origins are recorded.
