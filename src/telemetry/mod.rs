@@ -65,6 +65,8 @@ mod log_lines;
 mod logs;
 #[cfg(feature = "_otlp")]
 mod metric_exporter;
+#[cfg(feature = "_otlp")]
+mod otlp;
 mod queue;
 mod report;
 mod resolve;
