@@ -1,6 +1,9 @@
 use std::ops::Range;
 
-use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
+use opentelemetry::{
+    Key,
+    logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity},
+};
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
     logs::v1::{ResourceLogs, ScopeLogs},

@@ -7,7 +7,7 @@ mod logs;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry::{
-    Array, InstrumentationScope, Key, KeyValue, StringValue, Value,
+    Array, InstrumentationScope, KeyValue, StringValue, Value,
     trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_proto::{
