@@ -1,7 +1,8 @@
 //! Encoding for OTLP, beside `opentelemetry-proto`'s way: structs of its own, then `prost`.
 //!
 //! `cargo bench --bench encoding`. In each group the first line is what the other is compared with.
-//! A span is consumed, as span processors get it; what frees its memory is measured with it.
+//! A span is consumed, as span processors get it, so freeing its memory is measured too, where a line
+//! does not say otherwise.
 
 use std::{
     hint::black_box,
@@ -41,7 +42,7 @@ fn scope() -> InstrumentationScope {
         .build()
 }
 
-/// The server span of a request, with the types of text that the layer records.
+/// The server span of a request, 406 bytes, with the types of text that the layer records.
 fn server_span() -> SpanData {
     let (trace_id, span_id) = (
         0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736_u128,
@@ -56,18 +57,18 @@ fn server_span() -> SpanData {
         parent_span_id: SpanId::from(0x53ce_929d_0e0e_4736),
         parent_span_is_remote: true,
         span_kind: SpanKind::Server,
-        name: "GET /resize/{options}".into(),
+        name: "GET /{options}".into(),
         start_time,
         end_time: start_time + Duration::from_millis(37),
         attributes: vec![
             KeyValue::new("http.request.method", "GET"),
             KeyValue::new("url.scheme", "https"),
-            text("url.path", "/resize/300x200/cat.jpg"),
+            text("url.path", "/300x200/cat.jpg"),
             text("server.address", "img.example.com"),
             text("client.address", "192.0.2.7"),
             KeyValue::new("network.protocol.version", "1.1"),
             text("user_agent.original", "curl/8.14.1"),
-            KeyValue::new("http.route", Arc::<str>::from("/resize/{options}")),
+            KeyValue::new("http.route", Arc::<str>::from("/{options}")),
             KeyValue::new("http.response.status_code", 200),
             KeyValue::new("http.response.body.size", 18_734),
         ],
@@ -86,7 +87,7 @@ fn one_span(criterion: &mut Criterion) {
         ..ScopeSpans::default()
     };
     encode::span(&span, None, |entry| {
-        assert_eq!(entry, message.encode_to_vec())
+        assert_eq!(entry, message.encode_to_vec());
     });
 
     let mut group = criterion.benchmark_group("a server span with ten attributes");

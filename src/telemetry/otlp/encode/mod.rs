@@ -3,7 +3,7 @@
 //! The thread that ends a span encodes it, and the SDK's memory is free again where it was taken. One
 //! span or log record becomes an *entry*: tag, length and message of one element of
 //! `ScopeSpans.spans` or `ScopeLogs.log_records`. A run of entries can be cut between any two of them;
-//! [`request`] puts the headers of resource and scope around it.
+//! [`request()`] puts the headers of resource and scope around it.
 //!
 //! Keys are unique in OTLP: the last value of a repeated key is written. Limits of the length of values
 //! apply while they are written.
