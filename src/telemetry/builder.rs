@@ -193,6 +193,21 @@ impl TelemetryBuilder {
         self
     }
 
+    /// How many bytes the queue to a collector holds of each signal, those being sent included; 8 MiB when
+    /// left out. What comes when it is full is dropped and counted.
+    pub const fn max_queue_bytes(mut self, bytes: usize) -> Self {
+        self.code.max_queue_bytes = Some(bytes);
+        self
+    }
+
+    /// How many requests of a signal are on their way to a collector at once; 16 when left out.
+    ///
+    /// With several of them one slow answer does not hold up the others.
+    pub const fn max_concurrent_exports(mut self, requests: usize) -> Self {
+        self.code.max_concurrent_exports = Some(requests);
+        self
+    }
+
     /// Whether metrics are exported too; `false` when left out.
     pub const fn metrics(mut self, enabled: bool) -> Self {
         self.code.metrics = Some(enabled);

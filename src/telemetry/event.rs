@@ -134,16 +134,16 @@ impl Sink {
     }
 
     pub(crate) fn emit(&self, event: &TelemetryEvent) {
-        match event {
+        // Both are the service's code, and a panic in it must not end the export of telemetry.
+        let _ = catch_unwind(AssertUnwindSafe(|| match event {
             TelemetryEvent::Started { .. }
             | TelemetryEvent::FirstExport { .. }
             | TelemetryEvent::Recovered { .. } => {
                 tracing::info!(target: TARGET, "{event}");
             }
             _ => tracing::warn!(target: TARGET, "{event}"),
-        }
+        }));
         if let Some(callback) = &self.0 {
-            // A panic in it must not end the export of telemetry.
             let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
         }
     }

@@ -12,8 +12,6 @@ use opentelemetry_sdk::{
     trace::{SdkTracerProvider, TracerProviderBuilder},
 };
 
-#[cfg(all(feature = "_otlp", feature = "logs"))]
-use super::otlp::LogEncoder;
 #[cfg(feature = "console")]
 use super::outlets::Terminals;
 #[cfg(feature = "logs")]
@@ -25,14 +23,14 @@ use super::pipeline::{MetricTerminal, print_spans};
 use super::{
     error::TelemetryError,
     outlets::Outlets,
-    pipeline::{AnyQueue, IoThread, Item, Pipeline, Queue, QueueSpanProcessor, Reports},
+    pipeline::{AnyQueue, Gather, IoThread, Pipeline, Queue, QueueSpanProcessor, Reports},
     settings::{Batching, Exporter, Settings},
     signal::Signal,
 };
 #[cfg(feature = "_otlp")]
 use super::{
-    otlp::{MetricEncoder, SpanEncoder, SystemRoots, Transport},
-    pipeline::{AlreadyEncoded, Encode, QueueMetricExporter, deliver},
+    otlp::{Batch, MetricEncoder, SystemRoots, Transport, data_points},
+    pipeline::{Delivery, QueueMetricExporter},
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -47,8 +45,6 @@ pub(super) struct Export<'a> {
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     #[cfg(feature = "_otlp")]
     transports: Transports,
-    #[cfg(feature = "_otlp")]
-    resource: Resource,
     #[cfg(feature = "console")]
     terminals: Terminals,
 }
@@ -56,18 +52,16 @@ pub(super) struct Export<'a> {
 impl<'a> Export<'a> {
     pub(super) fn start(
         settings: &'a Settings,
-        resource: Resource,
+        resource: &Resource,
         outlets: &mut Outlets,
     ) -> Result<Self, TelemetryError> {
         // What is printed has no resource.
         #[cfg(not(feature = "_otlp"))]
-        drop(resource);
+        let _ = resource;
         Ok(Self {
             settings,
             #[cfg(feature = "_otlp")]
-            transports: Transports::new(settings)?,
-            #[cfg(feature = "_otlp")]
-            resource,
+            transports: Transports::new(settings, resource)?,
             #[cfg(feature = "console")]
             terminals: std::mem::take(&mut outlets.terminals),
             thread: IoThread::start().map_err(TelemetryError::IoThread)?,
@@ -76,17 +70,13 @@ impl<'a> Export<'a> {
         })
     }
 
-    pub(super) fn traces(
-        &mut self,
-        tracers: TracerProviderBuilder,
-    ) -> Result<TracerProviderBuilder, TelemetryError> {
-        let queue = match &self.settings.traces {
+    pub(super) fn traces(&mut self, tracers: TracerProviderBuilder) -> TracerProviderBuilder {
+        match &self.settings.traces {
             #[cfg(feature = "_otlp")]
-            Exporter::Otlp(exporter) => {
-                let encoder = SpanEncoder::new(exporter.gzip, &self.resource)?;
-                let queue = self.queue(Signal::Traces, self.settings.span_batching);
-                self.deliver(Signal::Traces, &queue, encoder);
-                queue
+            Exporter::Otlp(_) => {
+                let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
+                let value_limit = self.settings.span_limits.attribute_value_length;
+                tracers.with_span_processor(QueueSpanProcessor::new(queue, value_limit))
             }
             #[cfg(feature = "console")]
             Exporter::Console => {
@@ -94,11 +84,10 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.traces.take();
                 let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
                 self.thread.spawn(print_spans(queue.clone(), exporter));
-                queue
+                tracers.with_span_processor(QueueSpanProcessor::new(queue, None))
             }
-            _ => return Ok(tracers),
-        };
-        Ok(tracers.with_span_processor(QueueSpanProcessor(queue)))
+            _ => tracers,
+        }
     }
 
     pub(super) fn metrics(
@@ -108,10 +97,9 @@ impl<'a> Export<'a> {
         let temporality = self.settings.metric_temporality;
         match &self.settings.metrics {
             #[cfg(feature = "_otlp")]
-            Exporter::Otlp(exporter) => {
-                let encoder = MetricEncoder::new(exporter.gzip)?;
-                let queue = self.queue(Signal::Metrics, collections(self.settings));
-                self.deliver(Signal::Metrics, &queue, AlreadyEncoded);
+            Exporter::Otlp(_) => {
+                let encoder = MetricEncoder::new()?;
+                let queue = self.deliver(Signal::Metrics, collections(self.settings), data_points);
                 let exporter = QueueMetricExporter::new(encoder, queue, temporality);
                 Ok(meters.with_reader(self.reader(exporter)))
             }
@@ -130,17 +118,13 @@ impl<'a> Export<'a> {
     }
 
     #[cfg(feature = "logs")]
-    pub(super) fn logs(
-        &mut self,
-        loggers: LoggerProviderBuilder,
-    ) -> Result<LoggerProviderBuilder, TelemetryError> {
-        let queue = match &self.settings.logs {
+    pub(super) fn logs(&mut self, loggers: LoggerProviderBuilder) -> LoggerProviderBuilder {
+        match &self.settings.logs {
             #[cfg(feature = "_otlp")]
-            Exporter::Otlp(exporter) => {
-                let encoder = LogEncoder::new(exporter.gzip, &self.resource)?;
-                let queue = self.queue(Signal::Logs, self.settings.log_batching);
-                self.deliver(Signal::Logs, &queue, encoder);
-                queue
+            Exporter::Otlp(_) => {
+                let queue = self.deliver(Signal::Logs, self.settings.log_batching, |_| 1);
+                let value_limit = self.settings.log_attribute_value_length;
+                loggers.with_log_processor(QueueLogProcessor::new(queue, value_limit))
             }
             #[cfg(feature = "console")]
             Exporter::Console => {
@@ -148,11 +132,10 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.logs.take();
                 let exporter = exporter.unwrap_or_else(ConsoleLogExporter::stdout);
                 self.thread.spawn(print_logs(queue.clone(), exporter));
-                queue
+                loggers.with_log_processor(QueueLogProcessor::new(queue, None))
             }
-            _ => return Ok(loggers),
-        };
-        Ok(loggers.with_log_processor(QueueLogProcessor(queue)))
+            _ => loggers,
+        }
     }
 
     /// `changed_provider`: the one to which the service has added span processors.
@@ -174,19 +157,29 @@ impl<'a> Export<'a> {
         Arc::new(pipeline)
     }
 
-    fn queue<T: Item>(&mut self, signal: Signal, limits: Batching) -> Arc<Queue<T>> {
-        let queue = Arc::new(Queue::new(limits, self.reports.of(signal).clone()));
+    fn queue<B: Gather>(&mut self, signal: Signal, limits: Batching) -> Arc<Queue<B>> {
+        let report = self.reports.of(signal).clone();
+        let queue = Arc::new(Queue::new(limits, self.settings.max_queue_bytes, report));
         self.queues.push((signal, queue.clone()));
         queue
     }
 
-    /// Sends what comes into `queue` to the signal's collector.
+    /// A queue from which the signal's collector gets what comes in. `count` tells how many items the
+    /// message of an entry holds.
     #[cfg(feature = "_otlp")]
-    fn deliver<T: Item>(&mut self, signal: Signal, queue: &Arc<Queue<T>>, encoder: impl Encode<T>) {
+    fn deliver(
+        &mut self,
+        signal: Signal,
+        limits: Batching,
+        count: fn(&[u8]) -> u64,
+    ) -> Arc<Queue<Batch>> {
+        let queue = self.queue(signal, limits);
         if let Some(transport) = self.transports.take(signal) {
+            let delivery = Delivery::new(queue.clone(), transport, count);
             self.thread
-                .spawn(deliver(queue.clone(), encoder, transport));
+                .spawn(delivery.run(self.settings.max_concurrent_exports));
         }
+        queue
     }
 
     fn reader<E: PushMetricExporter>(&self, exporter: E) -> PeriodicReader<E> {
@@ -203,14 +196,14 @@ struct Transports(Vec<(Signal, Transport)>);
 #[cfg(feature = "_otlp")]
 impl Transports {
     /// Reads all certificates and keys; everything that is wrong with them is named together.
-    fn new(settings: &Settings) -> Result<Self, TelemetryError> {
+    fn new(settings: &Settings, resource: &Resource) -> Result<Self, TelemetryError> {
         let system = SystemRoots::default();
         let (mut transports, mut errors) = (Vec::new(), Vec::new());
         for signal in Signal::ALL {
             let Exporter::Otlp(exporter) = settings.exporter(signal) else {
                 continue;
             };
-            match Transport::new(exporter, signal, &system) {
+            match Transport::new(exporter, signal, &system, resource) {
                 Ok(transport) => transports.push((signal, transport)),
                 // Signals usually share their certificates, and their mistakes.
                 Err(error) if errors.contains(&error) => {}
@@ -242,9 +235,9 @@ const fn at_once(batching: Batching) -> Batching {
 #[cfg(feature = "_otlp")]
 const fn collections(settings: &Settings) -> Batching {
     Batching {
-        // The latest collection of cumulative metrics includes what the lost ones said.
-        max_queue_size: 8,
-        max_export_batch_size: 1,
+        // Their bytes are bounded. The exporter cuts the batches: one a collection.
+        max_queue_size: usize::MAX,
+        max_export_batch_size: usize::MAX,
         schedule_delay: settings.metric_export_interval,
         export_timeout: settings.metric_export_timeout,
     }

@@ -63,6 +63,8 @@ mod start;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
+#[cfg(feature = "_otlp")]
+pub use self::settings::Proxy;
 pub use self::{
     builder::TelemetryBuilder,
     error::{Consequence, SettingError, SettingWarning, TelemetryError},

@@ -20,7 +20,10 @@ use super::{
     settings::{Exporter, Settings},
 };
 #[cfg(feature = "_export")]
-use super::{export::Export, pipeline::register};
+use super::{
+    export::Export,
+    pipeline::{ExceptExports, register},
+};
 use crate::metrics::Gauges;
 
 impl Telemetry {
@@ -36,12 +39,12 @@ impl Telemetry {
         #[cfg(feature = "_export")]
         let export = match settings.is_enabled() {
             true => {
-                let mut export = Export::start(&settings, resource, &mut outlets)?;
-                builders.tracers = export.traces(builders.tracers)?;
+                let mut export = Export::start(&settings, &resource, &mut outlets)?;
+                builders.tracers = export.traces(builders.tracers);
                 builders.meters = export.metrics(builders.meters)?;
                 #[cfg(feature = "logs")]
                 {
-                    builders.loggers = export.logs(builders.loggers)?;
+                    builders.loggers = export.logs(builders.loggers);
                 }
                 Some(export)
             }
@@ -103,6 +106,12 @@ impl Builders {
 /// A builder that records by the settings.
 fn tracers(settings: &Settings) -> TracerProviderBuilder {
     let ids = AnyIdGenerator::from(settings.trace_id_generator);
+    let sampler = match settings.traces {
+        Exporter::None => SdkSampler::AlwaysOff,
+        _ => settings.sampler.into(),
+    };
+    #[cfg(feature = "_export")]
+    let sampler = ExceptExports(sampler);
     // All of these are set, or the SDK would read them from the process environment.
     SdkTracerProvider::builder()
         .with_id_generator(ContinuingIdGenerator::new(ids))
@@ -111,10 +120,7 @@ fn tracers(settings: &Settings) -> TracerProviderBuilder {
         .with_max_links_per_span(settings.span_limits.links)
         .with_max_attributes_per_event(settings.span_limits.attributes_per_event)
         .with_max_attributes_per_link(settings.span_limits.attributes_per_link)
-        .with_sampler(match settings.traces {
-            Exporter::None => SdkSampler::AlwaysOff,
-            _ => settings.sampler.into(),
-        })
+        .with_sampler(sampler)
 }
 
 /// Gauges of the service, with those of the process and of the runtime.

@@ -2,13 +2,23 @@
 
 use std::{
     borrow::Cow,
+    io::Read,
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, header::RETRY_AFTER};
+use flate2::read::GzDecoder;
+use http::{
+    HeaderMap, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
+
+use crate::{semconv::OTHER, telemetry::settings::without_secrets};
+
+/// A decompressed answer is a few bytes too.
+const MAX_DECOMPRESSED: u64 = 1024 * 1024;
 
 /// What the collector said to a request that it took.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -19,27 +29,24 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    /// Reads the message of a successful answer.
-    ///
-    /// The messages of all signals are the same on the wire. An unreadable one counts as full
-    /// success, because the collector has answered 2xx.
-    pub(super) fn read(message: &[u8]) -> Self {
-        match ExportTraceServiceResponse::decode(message)
-            .ok()
-            .and_then(|answer| answer.partial_success)
-        {
-            Some(partial) => Self {
-                rejected: partial.rejected_spans.try_into().unwrap_or(0),
-                message: partial.error_message,
-            },
-            None => Self::default(),
-        }
+    /// Reads an export response. The responses of all signals are the same on the wire.
+    pub(super) fn read(message: &[u8]) -> Option<Self> {
+        let answer = ExportTraceServiceResponse::decode(message).ok()?;
+        Some(
+            answer
+                .partial_success
+                .map_or_else(Self::default, |partial| Self {
+                    rejected: partial.rejected_spans.try_into().unwrap_or(0),
+                    message: partial.error_message,
+                }),
+        )
     }
 }
 
 /// Why a request was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
+    /// One line.
     pub(crate) message: String,
     /// Of low cardinality: the value of `error.type`.
     pub(crate) error_type: Cow<'static, str>,
@@ -50,10 +57,23 @@ pub(crate) struct Failure {
 pub(crate) enum Retry {
     /// The same request would be refused again.
     Never,
+    /// A smaller request may be taken.
+    Smaller,
     /// The collector is not there, or asks for a pause without saying how long.
     Backoff,
     /// The collector asks for a pause of this length.
     After(Duration),
+}
+
+impl Failure {
+    /// An answer that no collector gives.
+    pub(super) fn no_otlp(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            error_type: OTHER.into(),
+            retry: Retry::Never,
+        }
+    }
 }
 
 /// A whole answer over HTTP.
@@ -68,15 +88,56 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// What a successful answer over HTTP says. A login page or any other body that is no export
+    /// response means that no collector has answered.
+    #[cfg(feature = "otlp-http")]
+    pub(super) fn accepted(&self) -> Result<Accepted, Failure> {
+        let body = self.decoded_body();
+        let body: &[u8] = &body;
+        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+        let accepted = match content_type.split(';').next().unwrap_or_default().trim() {
+            _ if body.is_empty() => Some(Accepted::default()),
+            "application/x-protobuf" | "application/octet-stream" | "" => Accepted::read(body),
+            "application/json" => json(body),
+            _ => None,
+        };
+        accepted.ok_or_else(|| {
+            let kind = match content_type {
+                "" => "unknown content",
+                kind => kind,
+            };
+            let excerpt = excerpt(body);
+            Failure::no_otlp(format!(
+                "{} with {kind} instead of an OTLP answer: {excerpt:?} (is the endpoint a collector?)",
+                self.status
+            ))
+        })
+    }
+
     /// What an answer other than success means, by OTLP's rules for HTTP:
     /// <https://opentelemetry.io/docs/specs/otlp/#failures-1>
     pub(super) fn failure(&self) -> Failure {
         let mut message = self.status.to_string();
-        let excerpt = self.excerpt();
+        let excerpt = excerpt(&self.decoded_body());
         if !excerpt.is_empty() {
             message = format!("{message}: {excerpt}");
         }
+        if self.status.is_redirection()
+            && let Some(location) = self.header(LOCATION.as_str())
+        {
+            let location = match location.contains("://") {
+                true => without_secrets(location),
+                false => "another path".to_owned(),
+            };
+            message = format!("{message}, to {location}: set the endpoint to that address");
+        }
+        // Go's server says "client sent an HTTP request to an HTTPS server", nginx "The plain HTTP
+        // request was sent to HTTPS port".
+        if self.status == StatusCode::BAD_REQUEST && excerpt.contains("HTTPS") {
+            message = format!("{message} (use https:// in the endpoint)");
+        }
         let retry = match self.status.as_u16() {
+            413 => Retry::Smaller,
             429 | 502 | 503 | 504 => self.retry_after().map_or(Retry::Backoff, Retry::After),
             _ => Retry::Never,
         };
@@ -89,7 +150,7 @@ impl Answer {
 
     /// Seconds or a date (RFC 9110 §10.2.3).
     fn retry_after(&self) -> Option<Duration> {
-        let value = self.headers.get(RETRY_AFTER)?.to_str().ok()?;
+        let value = self.header(RETRY_AFTER.as_str())?.trim();
         if let Ok(seconds) = value.parse() {
             return Some(Duration::from_secs(seconds));
         }
@@ -97,16 +158,75 @@ impl Answer {
         date.duration_since(SystemTime::now()).ok()
     }
 
-    /// The beginning of the answer as one line of text: the title of an HTML page, or the text itself.
-    fn excerpt(&self) -> String {
-        let text = String::from_utf8_lossy(&self.body);
-        let text = match (text.find("<title>"), text.find("</title>")) {
-            (Some(start), Some(end)) if start + 7 <= end => &text[start + 7..end],
-            _ => &text,
-        };
-        let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        printable.take(200).collect::<String>().trim().to_owned()
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
     }
+
+    fn decoded_body(&self) -> Cow<'_, [u8]> {
+        match self.header(CONTENT_ENCODING.as_str()) {
+            Some(coding) if coding.eq_ignore_ascii_case("gzip") => {
+                Cow::Owned(gunzip(&self.body).unwrap_or_default())
+            }
+            _ => Cow::Borrowed(&self.body),
+        }
+    }
+}
+
+/// The decompressed bytes, up to a bound.
+pub(super) fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut decompressed = Vec::new();
+    let mut decoder = GzDecoder::new(bytes).take(MAX_DECOMPRESSED);
+    decoder.read_to_end(&mut decompressed).ok()?;
+    Some(decompressed)
+}
+
+/// The export response as JSON, which some collectors send whatever the request was. The number may be
+/// a string (ProtoJSON).
+#[cfg(feature = "otlp-http")]
+fn json(body: &[u8]) -> Option<Accepted> {
+    let text = str::from_utf8(body).ok()?.trim();
+    if !text.starts_with('{') || !text.ends_with('}') {
+        return None;
+    }
+    let after = |name: &str| {
+        let (_, rest) = text.split_once(name)?;
+        Some(rest.trim_start().strip_prefix(':')?.trim_start())
+    };
+    let names = ["Spans\"", "DataPoints\"", "LogRecords\""];
+    let rejected = names.iter().find_map(|kind| {
+        let digits = after(&format!("\"rejected{kind}"))?;
+        let digits = digits.trim_start_matches('"');
+        let end = digits.find(|letter: char| !letter.is_ascii_digit());
+        digits[..end.unwrap_or(digits.len())].parse().ok()
+    });
+    let message = after("\"errorMessage\"").and_then(|rest| rest.strip_prefix('"'));
+    let message = message.map_or("", |rest| rest.split('"').next().unwrap_or_default());
+    Some(Accepted {
+        rejected: rejected.unwrap_or(0),
+        message: message.to_owned(),
+    })
+}
+
+/// The beginning of an answer as one line of text: the title of an HTML page, or the text itself.
+fn excerpt(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(64 * 1024)]);
+    let text = match (text.find("<title>"), text.find("</title>")) {
+        (Some(start), Some(end)) if start + 7 <= end => &text[start + 7..end],
+        _ => &text,
+    };
+    one_line(text)
+}
+
+/// The beginning of a text from a stranger, without line breaks and other control characters.
+pub(super) fn one_line(text: &str) -> String {
+    const MOST: usize = 200;
+    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    let mut line: String = printable.take(MOST + 1).collect();
+    if line.chars().count() > MOST {
+        line.pop();
+        line.push('…');
+    }
+    line.trim().to_owned()
 }
 
 #[cfg(test)]

@@ -1,19 +1,27 @@
 //! The HTTP client under both OTLP transports.
 
-use std::{error::Error, time::Duration};
+use std::{
+    error::Error,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header::USER_AGENT};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
+    header::{PROXY_AUTHORIZATION, USER_AGENT},
+};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
+    client::legacy,
     rt::{TokioExecutor, TokioTimer},
 };
 use tokio::time::timeout;
 
 use super::{
     answer::{Answer, Failure, Retry},
+    connect::{Connector, Route},
+    seen::{FirstBytes, Spoken},
     tls::Tls,
 };
 use crate::{
@@ -22,32 +30,30 @@ use crate::{
     telemetry::settings::{OtlpExporter, Protocol},
 };
 
-#[derive(Debug)]
-enum Inner {
-    Plain(legacy::Client<HttpConnector, Full<Bytes>>),
-    Tls(legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>),
-}
-
-impl Inner {
-    fn request(&self, request: Request<Full<Bytes>>) -> legacy::ResponseFuture {
-        match self {
-            Self::Plain(client) => client.request(request),
-            Self::Tls(client) => client.request(request),
-        }
-    }
-}
-
 /// A collector answers with a few bytes; anything longer does not come from a collector.
 const MAX_ANSWER: usize = 1024 * 1024;
+
+type Connections = legacy::Client<Connector, Full<Bytes>>;
 
 /// A client for one endpoint; it must be used on the I/O thread, where its connections live.
 #[derive(Debug)]
 pub(super) struct Client {
-    inner: Inner,
+    connections: Mutex<Pool>,
+    connector: Connector,
     headers: HeaderMap,
     timeout: Duration,
     http2: bool,
-    tls: Option<Tls>,
+    tls: Option<Arc<Tls>>,
+    first_bytes: Arc<FirstBytes>,
+    /// Host and port, for messages.
+    collector: String,
+}
+
+/// The connections that are in use, and how often they were replaced.
+#[derive(Clone, Debug)]
+struct Pool {
+    connections: Connections,
+    generation: u64,
 }
 
 impl Client {
@@ -63,12 +69,29 @@ impl Client {
         headers
             .entry(USER_AGENT)
             .or_insert(HeaderValue::from_static(agent));
+        let proxy = exporter.proxy.as_ref();
+        let proxy = proxy.map(|proxy| Route::new(proxy, tls.is_some() || http2));
+        if let Some(authorization) = proxy.as_ref().and_then(Route::authorization) {
+            headers.insert(PROXY_AUTHORIZATION, authorization);
+        }
+        let tls = tls.map(Arc::new);
+        let first_bytes = Arc::<FirstBytes>::default();
+        let connector = Connector::new(tls.clone(), proxy, Arc::clone(&first_bytes));
         Self {
-            inner: build(http2, tls.as_ref()),
-            tls,
+            connections: Mutex::new(Pool {
+                connections: pool(http2, connector.clone()),
+                generation: 0,
+            }),
+            connector,
             headers,
             timeout: exporter.timeout,
             http2,
+            tls,
+            first_bytes,
+            collector: exporter
+                .endpoint
+                .authority()
+                .map_or_else(String::new, ToString::to_string),
         }
     }
 
@@ -81,7 +104,7 @@ impl Client {
     ///
     /// `own` are the headers that make the protocol; they win over those from the settings.
     pub(super) async fn post(
-        &mut self,
+        &self,
         uri: &Uri,
         own: HeaderMap,
         body: Bytes,
@@ -91,26 +114,50 @@ impl Client {
         *request.uri_mut() = uri.clone();
         *request.headers_mut() = self.headers.clone();
         request.headers_mut().extend(own);
-        match timeout(self.timeout, self.exchange(request)).await {
-            Ok(result) => result,
-            Err(_) => {
-                // On an HTTP/2 connection that hangs, all further requests would hang too.
-                self.inner = build(self.http2, self.tls.as_ref());
-                Err(Failure {
-                    message: format!("no answer within {:?}", self.timeout),
-                    error_type: Class::Timeout.as_str().into(),
-                    retry: Retry::Backoff,
-                })
-            }
+        let Pool {
+            connections,
+            generation,
+        } = self.pool().clone();
+        let exchange = timeout(self.timeout, self.exchange(&connections, request));
+        exchange.await.unwrap_or_else(|_| {
+            self.replace(generation);
+            Err(Failure {
+                message: format!("no answer within {:?}", self.timeout),
+                error_type: Class::Timeout.as_str().into(),
+                retry: Retry::Backoff,
+            })
+        })
+    }
+
+    /// Leaves a connection that hangs: over HTTP/2 all further requests would hang too.
+    fn replace(&self, generation: u64) {
+        let mut pool_in_use = self.pool();
+        // Another request may have replaced it already.
+        if pool_in_use.generation == generation {
+            pool_in_use.generation += 1;
+            pool_in_use.connections = pool(self.http2, self.connector.clone());
         }
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, Failure> {
-        let response = self.inner.request(request).await;
+    fn pool(&self) -> MutexGuard<'_, Pool> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn exchange(
+        &self,
+        connections: &Connections,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, Failure> {
+        let response = connections.request(request).await;
         let response = response.map_err(|error| self.failure(&error))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(|error| self.failure(&*error))?;
+        if let Some(tls) = &self.tls {
+            tls.answered();
+        }
         Ok(Answer {
             status: head.status,
             headers: head.headers,
@@ -128,6 +175,7 @@ impl Client {
             (None, Some(class)) => class.as_str(),
             (None, None) => io_error_type(error).unwrap_or(OTHER),
         };
+        let explained = explained.or_else(|| self.wrong_protocol(error));
         Failure {
             message: match explained {
                 Some(explained) => format!("{explained} ({message})"),
@@ -137,27 +185,50 @@ impl Client {
             retry: Retry::Backoff,
         }
     }
+
+    /// What speaks at the other end, when it is not the protocol that was set.
+    fn wrong_protocol(&self, error: &(dyn Error + 'static)) -> Option<String> {
+        // Without a connection nothing was spoken.
+        let is_connect = |error: &legacy::Error| error.is_connect();
+        let connected = !error.downcast_ref().is_some_and(is_connect) || self.tls.is_some();
+        let spoken = self.first_bytes.spoken().filter(|_| connected)?;
+        let collector = &self.collector;
+        Some(match (spoken, self.tls.is_some(), self.http2) {
+            (Spoken::Http1 | Spoken::Http2, true, _) => format!(
+                "the collector at {collector} does not speak TLS: use http:// in the endpoint, or set \
+                 GRPC_INSECURE=true and no certificate"
+            ),
+            (Spoken::Tls, false, _) => format!(
+                "the collector at {collector} speaks TLS: use https:// in the endpoint, or set \
+                 GRPC_INSECURE=false"
+            ),
+            (Spoken::Http1, false, true) => format!(
+                "the collector at {collector} speaks HTTP/1.1: set PROTOCOL=http, or use its gRPC port \
+                 (usually 4317)"
+            ),
+            (Spoken::Http2, false, false) => format!(
+                "the collector at {collector} speaks gRPC: set PROTOCOL=grpc, or use its HTTP port \
+                 (usually 4318)"
+            ),
+            (Spoken::Nothing, false, false) => format!(
+                "the collector at {collector} has closed the connection without an answer, as a gRPC \
+                 port does: use its HTTP port (usually 4318), or set PROTOCOL=grpc"
+            ),
+            (Spoken::Nothing, false, true) => format!(
+                "the collector at {collector} has closed the connection without an answer: it may speak \
+                 TLS (use https:// in the endpoint) or HTTP/1.1 (set PROTOCOL=http)"
+            ),
+            _ => return None,
+        })
+    }
 }
 
-fn build(http2: bool, tls: Option<&Tls>) -> Inner {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    let mut client = legacy::Client::builder(TokioExecutor::new());
-    client
+fn pool(http2: bool, connector: Connector) -> Connections {
+    legacy::Client::builder(TokioExecutor::new())
         .http2_only(http2)
         .timer(TokioTimer::new())
-        .pool_timer(TokioTimer::new());
-    let Some(tls) = tls else {
-        return Inner::Plain(client.build(connector));
-    };
-    connector.enforce_http(false);
-    let https = HttpsConnectorBuilder::new()
-        .with_tls_config(tls.config())
-        .https_only();
-    Inner::Tls(client.build(match http2 {
-        true => https.enable_http2().wrap_connector(connector),
-        false => https.enable_http1().wrap_connector(connector),
-    }))
+        .pool_timer(TokioTimer::new())
+        .build(connector)
 }
 
 /// An error and its causes in one line.

@@ -2,10 +2,9 @@
 //!
 //! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
-use bytes::{BufMut, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode, Uri,
     header::{CONTENT_TYPE, TE},
@@ -14,29 +13,33 @@ use percent_encoding::percent_decode;
 use prost::Message;
 
 use super::{
-    answer::{Accepted, Failure, Retry},
+    answer::{Accepted, Answer, Failure, Retry, gunzip, one_line},
     client::Client,
-    encode::Encoded,
+    transport::Encoded,
 };
-use crate::semconv::{GrpcCode, OTHER};
+use crate::semconv::GrpcCode;
+
+const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 pub(super) async fn send(
-    client: &mut Client,
+    client: &Client,
     uri: &Uri,
     request: &Encoded,
 ) -> Result<Accepted, Failure> {
     let mut headers = HeaderMap::from_iter([
         (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
         (TE, HeaderValue::from_static("trailers")),
+        (ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip")),
     ]);
     if request.gzip {
-        let name = HeaderName::from_static("grpc-encoding");
-        headers.insert(name, HeaderValue::from_static("gzip"));
+        headers.insert(ENCODING, HeaderValue::from_static("gzip"));
     }
     if let Ok(value) = format!("{}m", client.timeout().as_millis().min(99_999_999)).parse() {
-        headers.insert(HeaderName::from_static("grpc-timeout"), value);
+        headers.insert(TIMEOUT, value);
     }
-    let answer = client.post(uri, headers, frame(request)).await?;
+    let answer = client.post(uri, headers, request.body.clone()).await?;
     // A proxy in front of the collector answers in plain HTTP.
     if answer.status != StatusCode::OK {
         return Err(answer.failure());
@@ -45,26 +48,30 @@ pub(super) async fn send(
     let status = answer.trailers.as_ref().and_then(Status::from_headers);
     match status.or_else(|| Status::from_headers(&answer.headers)) {
         Some(status) if status.code == GrpcCode::Ok => {
-            let message = answer.body.get(5..).unwrap_or_default();
-            Ok(Accepted::read(message))
+            let accepted = message(&answer).and_then(|message| Accepted::read(&message));
+            accepted
+                .ok_or_else(|| Failure::no_otlp("the collector's answer is not an OTLP message"))
         }
         Some(status) => Err(status.into_failure()),
-        None => Err(Failure {
-            message: "the answer is not gRPC: it has no grpc-status".to_owned(),
-            error_type: OTHER.into(),
-            retry: Retry::Never,
-        }),
+        None => {
+            let problem = "the answer is not gRPC: it has no grpc-status";
+            Err(Failure::no_otlp(problem))
+        }
     }
 }
 
-/// Length-Prefixed-Message: a flag for compression, four bytes of length, the message.
-fn frame(Encoded { body, gzip }: &Encoded) -> Bytes {
-    let mut framed = BytesMut::with_capacity(5 + body.len());
-    framed.put_u8((*gzip).into());
-    // A request has the size of a batch, far below 4 GiB.
-    framed.put_u32(body.len().try_into().unwrap_or(u32::MAX));
-    framed.extend_from_slice(body);
-    framed.freeze()
+/// The message of an answer, decompressed; empty when there is none.
+fn message(answer: &Answer) -> Option<Cow<'_, [u8]>> {
+    let Some((&[flag, a, b, c, d], rest)) = answer.body.split_first_chunk() else {
+        return Some(Cow::Borrowed(&[]));
+    };
+    let len = usize::try_from(u32::from_be_bytes([a, b, c, d])).ok()?;
+    let message = rest.get(..len)?;
+    match flag {
+        0 => Some(Cow::Borrowed(message)),
+        // gzip is the only coding that the request has offered.
+        _ => gunzip(message).map(Cow::Owned),
+    }
 }
 
 struct Status {
@@ -84,20 +91,22 @@ impl Status {
             let text = details.to_str().ok()?.trim_end_matches('=');
             STANDARD_NO_PAD.decode(text).ok()
         });
+        let message = percent_decode(message).decode_utf8_lossy();
         Some(Self {
             code,
-            message: percent_decode(message).decode_utf8_lossy().into_owned(),
+            message: one_line(&message),
             retry_after: details.and_then(|details| retry_info(&details)),
         })
     }
 
     fn into_failure(self) -> Failure {
-        let name = self.code.as_str();
         let retry = match self.retry_after {
+            _ if self.is_too_large() => Retry::Smaller,
             pause if !self.code.is_retried(pause.is_some()) => Retry::Never,
             Some(pause) => Retry::After(pause),
             None => Retry::Backoff,
         };
+        let name = self.code.as_str();
         let message = match self.message.as_str() {
             "" => name.to_owned(),
             message => format!("{name}: {message}"),
@@ -107,6 +116,22 @@ impl Status {
             error_type: name.into(),
             retry,
         }
+    }
+
+    /// Whether the request was larger than the receiver takes, as the gRPC libraries say it: Go, C++
+    /// and Java with RESOURCE_EXHAUSTED, tonic with OUT_OF_RANGE.
+    fn is_too_large(&self) -> bool {
+        let message = self.message.to_ascii_lowercase();
+        let says = |part: &str| message.contains(part);
+        matches!(
+            self.code,
+            GrpcCode::ResourceExhausted | GrpcCode::OutOfRange
+        ) && (says("larger than max")
+            || says("message length too large")
+            || says("exceeds maximum size")
+            || says("message too large")
+            || says("request too large")
+            || says("max message size"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     error::Error,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
@@ -23,6 +23,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+use super::validity::{Validity, system_time};
 use crate::telemetry::{
     error::SettingError,
     settings::{Credentials, OtlpExporter, Roots},
@@ -41,10 +42,20 @@ impl SystemRoots {
 }
 
 /// How one exporter proves who is who.
-#[derive(Clone)]
 pub(super) struct Tls {
-    config: ClientConfig,
-    identity: Arc<Identity>,
+    provider: Arc<CryptoProvider>,
+    loaded: Mutex<Loaded>,
+}
+
+/// The certificates in use.
+struct Loaded {
+    /// Where they come from.
+    exporter: OtlpExporter,
+    verifier: Arc<Verifier>,
+    key: Option<Arc<CertifiedKey>>,
+    /// Whether the collector has asked for a client certificate on the latest connection, and has not
+    /// answered a request since.
+    asked: Arc<AtomicBool>,
 }
 
 impl Tls {
@@ -56,21 +67,68 @@ impl Tls {
             Some(roots) => Arc::new(Verifier::custom(roots, &provider)?),
             None => system.verifier(&provider)?,
         };
-        let identity = Arc::new(Identity {
+        let loaded = Loaded {
+            exporter: exporter.clone(),
+            verifier,
             key: credentials.client,
-            asked: AtomicBool::new(false),
-        });
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| SettingError::unusable("TLS", error.to_string()))?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(identity.clone());
-        Ok(Self { config, identity })
+            asked: Arc::default(),
+        };
+        let tls = Self {
+            provider,
+            loaded: Mutex::new(loaded),
+        };
+        tls.build()
+            .map_err(|error| SettingError::unusable("TLS", error.to_string()))?;
+        Ok(tls)
     }
 
-    pub(super) fn config(&self) -> ClientConfig {
-        self.config.clone()
+    /// What a new connection needs; certificates from files are read again when the files have changed.
+    pub(super) fn config(&self) -> Result<ClientConfig, rustls::Error> {
+        self.reload();
+        self.build()
+    }
+
+    fn build(&self) -> Result<ClientConfig, rustls::Error> {
+        let mut loaded = self.loaded();
+        loaded.asked = Arc::default();
+        let identity = Identity {
+            key: loaded.key.clone(),
+            asked: Arc::clone(&loaded.asked),
+        };
+        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(loaded.verifier.clone())
+            .with_client_cert_resolver(Arc::new(identity));
+        Ok(config)
+    }
+
+    /// Takes over changed files. While they do not fit together, as between the writing of a certificate
+    /// and of its key, the old ones stay in use.
+    fn reload(&self) {
+        let Some(exporter) = self.loaded().exporter.with_changed_files() else {
+            return;
+        };
+        let Ok(credentials) = Credentials::read(&exporter, &self.provider) else {
+            return;
+        };
+        let verifier = credentials
+            .roots
+            .map(|roots| Verifier::custom(roots, &self.provider));
+        let mut loaded = self.loaded();
+        match verifier {
+            Some(Ok(verifier)) => loaded.verifier = Arc::new(verifier),
+            Some(Err(_)) => return,
+            // The roots of the system.
+            None => {}
+        }
+        loaded.key = credentials.client;
+        loaded.exporter = exporter;
+    }
+
+    /// The collector has answered a request: it accepts the client certificate, if it wants one.
+    pub(super) fn answered(&self) {
+        self.loaded().asked.store(false, Relaxed);
     }
 
     /// What the failure of a connection has to do with certificates, in plain words.
@@ -79,6 +137,7 @@ impl Tls {
             Some(rustls::Error::InvalidCertificate(reason)) => Some(reason),
             _ => None,
         };
+        let loaded = self.loaded();
         let text = match reason {
             Some(CertificateError::UnknownIssuer) => {
                 "the collector's certificate is not signed by a CA that is trusted"
@@ -94,13 +153,17 @@ impl Tls {
             }
             Some(_) => "the collector's certificate is not accepted",
             // The alert that says why is lost when the collector closes the connection at once.
-            None if !self.identity.asked.load(Relaxed) => return None,
-            None if self.identity.key.is_none() => {
+            None if !loaded.asked.load(Relaxed) => return None,
+            None if loaded.key.is_none() => {
                 "the collector asks for a client certificate, and none is set"
             }
             None => "the collector may not accept the client certificate",
         };
         Some(text.to_owned())
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Loaded> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -113,7 +176,7 @@ impl fmt::Debug for Tls {
 /// The client certificate, if any, and whether the collector has asked for it.
 struct Identity {
     key: Option<Arc<CertifiedKey>>,
-    asked: AtomicBool,
+    asked: Arc<AtomicBool>,
 }
 
 impl ResolvesClientCert for Identity {
@@ -135,10 +198,10 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Verifies as webpki does, and accepts a self-signed certificate that is itself trusted.
+/// Verifies as webpki does, and accepts a certificate that is itself trusted, whoever signed it.
 ///
-/// `openssl req -x509` marks such certificates as a CA, which webpki refuses as a server's. They are
-/// common for collectors, and imgproxy accepts them.
+/// Go accepts such certificates, and so imgproxy does: a collector's own certificate is often what is
+/// given. Its host name and its dates are checked all the same.
 #[derive(Debug)]
 struct Verifier {
     webpki: Arc<WebPkiServerVerifier>,
@@ -176,6 +239,22 @@ impl Verifier {
     }
 }
 
+/// Checks a certificate whose origin is certain.
+fn verify_own(
+    certificate: &CertificateDer<'_>,
+    server_name: &ServerName<'_>,
+    now: UnixTime,
+) -> Result<ServerCertVerified, rustls::Error> {
+    verify_server_name(&ParsedCertificate::try_from(certificate)?, server_name)?;
+    let now = system_time(now);
+    match Validity::of(certificate) {
+        None => Err(CertificateError::BadEncoding.into()),
+        Some(validity) if now < validity.not_before => Err(CertificateError::NotValidYet.into()),
+        Some(validity) if now > validity.not_after => Err(CertificateError::Expired.into()),
+        Some(_) => Ok(ServerCertVerified::assertion()),
+    }
+}
+
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -185,24 +264,11 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified = self.webpki.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        );
-        match &verified {
-            // Webpki has checked the dates before it says this.
-            Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
-                if other.0.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity)
-                    && self.own.contains(end_entity) =>
-            {
-                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            _ => verified,
+        if self.own.contains(end_entity) {
+            return verify_own(end_entity, server_name, now);
         }
+        self.webpki
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(

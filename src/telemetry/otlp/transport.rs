@@ -1,17 +1,20 @@
 //! One signal's way to the collector, over either protocol.
 
-use http::{Uri, uri::PathAndQuery};
+use std::io::Write;
 
-#[cfg(not(all(feature = "otlp-grpc", feature = "otlp-http")))]
-use super::answer::Retry;
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
+use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
+use opentelemetry_sdk::Resource;
+
 #[cfg(feature = "otlp-grpc")]
 use super::grpc;
 #[cfg(feature = "otlp-http")]
 use super::http as otlp_http;
 use super::{
-    answer::{Accepted, Failure},
+    answer::{Accepted, Failure, one_line},
     client::Client,
-    encode::Encoded,
+    encode::{Batch, Header},
     tls::{SystemRoots, Tls},
 };
 use crate::telemetry::{
@@ -26,6 +29,17 @@ pub(crate) struct Transport {
     client: Client,
     uri: Uri,
     protocol: Protocol,
+    gzip: bool,
+    /// The resource of all requests.
+    resource: Header,
+    secrets: Secrets,
+}
+
+/// A request as it goes over the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    pub(super) body: Bytes,
+    pub(super) gzip: bool,
 }
 
 impl Transport {
@@ -33,6 +47,7 @@ impl Transport {
         exporter: &OtlpExporter,
         signal: Signal,
         system: &SystemRoots,
+        resource: &Resource,
     ) -> Result<Self, SettingError> {
         let tls = match exporter.uses_tls() {
             true => Some(Tls::new(exporter, system)?),
@@ -45,26 +60,102 @@ impl Transport {
                 Protocol::Http | Protocol::Https => exporter.endpoint.clone(),
             },
             protocol: exporter.protocol,
+            gzip: exporter.gzip,
+            resource: Header::resource(resource),
+            secrets: Secrets::of(&exporter.headers),
         })
     }
 
-    /// Makes one attempt to send an encoded request.
-    pub(crate) async fn send(&mut self, request: &Encoded) -> Result<Accepted, Failure> {
-        match self.protocol {
-            #[cfg(feature = "otlp-grpc")]
-            Protocol::Grpc => grpc::send(&mut self.client, &self.uri, request).await,
-            #[cfg(feature = "otlp-http")]
-            Protocol::Http | Protocol::Https => {
-                otlp_http::send(&mut self.client, &self.uri, request).await
-            }
-            #[cfg(not(all(feature = "otlp-grpc", feature = "otlp-http")))]
-            protocol => Err(Failure {
-                message: format!("compiled without OTLP over {protocol}"),
-                error_type: crate::semconv::OTHER.into(),
-                retry: Retry::Never,
-            }),
+    /// The request for a batch, with the framing of the protocol.
+    pub(crate) fn encode(&self, batch: &Batch) -> Encoded {
+        // gRPC, Length-Prefixed-Message: a flag for compression, four bytes of length, the message.
+        let room = match self.protocol {
+            Protocol::Grpc => 5,
+            Protocol::Http | Protocol::Https => 0,
+        };
+        let mut body = match self.gzip {
+            true => gzip(&batch.request(&self.resource, 0), room),
+            false => batch.request(&self.resource, room),
+        };
+        if room > 0 {
+            // A request has the size of a batch, far below 4 GiB.
+            let len = u32::try_from(body.len() - room).unwrap_or(u32::MAX);
+            body[0] = self.gzip.into();
+            body[1..room].copy_from_slice(&len.to_be_bytes());
+        }
+        Encoded {
+            body: body.into(),
+            gzip: self.gzip,
         }
     }
+
+    /// Makes one attempt to send a request.
+    pub(crate) async fn send(&self, request: &Encoded) -> Result<Accepted, Failure> {
+        let sent = match self.protocol {
+            #[cfg(feature = "otlp-grpc")]
+            Protocol::Grpc => grpc::send(&self.client, &self.uri, request).await,
+            #[cfg(feature = "otlp-http")]
+            Protocol::Http | Protocol::Https => {
+                otlp_http::send(&self.client, &self.uri, request).await
+            }
+            #[cfg(not(all(feature = "otlp-grpc", feature = "otlp-http")))]
+            protocol => Err(Failure::no_otlp(format!(
+                "compiled without OTLP over {protocol}"
+            ))),
+        };
+        match sent {
+            Ok(mut accepted) => {
+                accepted.message = one_line(&self.secrets.masked(accepted.message));
+                Ok(accepted)
+            }
+            Err(mut failure) => {
+                failure.message = self.secrets.masked(failure.message);
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// The values of the exporter's own headers, which some collectors repeat in their errors.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    fn of(headers: &[(HeaderName, HeaderValue)]) -> Self {
+        let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
+        // The credentials after a scheme (`Bearer …`) are a secret of their own.
+        let parts = values.flat_map(|value| [Some(value), value.split_once(' ').map(|it| it.1)]);
+        let secrets = parts.flatten().map(str::trim);
+        // Shorter ones are everyday words.
+        Self(
+            secrets
+                .filter(|secret| secret.len() >= 4)
+                .map(str::to_owned)
+                .collect(),
+        )
+    }
+
+    fn masked(&self, text: String) -> String {
+        self.0
+            .iter()
+            .fold(text, |text, secret| match text.contains(secret) {
+                true => text.replace(secret, "…"),
+                false => text,
+            })
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Secrets").field(&self.0.len()).finish()
+    }
+}
+
+/// Compresses a request, behind so many free bytes.
+fn gzip(request: &[u8], room: usize) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(vec![0; room], Compression::default());
+    // Writing into memory cannot fail.
+    let _ = encoder.write_all(request);
+    encoder.finish().unwrap_or_default()
 }
 
 fn with_path(endpoint: &Uri, path: &'static str) -> Uri {

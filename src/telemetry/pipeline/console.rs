@@ -1,21 +1,29 @@
 //! Printing in place of exporting.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 #[cfg(feature = "logs")]
-use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
+use opentelemetry::InstrumentationScope;
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord};
 use opentelemetry_sdk::{
-    error::OTelSdkResult,
+    error::{OTelSdkError, OTelSdkResult},
     metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
     trace::{SpanData, SpanExporter as _},
 };
 
-#[cfg(feature = "logs")]
-use super::logs::LogItem;
 use super::{
     points::count_points,
-    queue::{Item, Queue, Taken},
-    report::SignalReport,
+    queue::{Gather, PANICKED, Queue, Taken},
+    report::{PANIC, SignalReport},
 };
 #[cfg(feature = "logs")]
 use crate::console::ConsoleLogExporter;
@@ -25,11 +33,13 @@ use crate::{
 };
 
 /// Prints the spans that come into `queue`, for ever; runs on the I/O thread.
-pub(crate) async fn print_spans(queue: Arc<Queue<SpanData>>, exporter: ConsoleExporter) {
+pub(crate) async fn print_spans(queue: Arc<Queue<Vec<SpanData>>>, exporter: ConsoleExporter) {
     let terminal = Terminal(exporter);
     loop {
-        let (batch, taken) = queue.next().await;
-        settle(&queue, &taken, terminal.0.export(batch).await);
+        let mut taken = queue.next().await;
+        let items = taken.content.items();
+        let batch = mem::take(&mut taken.content);
+        settle(&taken, items, Printed::by(terminal.0.export(batch)).await);
     }
 }
 
@@ -44,12 +54,16 @@ impl Drop for Terminal {
 
 /// Prints the log records that come into `queue`, for ever; runs on the I/O thread.
 #[cfg(feature = "logs")]
-pub(crate) async fn print_logs(queue: Arc<Queue<LogItem>>, exporter: ConsoleLogExporter) {
+pub(crate) async fn print_logs(
+    queue: Arc<Queue<Vec<(SdkLogRecord, InstrumentationScope)>>>,
+    exporter: ConsoleLogExporter,
+) {
     loop {
-        let (batch, taken) = queue.next().await;
-        let records: Vec<_> = batch.iter().map(LogItem::parts).collect();
-        let printed = exporter.export(LogBatch::new(&records)).await;
-        settle(&queue, &taken, printed);
+        let taken = queue.next().await;
+        let records = taken.content.iter();
+        let records: Vec<_> = records.map(|(record, scope)| (record, scope)).collect();
+        let printed = Printed::by(exporter.export(LogBatch::new(&records))).await;
+        settle(&taken, taken.content.items(), printed);
     }
 }
 
@@ -63,10 +77,10 @@ pub(crate) struct MetricTerminal {
 
 impl PushMetricExporter for MetricTerminal {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let printed = self.exporter.export(metrics).await;
+        let printed = Printed::by(self.exporter.export(metrics)).await;
         let items = count_points(metrics);
-        count(&self.report, items, &printed);
-        say(&self.report, items, printed);
+        printed.count(&self.report, items);
+        printed.say(&self.report, items);
         Ok(())
     }
 
@@ -83,22 +97,47 @@ impl PushMetricExporter for MetricTerminal {
     }
 }
 
-fn settle<T: Item>(queue: &Queue<T>, taken: &Taken<'_, T>, printed: OTelSdkResult) {
-    if taken.count(|report| count(report, taken.items, &printed)) {
-        say(queue.report(), taken.items, printed);
+fn settle<B: Gather>(taken: &Taken<B>, items: u64, printed: Printed) {
+    if taken.count(items, |report| printed.count(report, items)) {
+        printed.say(taken.report(), items);
     }
 }
 
-fn count(report: &SignalReport, items: u64, printed: &OTelSdkResult) {
-    match printed {
-        Ok(()) => report.count_exported(items, 0),
-        Err(_) => report.count_lost(items, OTHER.into()),
-    }
+/// What became of a batch that was to be printed.
+enum Printed {
+    Whole,
+    Failed(OTelSdkError),
+    Panicked,
 }
 
-fn say(report: &SignalReport, items: u64, printed: OTelSdkResult) {
-    match printed {
-        Ok(()) => report.exported(0, ""),
-        Err(error) => report.lost(items, &error.to_string()),
+impl Printed {
+    /// A writer that panics loses this batch, and prints the next one.
+    async fn by(export: impl Future<Output = OTelSdkResult>) -> Self {
+        let mut export = pin!(export);
+        poll_fn(
+            |cx| match catch_unwind(AssertUnwindSafe(|| export.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => Poll::Pending,
+                Ok(Poll::Ready(Ok(()))) => Poll::Ready(Self::Whole),
+                Ok(Poll::Ready(Err(error))) => Poll::Ready(Self::Failed(error)),
+                Err(_) => Poll::Ready(Self::Panicked),
+            },
+        )
+        .await
+    }
+
+    fn count(&self, report: &SignalReport, items: u64) {
+        match self {
+            Self::Whole => report.count_exported(items, 0),
+            Self::Failed(_) => report.count_lost(items, OTHER.into()),
+            Self::Panicked => report.count_lost(items, PANIC.into()),
+        }
+    }
+
+    fn say(&self, report: &SignalReport, items: u64) {
+        match self {
+            Self::Whole => report.exported(0, ""),
+            Self::Failed(error) => report.lost(items, &error.to_string()),
+            Self::Panicked => report.lost(items, PANICKED),
+        }
     }
 }

@@ -1,89 +1,178 @@
-//! One signal's way from its queue to the collector: batch, encode, send, retry, give up.
+//! One signal's way from its queue to the collector: several requests at once, split when they are too
+//! large, paced when the collector cannot take them, and counted whatever happens.
 
 use std::{
-    future::Future,
-    hash::{BuildHasher, RandomState},
-    sync::Arc,
-    time::{Duration, Instant},
+    borrow::Cow,
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use super::queue::{Item, Queue};
-use crate::telemetry::otlp::{Encoded, Failure, Retry, Transport};
+use tokio::{sync::Semaphore, time::Instant};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// Short, so that the return of a collector is noticed before the queue is full.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+use super::{
+    queue::{Queue, Taken},
+    report::{SignalReport, TIMEOUT},
+};
+use crate::telemetry::otlp::{Accepted, Batch, Failure, Retry, Transport};
 
-/// What makes the export requests of a signal.
-pub(crate) trait Encode<T>: Send + Sync + 'static {
-    /// The request for a batch.
-    fn encode(&self, batch: Vec<T>) -> impl Future<Output = Encoded> + Send;
+/// Sends what comes into a queue to the signal's collector.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    queue: Arc<Queue<Batch>>,
+    transport: Transport,
+    /// How many items the message of an entry holds.
+    count: fn(&[u8]) -> u64,
+    /// From so many bytes on, batches are split before they are sent: the collector has refused one of
+    /// that size as too large.
+    too_large: AtomicUsize,
 }
 
-/// Sends what comes into `queue`, for ever; runs on the I/O thread.
-///
-/// A batch that the collector could not take for now is retried for the queue's export timeout. When
-/// that is over, everything else that has waited as long is given up with it: after a long outage the
-/// collector gets what is recent, not what is oldest.
-pub(crate) async fn deliver<T: Item>(
-    queue: Arc<Queue<T>>,
-    encoder: impl Encode<T>,
-    mut transport: Transport,
-) {
-    let window = queue.export_timeout();
-    let report = queue.report();
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let (batch, taken) = queue.next().await;
-        let items = taken.items;
-        let request = encoder.encode(batch).await;
-        let started = Instant::now();
-        loop {
-            match transport.send(&request).await {
-                Ok(accepted) => {
-                    pause = FIRST_PAUSE;
-                    let rejected = accepted.rejected;
-                    if taken.count(|report| report.count_exported(items, rejected)) {
-                        report.exported(rejected.min(items), &accepted.message);
+impl Delivery {
+    pub(crate) const fn new(
+        queue: Arc<Queue<Batch>>,
+        transport: Transport,
+        count: fn(&[u8]) -> u64,
+    ) -> Self {
+        Self {
+            queue,
+            transport,
+            count,
+            too_large: AtomicUsize::new(usize::MAX),
+        }
+    }
+
+    /// Sends, for ever, with so many requests on their way at most; runs on the I/O thread.
+    ///
+    /// A batch that the collector could not take for now is retried for the queue's export timeout. When
+    /// that is over, everything else that has waited as long is given up with it: after a long outage
+    /// the collector gets what is recent, not what is oldest.
+    pub(crate) async fn run(self, in_flight: usize) {
+        let delivery = Arc::new(self);
+        let permits = Arc::new(Semaphore::new(in_flight));
+        // The semaphore is never closed.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            let taken = delivery.queue.next().await;
+            let delivery = Arc::clone(&delivery);
+            // A panic ends this batch and no other.
+            tokio::spawn(async move {
+                delivery.send(taken).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// Sends a batch, in parts when it is too large.
+    async fn send(&self, mut taken: Taken<Batch>) {
+        let mut deadline = Instant::now() + self.queue.export_timeout();
+        let mut parts = vec![mem::take(&mut taken.content)];
+        while let Some(part) = parts.pop() {
+            let is_too_large = part.size() >= self.too_large.load(Relaxed);
+            let halves = is_too_large.then(|| part.halves(self.count)).flatten();
+            if let Some([first, second]) = halves {
+                parts.extend([second, first]);
+                continue;
+            }
+            match self.send_part(&part, &mut deadline).await {
+                Ok(accepted) => self.accepted(&taken, &part, &accepted),
+                Err(Unsent::Refused(failure)) if failure.retry == Retry::Smaller => {
+                    match part.halves(self.count) {
+                        Some([first, second]) => {
+                            self.too_large.fetch_min(part.size(), Relaxed);
+                            parts.extend([second, first]);
+                        }
+                        None => self.lost(&taken, &part, failure.error_type, &failure.message),
                     }
-                    break;
                 }
-                Err(failure) => {
-                    let left = window.saturating_sub(started.elapsed());
-                    let Some(wait) = pause_before_retry(&failure, &mut pause, left) else {
-                        let kind = failure.error_type;
-                        if taken.count(|report| report.count_lost(items, kind)) {
-                            report.lost(items, &failure.message);
-                        }
-                        if failure.retry != Retry::Never {
-                            queue.give_up_older_than(window, &failure.message);
-                        }
-                        break;
-                    };
-                    report.attempt_failed(&failure.message);
-                    queue.pause(wait).await;
+                Err(Unsent::Refused(failure)) => {
+                    self.lost(&taken, &part, failure.error_type, &failure.message);
+                }
+                Err(Unsent::TimedOut {
+                    error_type,
+                    message,
+                }) => {
+                    self.lost(&taken, &part, error_type, &message);
+                    let age = self.queue.export_timeout();
+                    self.queue.give_up_older_than(age, &message);
                 }
             }
         }
     }
-}
 
-/// How long to wait before the next attempt, at most what is `left`; `None` when there is no other.
-fn pause_before_retry(failure: &Failure, pause: &mut Duration, left: Duration) -> Option<Duration> {
-    let wait = match failure.retry {
-        Retry::Never => return None,
-        Retry::After(wait) => wait,
-        Retry::Backoff => {
-            let wait = *pause;
-            *pause = (wait * 2).min(LONGEST_PAUSE);
-            // ±25 %, so that many instances do not all come back at the same moment.
-            wait.mul_f64(0.75 + random() / 2.0)
+    fn accepted(&self, taken: &Taken<Batch>, part: &Batch, accepted: &Accepted) {
+        // A collector that takes larger requests again is noticed in time, at the price of one refusal
+        // now and then.
+        let grow = |size: usize| Some(size.saturating_add(size / 64));
+        let _ = self.too_large.fetch_update(Relaxed, Relaxed, grow);
+        let (items, rejected) = (part.items(), accepted.rejected);
+        if taken.count(items, |report| report.count_exported(items, rejected)) {
+            self.report()
+                .exported(rejected.min(items), &accepted.message);
         }
-    };
-    (!left.is_zero()).then(|| wait.min(left))
+    }
+
+    fn lost(&self, taken: &Taken<Batch>, part: &Batch, kind: Cow<'static, str>, message: &str) {
+        let items = part.items();
+        if taken.count(items, |report| report.count_lost(items, kind)) {
+            self.report().lost(items, message);
+        }
+    }
+
+    /// Makes attempts until the collector has taken or refused the part, or its time is over.
+    async fn send_part(&self, part: &Batch, deadline: &mut Instant) -> Result<Accepted, Unsent> {
+        let mut last = None;
+        loop {
+            let Some(turn) = self.queue.pace().turn(*deadline).await else {
+                let failure: Option<Failure> = last;
+                let (error_type, message) = match failure {
+                    Some(failure) => (failure.error_type, failure.message),
+                    None => (TIMEOUT.into(), self.report().last_error()),
+                };
+                return Err(Unsent::TimedOut {
+                    error_type,
+                    message,
+                });
+            };
+            // What waits for its turn takes the memory of the batch alone.
+            let request = self.transport.encode(part);
+            match self.transport.send(&request).await {
+                Ok(accepted) => {
+                    turn.succeeded();
+                    return Ok(accepted);
+                }
+                Err(failure) => {
+                    let asked = match failure.retry {
+                        Retry::Never | Retry::Smaller => {
+                            turn.succeeded();
+                            return Err(Unsent::Refused(failure));
+                        }
+                        Retry::Backoff => turn.failed(None),
+                        Retry::After(pause) => turn.failed(Some(pause)),
+                    };
+                    if let Some(pause) = asked {
+                        // The collector has asked to wait: that is no reason to give up.
+                        let after = Instant::now() + pause + self.queue.export_timeout();
+                        *deadline = (*deadline).max(after);
+                    }
+                    self.report().attempt_failed(&failure.message);
+                    last = Some(failure);
+                }
+            }
+        }
+    }
+
+    fn report(&self) -> &SignalReport {
+        self.queue.report()
+    }
 }
 
-/// A number from 0 to 1 that need not be unpredictable.
-fn random() -> f64 {
-    f64::from(RandomState::new().hash_one(0) as u32) / f64::from(u32::MAX)
+/// Why a part of a batch did not arrive.
+enum Unsent {
+    Refused(Failure),
+    TimedOut {
+        error_type: Cow<'static, str>,
+        message: String,
+    },
 }

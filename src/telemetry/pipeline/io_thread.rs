@@ -1,12 +1,23 @@
 //! The thread where all connections to collectors live.
 
-use std::{future::Future, io, sync::mpsc, thread::JoinHandle, time::Duration};
+use std::{cell::Cell, future::Future, io, sync::mpsc, thread::JoinHandle, time::Duration};
 
 use opentelemetry::Context;
 use tokio::{
     runtime::{Builder, Handle},
     sync::oneshot,
 };
+
+thread_local! {
+    static IS_EXPORTING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread belongs to the export, so that what it traces or logs must not be exported.
+///
+/// The thread decides, because others replace the current context.
+pub(super) fn is_exporting() -> bool {
+    IS_EXPORTING.get()
+}
 
 /// A thread with its own runtime.
 ///
@@ -22,14 +33,19 @@ pub(crate) struct IoThread {
 
 impl IoThread {
     pub(crate) fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            // The threads on which names are looked up.
+            .on_thread_start(|| IS_EXPORTING.set(true))
+            .build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
         let (end, ended) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("image-trace-io".to_owned())
             .spawn(move || {
-                // What the export itself logs must not be exported.
+                IS_EXPORTING.set(true);
+                // For providers of the service's own.
                 let _suppressed = Context::enter_telemetry_suppressed_scope();
                 let _ = runtime.block_on(stopped);
                 // A name lookup that hangs on the blocking pool must not hold up the end.

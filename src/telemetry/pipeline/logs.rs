@@ -1,57 +1,90 @@
 //! The way of the service's log from the SDK into the queue.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use opentelemetry::InstrumentationScope;
-#[cfg(feature = "_otlp")]
-use opentelemetry_sdk::logs::LogBatch;
+use opentelemetry::{InstrumentationScope, logs::Severity};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     logs::{LogProcessor, SdkLogRecord},
 };
 
+use super::{
+    io_thread::is_exporting,
+    queue::{AnyQueue, Gather, Queue},
+};
 #[cfg(feature = "_otlp")]
-use super::deliver::Encode;
-use super::queue::{AnyQueue, Item, Queue};
-#[cfg(feature = "_otlp")]
-use crate::telemetry::otlp::{Encoded, LogEncoder};
+use crate::telemetry::otlp::{Batch, encode};
 
-/// One log record, and who wrote it.
-#[derive(Debug)]
-pub(crate) struct LogItem(SdkLogRecord, InstrumentationScope);
+/// A batch into which log records go.
+pub(crate) trait LogBatch: Gather + fmt::Debug {
+    /// `value_limit`: texts of attributes have so many characters at most.
+    fn push(
+        queue: &Queue<Self>,
+        record: &SdkLogRecord,
+        scope: &InstrumentationScope,
+        value_limit: Option<usize>,
+    );
+}
 
-impl LogItem {
-    /// The pair that the SDK's batches consist of.
-    pub(super) const fn parts(&self) -> (&SdkLogRecord, &InstrumentationScope) {
-        (&self.0, &self.1)
+/// The terminal prints the record itself.
+impl LogBatch for Vec<(SdkLogRecord, InstrumentationScope)> {
+    fn push(
+        queue: &Queue<Self>,
+        record: &SdkLogRecord,
+        scope: &InstrumentationScope,
+        _: Option<usize>,
+    ) {
+        queue.push(1, 0, |batch| batch.push((record.clone(), scope.clone())));
     }
 }
 
-impl Item for LogItem {}
-
 #[cfg(feature = "_otlp")]
-impl Encode<LogItem> for LogEncoder {
-    async fn encode(&self, batch: Vec<LogItem>) -> Encoded {
-        let records: Vec<_> = batch.iter().map(LogItem::parts).collect();
-        Self::encode(self, LogBatch::new(&records)).await
+impl LogBatch for Batch {
+    fn push(
+        queue: &Queue<Self>,
+        record: &SdkLogRecord,
+        scope: &InstrumentationScope,
+        value_limit: Option<usize>,
+    ) {
+        let target = record.target().map(AsRef::as_ref);
+        encode::log_record(record, value_limit, |entry| {
+            queue.push(1, entry.len(), |batch| batch.push(scope, target, entry));
+        });
     }
 }
 
 /// Puts log records into the queue, and never waits.
+///
+/// What the export itself logs is left out, or each of its records would make the next one.
 #[derive(Debug)]
-pub(crate) struct QueueLogProcessor(pub(crate) Arc<Queue<LogItem>>);
+pub(crate) struct QueueLogProcessor<B> {
+    queue: Arc<Queue<B>>,
+    value_limit: Option<usize>,
+}
 
-impl LogProcessor for QueueLogProcessor {
+impl<B> QueueLogProcessor<B> {
+    pub(crate) const fn new(queue: Arc<Queue<B>>, value_limit: Option<usize>) -> Self {
+        Self { queue, value_limit }
+    }
+}
+
+impl<B: LogBatch> LogProcessor for QueueLogProcessor<B> {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
-        self.0.push(LogItem(record.clone(), scope.clone()));
+        if !is_exporting() {
+            B::push(&self.queue, record, scope, self.value_limit);
+        }
+    }
+
+    fn event_enabled(&self, _: Severity, _: &str, _: Option<&str>) -> bool {
+        !is_exporting()
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        self.0.flush_within(self.0.limits().export_timeout)
+        self.queue.flush_within(self.queue.limits().export_timeout)
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.0.close();
-        self.0.flush_within(timeout)
+        self.queue.close();
+        self.queue.flush_within(timeout)
     }
 }

@@ -7,38 +7,8 @@ use opentelemetry_sdk::{
     metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
 };
 
-use super::{
-    deliver::Encode,
-    points::count_points,
-    queue::{Item, Queue},
-};
-use crate::telemetry::otlp::{Encoded, MetricEncoder};
-
-/// One collection of metrics, encoded.
-#[derive(Debug)]
-pub(crate) struct MetricsRequest {
-    encoded: Encoded,
-    items: u64,
-}
-
-impl Item for MetricsRequest {
-    fn count(&self) -> u64 {
-        self.items
-    }
-}
-
-/// The encoder of what was encoded when it was collected.
-#[derive(Debug)]
-pub(crate) struct AlreadyEncoded;
-
-impl Encode<MetricsRequest> for AlreadyEncoded {
-    async fn encode(&self, mut batch: Vec<MetricsRequest>) -> Encoded {
-        // The queue is made for batches of one.
-        batch
-            .pop()
-            .map_or_else(Encoded::default, |request| request.encoded)
-    }
-}
+use super::queue::{LARGEST_BATCH, Queue};
+use crate::telemetry::otlp::{Batch, MetricEncoder, metrics};
 
 /// Encodes what was collected and puts it into the queue.
 ///
@@ -46,14 +16,14 @@ impl Encode<MetricsRequest> for AlreadyEncoded {
 #[derive(Debug)]
 pub(crate) struct QueueMetricExporter {
     encoder: MetricEncoder,
-    queue: Arc<Queue<MetricsRequest>>,
+    queue: Arc<Queue<Batch>>,
     temporality: Temporality,
 }
 
 impl QueueMetricExporter {
     pub(crate) const fn new(
         encoder: MetricEncoder,
-        queue: Arc<Queue<MetricsRequest>>,
+        queue: Arc<Queue<Batch>>,
         temporality: Temporality,
     ) -> Self {
         Self {
@@ -65,12 +35,15 @@ impl QueueMetricExporter {
 }
 
 impl PushMetricExporter for QueueMetricExporter {
-    async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let items = count_points(metrics);
-        if items > 0 {
-            let encoded = self.encoder.encode(metrics).await?;
-            self.queue.push(MetricsRequest { encoded, items });
+    async fn export(&self, collected: &ResourceMetrics) -> OTelSdkResult {
+        let request = self.encoder.encode(collected).await?;
+        let metrics = metrics(&request, LARGEST_BATCH);
+        for metric in metrics.filter(|metric| metric.points() > 0) {
+            let add = |batch: &mut Batch| batch.push_metric(&metric);
+            self.queue.push(metric.points(), metric.size(), add);
         }
+        // A collection is sent at once.
+        self.queue.cut();
         Ok(())
     }
 

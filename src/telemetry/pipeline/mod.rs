@@ -1,8 +1,8 @@
 //! From what the SDK hands over to what the collector gets: queues, the thread that empties them, and
 //! the reports about it.
 //!
-//! `spans`, `metrics` and `logs` fill the queues, `deliver` sends what is in them to a collector, and
-//! `console` prints it.
+//! `spans`, `metrics` and `logs` fill the queues, `deliver` sends what is in them to a collector at the
+//! `pace` that it allows, and `console` prints it.
 
 #[cfg(feature = "console")]
 mod console;
@@ -14,6 +14,9 @@ mod io_thread;
 mod logs;
 #[cfg(feature = "_otlp")]
 mod metrics;
+#[cfg(feature = "_otlp")]
+mod pace;
+#[cfg(feature = "console")]
 mod points;
 mod queue;
 mod report;
@@ -28,15 +31,12 @@ pub(super) use self::console::{MetricTerminal, print_spans};
 #[cfg(feature = "logs")]
 pub(super) use self::logs::QueueLogProcessor;
 #[cfg(feature = "_otlp")]
-pub(super) use self::{
-    deliver::{Encode, deliver},
-    metrics::{AlreadyEncoded, QueueMetricExporter},
-};
+pub(super) use self::{deliver::Delivery, metrics::QueueMetricExporter};
 pub(super) use self::{
     io_thread::IoThread,
-    queue::{AnyQueue, Item, Queue},
+    queue::{AnyQueue, Gather, Queue},
     report::Reports,
     self_metrics::register,
     shutdown::Pipeline,
-    spans::QueueSpanProcessor,
+    spans::{ExceptExports, QueueSpanProcessor},
 };

@@ -1,105 +1,225 @@
 //! The bounded queue between the threads that produce telemetry and the task that sends it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     fmt, mem,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    thread,
     time::{Duration, Instant},
 };
 
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use tokio::{sync::Notify, time::timeout};
 
+#[cfg(feature = "_otlp")]
+use super::pace::Pace;
 use super::{
     deadline::{deadline, until},
-    report::{SignalReport, TIMEOUT},
+    report::{PANIC, SignalReport, TIMEOUT},
 };
 use crate::telemetry::settings::Batching;
 
-/// What a queue holds.
-pub(crate) trait Item: Send + 'static {
-    /// Spans, data points or log records in it.
-    fn count(&self) -> u64 {
-        1
+/// What a queue gathers into one batch.
+pub(crate) trait Gather: Default + Send + Sync + 'static {
+    /// Spans, data points or log records.
+    fn items(&self) -> u64;
+
+    /// The memory that they take, in bytes.
+    fn size(&self) -> usize;
+
+    /// No further item comes into this batch.
+    fn close(&mut self) {}
+}
+
+/// Items that are printed as they are. What they take is not counted.
+impl<T: Send + Sync + 'static> Gather for Vec<T> {
+    fn items(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn size(&self) -> usize {
+        0
     }
 }
 
-/// How many spans, data points or log records are in a batch.
-fn count<T: Item>(batch: &[T]) -> u64 {
-    batch.iter().map(Item::count).sum()
-}
+/// A batch has so many bytes at most, unless a single item has more: below the 4 MiB that receivers of
+/// gRPC take by default, with room for the headers around the items.
+pub(super) const LARGEST_BATCH: usize = (4 << 20) - (64 << 10);
 
 /// Why items are lost that were neither sent nor refused before the end.
 const UNSENT: &str = "not sent before the timeout of the shutdown";
+/// Why the items of a batch are lost whose export has panicked.
+pub(super) const PANICKED: &str = "the export panicked";
 
-/// For how many items a batch takes memory before they are there.
-const LARGEST_RESERVED: usize = 4_096;
-
-/// Items collected into batches of a fixed size.
+/// Items gathered into numbered batches, bounded in number and in bytes.
 ///
-/// Producers never wait: a full queue drops what comes, and counts it. One consumer takes batches in
-/// order and settles each before it takes the next, so a flush waits for a single number, "settled up
-/// to".
+/// Producers never wait: a full queue drops what comes, and counts it. One consumer takes the batches in
+/// order and settles each of them, in any order; a flush waits for the batches that were there when it
+/// began.
 ///
 /// Each item is counted exactly once: as dropped when it comes, and otherwise by whoever holds it last,
 /// be it the consumer, which may hang, or the shutdown, which does not wait for that.
-pub(crate) struct Queue<T> {
-    state: Mutex<State<T>>,
+pub(crate) struct Queue<B> {
+    state: Mutex<State<B>>,
     /// A batch is full, or a flush wants the open one.
     ready: Notify,
-    /// A flush cuts the pause before the next attempt short.
-    hurry: Notify,
     settled: Condvar,
     limits: Batching,
+    max_bytes: usize,
     report: Arc<SignalReport>,
+    #[cfg(feature = "_otlp")]
+    pace: Pace,
 }
 
-struct State<T> {
-    open: Vec<T>,
-    full: VecDeque<(Instant, Vec<T>)>,
-    /// What is in the batch that was taken, until it is counted.
-    taken: u64,
-    /// Items accepted since the start, those of them that were counted as exported or lost, and those
-    /// of which that was said too.
-    accepted: u64,
-    counted: u64,
-    settled: u64,
-    flushing: bool,
+struct State<B> {
+    open: B,
+    /// The number of the open batch.
+    number: u64,
+    full: VecDeque<Full<B>>,
+    /// The batches that are full or being sent, by number.
+    unsettled: BTreeMap<u64, Unsettled>,
+    /// Items that wait or are being sent, and are not counted yet.
+    pending: u64,
+    /// Bytes that wait or are being sent.
+    bytes: usize,
     closed: bool,
-    abandoned: bool,
 }
 
-impl<T> State<T> {
-    fn pending(&self) -> u64 {
-        self.accepted.saturating_sub(self.counted)
+struct Full<B> {
+    content: B,
+    number: u64,
+    #[cfg(feature = "_otlp")]
+    since: Instant,
+}
+
+struct Unsettled {
+    /// Items that were not counted as exported or lost.
+    uncounted: u64,
+    bytes: usize,
+    is_taken: bool,
+}
+
+impl<B: Gather> State<B> {
+    fn close_batch(&mut self) {
+        if self.open.items() == 0 {
+            return;
+        }
+        let mut content = mem::take(&mut self.open);
+        content.close();
+        let unsettled = Unsettled {
+            uncounted: content.items(),
+            bytes: content.size(),
+            is_taken: false,
+        };
+        self.unsettled.insert(self.number, unsettled);
+        self.full.push_back(Full {
+            content,
+            number: self.number,
+            #[cfg(feature = "_otlp")]
+            since: Instant::now(),
+        });
+        self.number += 1;
     }
-}
 
-impl<T> Queue<T> {
-    pub(crate) fn new(limits: Batching, report: Arc<SignalReport>) -> Self {
-        Self {
-            state: Mutex::new(State {
-                open: Vec::new(),
-                full: VecDeque::new(),
-                taken: 0,
-                accepted: 0,
-                counted: 0,
-                settled: 0,
-                flushing: false,
-                closed: false,
-                abandoned: false,
-            }),
-            ready: Notify::new(),
-            hurry: Notify::new(),
-            settled: Condvar::new(),
-            limits,
-            report,
+    fn settle(&mut self, number: u64) {
+        if let Some(batch) = self.unsettled.remove(&number) {
+            self.pending -= batch.uncounted;
+            self.bytes -= batch.bytes;
         }
     }
 
-    /// The counters of what goes through the queue.
-    pub(super) const fn report(&self) -> &Arc<SignalReport> {
-        &self.report
+    /// The items of the batches before `target` that were not counted, and whether all of these batches
+    /// are settled.
+    fn before(&self, target: u64) -> (u64, bool) {
+        let mut batches = self.unsettled.range(..target).peekable();
+        let are_settled = batches.peek().is_none();
+        (batches.map(|(_, batch)| batch.uncounted).sum(), are_settled)
+    }
+}
+
+impl<B: Gather> Queue<B> {
+    /// `max_bytes`: what waits or is being sent takes so many bytes at most, unless a single item
+    /// takes more.
+    pub(crate) fn new(limits: Batching, max_bytes: usize, report: Arc<SignalReport>) -> Self {
+        Self {
+            state: Mutex::new(State {
+                open: B::default(),
+                number: 0,
+                full: VecDeque::new(),
+                unsettled: BTreeMap::new(),
+                pending: 0,
+                bytes: 0,
+                closed: false,
+            }),
+            ready: Notify::new(),
+            settled: Condvar::new(),
+            limits,
+            max_bytes,
+            report,
+            #[cfg(feature = "_otlp")]
+            pace: Pace::default(),
+        }
+    }
+
+    /// Adds `items` that take `bytes` with `add`, or drops and counts them when the queue is full or
+    /// closed.
+    pub(super) fn push(&self, items: u64, bytes: usize, add: impl FnOnce(&mut B)) {
+        let mut state = self.lock();
+        if state.closed {
+            drop(state);
+            return self.report.count_after_shutdown(items);
+        }
+        let is_full = state.pending + items > self.limits.max_queue_size as u64
+            || state.bytes.saturating_add(bytes) > self.max_bytes;
+        if is_full && state.pending > 0 {
+            drop(state);
+            return self.report.count_dropped(items);
+        }
+        let mut is_ready = self.limits.schedule_delay.is_zero();
+        if state.open.size() + bytes > LARGEST_BATCH {
+            state.close_batch();
+            is_ready = true;
+        }
+        add(&mut state.open);
+        state.pending += items;
+        state.bytes += bytes;
+        if state.open.items() >= self.limits.max_export_batch_size as u64 {
+            state.close_batch();
+            is_ready = true;
+        }
+        drop(state);
+        if is_ready {
+            self.ready.notify_one();
+        }
+    }
+
+    /// The next batch: a full one, or the open one when the schedule or a flush says so.
+    pub(super) async fn next(self: &Arc<Self>) -> Taken<B> {
+        loop {
+            if let Some(taken) = self.take() {
+                return taken;
+            }
+            if self.is_due().await {
+                self.lock().close_batch();
+            }
+        }
+    }
+
+    fn take(self: &Arc<Self>) -> Option<Taken<B>> {
+        let mut state = self.lock();
+        let Full {
+            content, number, ..
+        } = state.full.pop_front()?;
+        if let Some(batch) = state.unsettled.get_mut(&number) {
+            batch.is_taken = true;
+        }
+        self.report.count_taken(content.items());
+        drop(state);
+        Some(Taken {
+            queue: Arc::clone(self),
+            content,
+            number,
+        })
     }
 
     /// Waits for a full batch, or for the end of the schedule's delay, for which it returns true.
@@ -115,86 +235,6 @@ impl<T> Queue<T> {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
-        // Nothing that holds the lock can panic half-way through a change.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts, because a full queue is megabytes.
-impl<T> fmt::Debug for Queue<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (accepted, pending) = {
-            let state = self.lock();
-            (state.accepted, state.pending())
-        };
-        f.debug_struct("Queue")
-            .field("accepted", &accepted)
-            .field("pending", &pending)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T: Item> Queue<T> {
-    /// Adds an item, or drops and counts it when the queue is full or closed.
-    pub(super) fn push(&self, item: T) {
-        let mut state = self.lock();
-        if state.closed {
-            drop(state);
-            return self.report.count_after_shutdown(item.count());
-        }
-        if state.pending() >= self.limits.max_queue_size as u64 {
-            drop(state);
-            return self.report.count_dropped(item.count());
-        }
-        if state.open.capacity() == 0 {
-            // A batch may be allowed to be larger than it ever is.
-            let batch = self.limits.max_export_batch_size.min(LARGEST_RESERVED);
-            state.open.reserve_exact(batch);
-        }
-        state.open.push(item);
-        state.accepted += 1;
-        if state.open.len() == self.limits.max_export_batch_size {
-            let batch = mem::take(&mut state.open);
-            state.full.push_back((Instant::now(), batch));
-        } else if !self.limits.schedule_delay.is_zero() {
-            return;
-        }
-        drop(state);
-        self.ready.notify_one();
-    }
-
-    /// The next batch: a full one, or the open one when the schedule or a flush says so.
-    pub(super) async fn next(&self) -> (Vec<T>, Taken<'_, T>) {
-        loop {
-            let flushing = {
-                let mut state = self.lock();
-                if let Some((_, batch)) = state.full.pop_front() {
-                    return self.take(state, batch);
-                }
-                mem::take(&mut state.flushing)
-            };
-            let due = flushing || self.is_due().await;
-            let mut state = self.lock();
-            if due && state.full.is_empty() && !state.open.is_empty() {
-                let batch = mem::take(&mut state.open);
-                return self.take(state, batch);
-            }
-        }
-    }
-
-    fn take(&self, mut state: MutexGuard<'_, State<T>>, batch: Vec<T>) -> (Vec<T>, Taken<'_, T>) {
-        let taken = Taken {
-            queue: self,
-            length: batch.len() as u64,
-            items: count(&batch),
-        };
-        state.taken = taken.items;
-        self.report.count_taken(taken.items);
-        (batch, taken)
-    }
-
     /// The SDK's flush of a processor.
     pub(super) fn flush_within(&self, timeout: Duration) -> OTelSdkResult {
         match self.wait(self.flush(), deadline(timeout)) {
@@ -204,45 +244,96 @@ impl<T: Item> Queue<T> {
     }
 }
 
-/// A batch that the consumer has taken. When it is dropped, flushes no longer wait for it.
-pub(super) struct Taken<'a, T: Item> {
-    queue: &'a Queue<T>,
-    length: u64,
-    /// How many spans, data points or log records it holds.
-    pub(super) items: u64,
-}
-
-impl<T: Item> Taken<'_, T> {
-    /// Counts the batch, unless that has been done already; returns whether `count` was called.
-    pub(super) fn count(&self, count: impl FnOnce(&SignalReport)) -> bool {
-        let mut state = self.queue.lock();
-        let uncounted = mem::take(&mut state.taken) > 0;
-        if uncounted {
-            state.counted += self.length;
-            count(&self.queue.report);
-        }
-        uncounted
+impl<B> Queue<B> {
+    fn lock(&self) -> MutexGuard<'_, State<B>> {
+        // Nothing that holds the lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<T: Item> Drop for Taken<'_, T> {
-    fn drop(&mut self) {
-        // The I/O thread has ended, or the consumer has panicked.
-        if self.count(|report| report.count_lost(self.items, TIMEOUT.into())) {
-            self.queue.report.lost(self.items, UNSENT);
-        }
+/// Counts, because a full queue is megabytes.
+impl<B> fmt::Debug for Queue<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (pending, bytes) = {
+            let state = self.lock();
+            (state.pending, state.bytes)
+        };
+        f.debug_struct("Queue")
+            .field("pending", &pending)
+            .field("bytes", &bytes)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A batch that the consumer has taken. When it is dropped, what was not counted is lost, and flushes no
+/// longer wait for it.
+pub(super) struct Taken<B: Gather> {
+    queue: Arc<Queue<B>>,
+    pub(super) content: B,
+    number: u64,
+}
+
+impl<B: Gather> Taken<B> {
+    /// Counts `items` of the batch, unless the shutdown has done that already; returns whether `count`
+    /// was called.
+    pub(super) fn count(&self, items: u64, count: impl FnOnce(&SignalReport)) -> bool {
         let mut state = self.queue.lock();
-        if !state.abandoned {
-            state.settled += self.length;
+        let Some(batch) = state.unsettled.get_mut(&self.number) else {
+            return false;
+        };
+        batch.uncounted -= items;
+        state.pending -= items;
+        count(&self.queue.report);
+        true
+    }
+
+    pub(super) fn report(&self) -> &SignalReport {
+        &self.queue.report
+    }
+
+    fn uncounted(&self) -> u64 {
+        let state = self.queue.lock();
+        let batch = state.unsettled.get(&self.number);
+        batch.map_or(0, |batch| batch.uncounted)
+    }
+}
+
+impl<B: Gather> Drop for Taken<B> {
+    fn drop(&mut self) {
+        let left = self.uncounted();
+        if left > 0 {
+            // The export has panicked, or the I/O thread has ended.
+            let (kind, reason) = match thread::panicking() {
+                true => (PANIC, PANICKED),
+                false => (TIMEOUT, UNSENT),
+            };
+            if self.count(left, |report| report.count_lost(left, kind.into())) {
+                self.report().lost(left, reason);
+            }
         }
-        drop(state);
+        self.queue.lock().settle(self.number);
         self.queue.settled.notify_all();
     }
 }
 
 /// What only the way to a collector asks for: it retries, a terminal does not.
 #[cfg(feature = "_otlp")]
-impl<T: Item> Queue<T> {
+impl<B: Gather> Queue<B> {
+    pub(super) fn report(&self) -> &SignalReport {
+        &self.report
+    }
+
+    pub(super) const fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Closes the open batch, so that it is sent now.
+    pub(super) fn cut(&self) {
+        self.lock().close_batch();
+        self.ready.notify_one();
+    }
+
     pub(super) const fn export_timeout(&self) -> Duration {
         self.limits.export_timeout
     }
@@ -250,28 +341,23 @@ impl<T: Item> Queue<T> {
     /// Gives up the batches that were full `age` ago already, and counts what was in them.
     pub(super) fn give_up_older_than(&self, age: Duration, error: &str) {
         let mut state = self.lock();
-        let mut old = Vec::new();
-        while state
-            .full
-            .front()
-            .is_some_and(|(since, _)| since.elapsed() > age)
-        {
-            if let Some((_, batch)) = state.full.pop_front() {
-                old.extend(batch);
+        let is_old = |batch: &Full<B>| batch.since.elapsed() > age;
+        let old = state.full.iter().take_while(|batch| is_old(batch)).count();
+        let old: Vec<_> = state.full.drain(..old).collect();
+        let mut items = 0;
+        for batch in &old {
+            if let Some(batch) = state.unsettled.get_mut(&batch.number) {
+                items += mem::take(&mut batch.uncounted);
             }
         }
-        state.counted += old.len() as u64;
-        let items = count(&old);
+        state.pending -= items;
         self.report.count_given_up(items);
         drop(state);
         self.report.lost(items, error);
-        self.lock().settled += old.len() as u64;
+        let mut state = self.lock();
+        old.iter().for_each(|batch| state.settle(batch.number));
+        drop(state);
         self.settled.notify_all();
-    }
-
-    /// Waits before another attempt, but no longer than until the next flush.
-    pub(super) async fn pause(&self, pause: Duration) {
-        let _ = timeout(pause, self.hurry.notified()).await;
     }
 }
 
@@ -296,24 +382,25 @@ pub(crate) trait AnyQueue: fmt::Debug + Send + Sync {
     fn pending(&self) -> u64;
 }
 
-impl<T: Item> AnyQueue for Queue<T> {
+impl<B: Gather> AnyQueue for Queue<B> {
     fn flush(&self) -> u64 {
-        let target = {
-            let mut state = self.lock();
-            state.flushing = true;
-            state.accepted
-        };
+        let mut state = self.lock();
+        state.close_batch();
+        let target = state.number;
+        drop(state);
         self.ready.notify_one();
-        self.hurry.notify_one();
+        #[cfg(feature = "_otlp")]
+        self.pace.hurry();
         target
     }
 
     fn wait(&self, target: u64, deadline: Instant) -> u64 {
         let mut state = self.lock();
         loop {
+            let (uncounted, are_settled) = state.before(target);
             let left = until(deadline);
-            if state.settled >= target || left.is_zero() {
-                return target.saturating_sub(state.counted);
+            if are_settled || left.is_zero() {
+                return uncounted;
             }
             let waited = self.settled.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -327,16 +414,20 @@ impl<T: Item> AnyQueue for Queue<T> {
     fn abandon(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.abandoned = true;
+        state.close_batch();
         let full = mem::take(&mut state.full);
-        let open = mem::take(&mut state.open);
-        let queued = full.iter().map(|(_, batch)| count(batch)).sum::<u64>() + count(&open);
-        let taken = mem::take(&mut state.taken);
-        state.counted = state.accepted;
-        state.settled = state.accepted;
+        let [mut taken, mut queued] = [0; 2];
+        for batch in mem::take(&mut state.unsettled).into_values() {
+            match batch.is_taken {
+                true => taken += batch.uncounted,
+                false => queued += batch.uncounted,
+            }
+        }
+        (state.pending, state.bytes) = (0, 0);
         self.report.count_lost(taken, TIMEOUT.into());
         self.report.count_given_up(queued);
         drop(state);
+        drop(full);
         self.report.note_lost(taken + queued, UNSENT);
         self.settled.notify_all();
     }
@@ -346,6 +437,6 @@ impl<T: Item> AnyQueue for Queue<T> {
     }
 
     fn pending(&self) -> u64 {
-        self.lock().pending()
+        self.lock().pending
     }
 }

@@ -21,6 +21,8 @@ use crate::telemetry::{
 
 /// The `error.type` of what was not exported in time.
 pub(super) const TIMEOUT: &str = "timeout";
+/// The `error.type` of what was being exported when the export panicked.
+pub(super) const PANIC: &str = "panic";
 /// The `error.type` of what the collector refused by a partial success (semconv sdk-metrics).
 const REJECTED: &str = "rejected";
 
@@ -266,6 +268,12 @@ impl SignalReport {
             });
         }
         self.say(said, events);
+    }
+
+    /// Why the last attempt failed.
+    #[cfg(feature = "_otlp")]
+    pub(super) fn last_error(&self) -> String {
+        self.said().error.clone()
     }
 
     /// Says that items were given up.

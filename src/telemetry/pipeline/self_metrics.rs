@@ -182,10 +182,7 @@ mod tests {
 
     use opentelemetry::StringValue;
 
-    use super::{
-        super::queue::{Item, Queue},
-        *,
-    };
+    use super::{super::queue::Queue, *};
     use crate::telemetry::{Telemetry, event::Sink, settings::Batching};
 
     /// Waits for what a thread may still be about to drop.
@@ -197,8 +194,6 @@ mod tests {
         }
     }
 
-    impl Item for u8 {}
-
     // faults A16
     #[tokio::test]
     async fn what_was_given_up_in_the_queue_was_not_handed_to_the_exporter() {
@@ -207,10 +202,14 @@ mod tests {
             max_export_batch_size: 2,
             ..Settings::default().span_batching
         };
-        let queue = Queue::new(limits, Arc::clone(&report));
-        (1..=3_u8).for_each(|item| queue.push(item));
-        let (batch, _taken) = queue.next().await;
-        assert_eq!(batch, [1, 2]);
+        let queue = Arc::new(Queue::<Vec<u8>>::new(
+            limits,
+            usize::MAX,
+            Arc::clone(&report),
+        ));
+        (1..=3).for_each(|item| queue.push(1, 1, |batch| batch.push(item)));
+        let taken = queue.next().await;
+        assert_eq!(taken.content, [1, 2]);
         queue.abandon();
         let named = |outcomes: Vec<(Option<StringValue>, u64)>| {
             let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0);

@@ -127,13 +127,13 @@ impl Certificates {
 fn own_text(vars: &Variables, name: &str) -> Option<Pem> {
     let variable = vars.own(name);
     let text = vars.get(&variable)?.replace("\\n", "\n");
-    Some(Pem::from_variable(&variable, text))
+    Some(Pem::from_variable(&variable, text, None))
 }
 
 /// Certificates and keys are files in the standard variables.
 fn file(variable: &str, path: &str) -> Result<Pem, SettingError> {
     match fs::read_to_string(path) {
-        Ok(text) => Ok(Pem::from_variable(variable, text)),
+        Ok(text) => Ok(Pem::from_variable(variable, text, Some(Path::new(path)))),
         Err(error) => {
             // A key in the place of a path must not be shown.
             let problem = if path.contains("-----BEGIN") {

@@ -28,6 +28,14 @@ impl Settings {
         }
         batching("span_batching", &self.span_batching, &mut errors);
         batching("log_batching", &self.log_batching, &mut errors);
+        for (setting, count) in [
+            ("max_queue_bytes", self.max_queue_bytes),
+            ("max_concurrent_exports", self.max_concurrent_exports),
+        ] {
+            if count == 0 {
+                errors.push(invalid(setting, count, "a number above 0"));
+            }
+        }
         for (setting, duration) in [
             ("metric_export_interval", self.metric_export_interval),
             ("metric_export_timeout", self.metric_export_timeout),

@@ -31,6 +31,8 @@ pub(crate) struct Code {
     pub(crate) imgproxy_metrics: bool,
     pub(crate) logs: Option<bool>,
     pub(crate) aws_resource: Option<bool>,
+    pub(crate) max_queue_bytes: Option<usize>,
+    pub(crate) max_concurrent_exports: Option<usize>,
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     pub(crate) server_certificate: Option<Pem>,
     pub(crate) client_certificate: Option<Pem>,

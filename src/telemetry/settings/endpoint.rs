@@ -135,7 +135,7 @@ fn path_of(path: &str, grpc: bool, append: Option<&str>) -> Result<PathAndQuery,
 ///
 /// Text that is not an endpoint may be a secret in the wrong place, so only what looks like a scheme
 /// and a host is shown.
-pub(super) fn without_secrets(endpoint: &str) -> String {
+pub(crate) fn without_secrets(endpoint: &str) -> String {
     let (scheme, rest) = match endpoint.split_once("://") {
         Some((scheme, rest)) if scheme.bytes().all(|b| b.is_ascii_alphanumeric()) => {
             (format!("{scheme}://"), rest)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Uri;
 
 #[cfg(feature = "_otlp")]
-use super::certificates;
+use super::{certificates, proxy::Proxy};
 use super::{
     certificates::{Certificates, Origin},
     code::Code,
@@ -125,6 +125,10 @@ fn otlp(vars: &mut Variables, code: &Code, signal: Signal, named: bool) -> Expor
     exporter.server_certificate = certificates.server_certificate;
     exporter.client_certificate = certificates.client_certificate;
     exporter.client_key = certificates.client_key;
+    #[cfg(feature = "_otlp")]
+    {
+        exporter.proxy = Proxy::read(vars, &exporter.endpoint);
+    }
     #[cfg(feature = "_otlp")]
     if !certificates::check(vars, &mut exporter) {
         return Exporter::None;

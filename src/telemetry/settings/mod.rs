@@ -15,16 +15,23 @@ mod headers;
 mod pairs;
 mod pem;
 mod protocol;
+#[cfg(feature = "_otlp")]
+mod proxy;
 mod resolve;
 mod sampler;
 mod values;
 
 #[cfg(feature = "_otlp")]
-pub(crate) use self::credentials::{Credentials, Roots};
+pub use self::proxy::Proxy;
 pub(super) use self::{
     code::Code,
     endpoint::EndpointText,
     env::{PREFIX, Variables},
+};
+#[cfg(feature = "_otlp")]
+pub(crate) use self::{
+    credentials::{Credentials, Roots},
+    endpoint::without_secrets,
 };
 pub use self::{
     pem::Pem,

@@ -1,10 +1,13 @@
 //! Certificates and keys as plain data.
 
-use std::{fmt, sync::Arc};
+#[cfg(feature = "_otlp")]
+use std::path::PathBuf;
+use std::{fmt, path::Path, sync::Arc};
 
 /// Certificates or a key as PEM text, of which `Debug` shows nothing. Cheap to clone.
 ///
-/// The text is read when telemetry starts.
+/// The text is read when telemetry starts. One that came from a file is read again for each new
+/// connection, in case the file has changed.
 #[derive(Clone)]
 pub struct Pem(Arc<Source>);
 
@@ -12,19 +15,46 @@ struct Source {
     text: String,
     /// The variable that the text comes from.
     variable: Option<String>,
+    /// The file that the variable names.
+    #[cfg(feature = "_otlp")]
+    path: Option<PathBuf>,
 }
 
 impl Pem {
     /// PEM text as it stands in a file.
     pub fn new(text: impl Into<String>) -> Self {
-        let (text, variable) = (text.into(), None);
-        Self(Arc::new(Source { text, variable }))
+        Self(Arc::new(Source {
+            text: text.into(),
+            variable: None,
+            #[cfg(feature = "_otlp")]
+            path: None,
+        }))
     }
 
-    /// PEM text from a variable, or from the file that it names.
-    pub(super) fn from_variable(variable: &str, text: impl Into<String>) -> Self {
-        let (text, variable) = (text.into(), Some(variable.to_owned()));
-        Self(Arc::new(Source { text, variable }))
+    /// PEM text from a variable, or from the file at `path` that it names.
+    pub(super) fn from_variable(variable: &str, text: String, path: Option<&Path>) -> Self {
+        #[cfg(not(feature = "_otlp"))]
+        let _ = path;
+        Self(Arc::new(Source {
+            text,
+            variable: Some(variable.to_owned()),
+            #[cfg(feature = "_otlp")]
+            path: path.map(Path::to_owned),
+        }))
+    }
+
+    /// The text that is in the file now; `None` when it is the same, and when there is no file.
+    #[cfg(feature = "_otlp")]
+    pub(super) fn changed(&self) -> Option<Self> {
+        let Source { variable, path, .. } = &*self.0;
+        let text = std::fs::read_to_string(path.as_deref()?).ok()?;
+        (text != self.0.text).then(|| {
+            Self(Arc::new(Source {
+                text,
+                variable: variable.clone(),
+                path: path.clone(),
+            }))
+        })
     }
 
     #[cfg(feature = "_otlp")]

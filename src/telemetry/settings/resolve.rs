@@ -55,6 +55,15 @@ impl Settings {
             span_limits: span_limits(&mut vars, default.span_limits),
             span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
+            log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
+            max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
+                .unwrap_or(default.max_queue_bytes),
+            max_concurrent_exports: count(
+                &mut vars,
+                code.max_concurrent_exports,
+                "MAX_CONCURRENT_EXPORTS",
+            )
+            .unwrap_or(default.max_concurrent_exports),
             metric_export_interval: vars
                 .parse_interval("OTEL_METRIC_EXPORT_INTERVAL")
                 .unwrap_or(default.metric_export_interval),
@@ -164,6 +173,27 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
     code.sampler.or(parsed).unwrap_or_default()
 }
 
+/// A number above 0 from code or from one of the crate's own variables.
+fn count(vars: &mut Variables, code: Option<usize>, name: &str) -> Option<usize> {
+    let variable = vars.own(name);
+    let parsed = vars.parse_count(&variable);
+    match code {
+        Some(0) => {
+            let setting = name.to_ascii_lowercase();
+            vars.refuse(SettingError::invalid(setting, "0", "a number above 0"));
+            None
+        }
+        code => code.or(parsed),
+    }
+}
+
+/// The limit of characters a text, by the variable of spans or log records or that of both.
+fn value_length(vars: &mut Variables, of: &str) -> Option<usize> {
+    let own = format!("OTEL_{of}_ATTRIBUTE_VALUE_LENGTH_LIMIT");
+    let names = [own.as_str(), "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
+    vars.parse(&names, "a whole number", |value| value.parse().ok())
+}
+
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {
     let mut limit = |names: &[&str], default| {
         vars.parse(names, "a whole number", |value| value.parse().ok())
@@ -187,6 +217,7 @@ fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {
             &["OTEL_LINK_ATTRIBUTE_COUNT_LIMIT"],
             default.attributes_per_link,
         ),
+        attribute_value_length: value_length(vars, "SPAN"),
     }
 }
 

@@ -5,6 +5,8 @@ use std::{env, fmt, time::Duration};
 use http::{HeaderName, HeaderValue, Uri};
 use opentelemetry_sdk::metrics::Temporality;
 
+#[cfg(feature = "_otlp")]
+use super::proxy::Proxy;
 use super::{endpoint::without_secrets, pem::Pem, protocol::Protocol, sampler::Sampler};
 use crate::{
     propagation::Propagators,
@@ -65,6 +67,9 @@ pub struct OtlpExporter {
     pub client_certificate: Option<Pem>,
     /// The key of the client certificate.
     pub client_key: Option<Pem>,
+    /// The proxy on the way; `None` goes straight to the collector.
+    #[cfg(feature = "_otlp")]
+    pub proxy: Option<Proxy>,
 }
 
 /// The fields of an [`OtlpExporter`], as errors call them.
@@ -90,7 +95,27 @@ impl OtlpExporter {
             server_certificate: None,
             client_certificate: None,
             client_key: None,
+            #[cfg(feature = "_otlp")]
+            proxy: None,
         }
+    }
+
+    /// The same with the certificates and keys that are in their files now; `None` when none has changed.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn with_changed_files(&self) -> Option<Self> {
+        let mut exporter = self.clone();
+        let mut changed = false;
+        for pem in [
+            &mut exporter.server_certificate,
+            &mut exporter.client_certificate,
+            &mut exporter.client_key,
+        ] {
+            if let Some(new) = pem.as_ref().and_then(Pem::changed) {
+                *pem = Some(new);
+                changed = true;
+            }
+        }
+        changed.then_some(exporter)
     }
 
     pub(crate) fn uses_tls(&self) -> bool {
@@ -123,7 +148,12 @@ impl OtlpExporter {
 impl fmt::Display for OtlpExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let endpoint = without_secrets(&self.endpoint.to_string());
-        write!(f, "to {endpoint} ({}, {})", self.protocol, self.tls())
+        write!(f, "to {endpoint} ({}, {}", self.protocol, self.tls())?;
+        #[cfg(feature = "_otlp")]
+        if let Some(proxy) = &self.proxy {
+            write!(f, ", through the proxy {proxy}")?;
+        }
+        f.write_str(")")
     }
 }
 
@@ -161,7 +191,7 @@ impl Batching {
     };
 }
 
-/// Limits of what one span records: `OTEL_SPAN_*_COUNT_LIMIT`.
+/// Limits of what one span records: `OTEL_SPAN_*_LIMIT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SpanLimits {
@@ -175,6 +205,9 @@ pub struct SpanLimits {
     pub attributes_per_event: u32,
     /// Attributes a link: `OTEL_LINK_ATTRIBUTE_COUNT_LIMIT`.
     pub attributes_per_link: u32,
+    /// Characters a text in an attribute that goes to a collector, if there is a limit:
+    /// `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
+    pub attribute_value_length: Option<usize>,
 }
 
 impl Default for SpanLimits {
@@ -185,6 +218,7 @@ impl Default for SpanLimits {
             links: 128,
             attributes_per_event: 128,
             attributes_per_link: 128,
+            attribute_value_length: None,
         }
     }
 }
@@ -228,6 +262,14 @@ pub struct Settings {
     pub span_batching: Batching,
     /// The queue of log records.
     pub log_batching: Batching,
+    /// Characters a text in an attribute of a log record that goes to a collector, if there is a limit:
+    /// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
+    pub log_attribute_value_length: Option<usize>,
+    /// How many bytes the queue to a collector holds of each signal, those being sent included; what
+    /// comes when it is full is dropped and counted.
+    pub max_queue_bytes: usize,
+    /// How many requests of a signal are on their way to a collector at once.
+    pub max_concurrent_exports: usize,
     /// How often metrics are sent.
     pub metric_export_interval: Duration,
     /// How long a metrics request is retried before it is given up.
@@ -298,6 +340,9 @@ impl Default for Settings {
             span_limits: SpanLimits::default(),
             span_batching: Batching::SPANS,
             log_batching: Batching::LOGS,
+            log_attribute_value_length: None,
+            max_queue_bytes: 8 << 20,
+            max_concurrent_exports: 16,
             metric_export_interval: Duration::from_secs(60),
             metric_export_timeout: Duration::from_secs(30),
             metric_temporality: Temporality::default(),

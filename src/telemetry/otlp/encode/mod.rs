@@ -1,0 +1,95 @@
+//! OTLP's protobuf, written straight from what the SDK recorded.
+//!
+//! The thread that ends a span encodes it, and the SDK's memory is free again where it was taken. One
+//! span or log record becomes an *entry*: tag, length and message of one element of
+//! `ScopeSpans.spans` or `ScopeLogs.log_records`. A run of entries can be cut between any two of them;
+//! [`Batch::request`] puts the headers of resource and scope around them.
+//!
+//! Keys are unique in OTLP: the last value of a repeated key is written. Limits of the length of values
+//! apply while they are written.
+//!
+//! The module uses nothing of the crate, so that benchmark and fuzz target include it by its path.
+
+mod batch;
+mod fields;
+mod header;
+#[cfg(feature = "logs")]
+mod log_record;
+mod metrics;
+mod span;
+#[cfg(test)]
+mod tests;
+mod value;
+mod writer;
+
+use std::cell::RefCell;
+
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::SdkLogRecord;
+use opentelemetry_sdk::trace::SpanData;
+
+pub(crate) use self::{
+    batch::Batch,
+    header::Header,
+    metrics::{data_points, metrics},
+};
+
+use writer::Writer;
+
+/// The field of the entries in the message of their scope.
+const ENTRIES: u8 = 2;
+
+/// A larger buffer is given back after use, so that a huge span does not hold memory on every thread.
+const KEPT: usize = 64 * 1024;
+
+thread_local! {
+    static WRITER: RefCell<Writer> = const { RefCell::new(Writer::new()) };
+}
+
+/// Gives `take` the entry of a span.
+///
+/// String values of attributes are cut to `value_limit` characters: the
+/// `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT` of the specification.
+pub(crate) fn span<R>(
+    span: &SpanData,
+    value_limit: Option<usize>,
+    take: impl FnMut(&[u8]) -> R,
+) -> R {
+    let limit = value_limit.unwrap_or(usize::MAX);
+    entry(|w| span::span(w, span, limit), take)
+}
+
+/// Gives `take` the entry of a log record.
+///
+/// String values of attributes are cut to `value_limit` characters, byte arrays to as many bytes: the
+/// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT` of the specification. The body has no limit.
+#[cfg(feature = "logs")]
+pub(crate) fn log_record<R>(
+    record: &SdkLogRecord,
+    value_limit: Option<usize>,
+    take: impl FnMut(&[u8]) -> R,
+) -> R {
+    let limit = value_limit.unwrap_or(usize::MAX);
+    entry(|w| log_record::log_record(w, record, limit), take)
+}
+
+/// Encodes into a buffer that the thread keeps.
+#[inline]
+fn entry<R>(fields: impl Fn(&mut Writer), mut take: impl FnMut(&[u8]) -> R) -> R {
+    let mut encode = |w: &mut Writer| {
+        w.clear();
+        w.message(ENTRIES, &fields);
+        take(w.written())
+    };
+    let taken = WRITER.try_with(|kept| {
+        let mut writer = kept.try_borrow_mut().ok()?;
+        let taken = encode(&mut writer);
+        if writer.capacity() > KEPT {
+            *writer = Writer::new();
+        }
+        Some(taken)
+    });
+    // A span that ends while `take` runs, or while the thread ends, gets a buffer of its own.
+    let taken = taken.ok().flatten();
+    taken.unwrap_or_else(|| encode(&mut Writer::new()))
+}

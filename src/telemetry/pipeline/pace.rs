@@ -1,0 +1,269 @@
+//! When a signal may be sent: at once while the collector takes it, and paced while it does not.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// Short, so that a collector that is back is noticed before the queue is full.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause that a collector may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(600);
+
+/// Paces all requests of one signal.
+///
+/// After a failure that is worth another attempt everything waits; then one request goes first, and the
+/// others follow when it was taken.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Failures since the last success.
+    failures: u32,
+    /// No attempt before this.
+    pause: Option<Pause>,
+    /// A request has gone first, and its outcome is not known.
+    probing: bool,
+    /// A flush does not want to wait.
+    hurried: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    until: Instant,
+    /// The collector has asked for it, so a flush does not shorten it.
+    asked: bool,
+}
+
+/// The right to make one attempt.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pace: &'a Pace,
+    is_probe: bool,
+    is_over: bool,
+}
+
+impl Pace {
+    /// Waits for the right to make an attempt, at most until `deadline`. A pause that the collector
+    /// has asked for is waited out whatever the deadline.
+    pub(crate) async fn turn(&self, deadline: Instant) -> Option<Turn<'_>> {
+        loop {
+            let changed = self.changed.notified();
+            let wake = {
+                let mut state = self.lock();
+                let now = Instant::now();
+                let asked = state
+                    .pause
+                    .is_some_and(|pause| pause.asked && pause.until > now);
+                let waits = state
+                    .pause
+                    .filter(|pause| pause.until > now && (pause.asked || !state.hurried));
+                match waits {
+                    None if state.failures == 0 => return Some(self.new_turn(false)),
+                    None if !state.probing => {
+                        state.probing = true;
+                        state.hurried = false;
+                        return Some(self.new_turn(true));
+                    }
+                    _ if !asked && now >= deadline => return None,
+                    None => deadline,
+                    Some(pause) if asked => pause.until,
+                    Some(pause) => pause.until.min(deadline),
+                }
+            };
+            let _ = timeout_at(wake, changed).await;
+        }
+    }
+
+    /// Shortens the pause that waits now, unless the collector has asked for it.
+    pub(crate) fn hurry(&self) {
+        self.lock().hurried = true;
+        self.changed.notify_waiters();
+    }
+
+    fn new_turn(&self, is_probe: bool) -> Turn<'_> {
+        Turn {
+            pace: self,
+            is_probe,
+            is_over: false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Turn<'_> {
+    /// The collector has answered: the others may go on.
+    pub(crate) fn succeeded(mut self) {
+        self.is_over = true;
+        *self.pace.lock() = State::default();
+        self.pace.changed.notify_waiters();
+    }
+
+    /// The attempt is worth another one, after the pause that the collector has asked for, if any.
+    /// Returns that pause.
+    pub(crate) fn failed(mut self, asked: Option<Duration>) -> Option<Duration> {
+        self.is_over = true;
+        let asked = asked.filter(|pause| !pause.is_zero());
+        let asked = asked.map(|pause| pause.min(LONGEST_ASKED));
+        let mut state = self.pace.lock();
+        let now = Instant::now();
+        // The other requests that were on their way fail too; that is no further reason to wait.
+        if self.is_probe || state.failures == 0 {
+            let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(8));
+            state.failures += 1;
+            state.hurried = false;
+            state.pause = Some(Pause {
+                until: now + jittered(pause.min(LONGEST_PAUSE)),
+                asked: false,
+            });
+        }
+        if let Some(pause) = asked {
+            let until = state.pause.filter(|pause| pause.asked);
+            let until = until.map_or(now + pause, |known| known.until.max(now + pause));
+            state.pause = Some(Pause { until, asked: true });
+        }
+        if self.is_probe {
+            state.probing = false;
+        }
+        drop(state);
+        self.pace.changed.notify_waiters();
+        asked
+    }
+}
+
+impl Drop for Turn<'_> {
+    /// A request that was given up in between must not keep the others waiting.
+    fn drop(&mut self) {
+        if !self.is_over && self.is_probe {
+            self.pace.lock().probing = false;
+            self.pace.changed.notify_waiters();
+        }
+    }
+}
+
+/// The pause ± 25 %, so that many instances do not come back at the same moment.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + random() / 2.0)
+}
+
+/// A number from 0 to 1 that need not be unpredictable.
+fn random() -> f64 {
+    RandomState::new().hash_one(0) as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(3600);
+
+    fn later() -> Instant {
+        Instant::now() + LATER
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_goes_first_after_a_failure_and_the_others_follow_its_success() {
+        let pace = Pace::default();
+        let [first, second] = [pace.turn(later()).await, pace.turn(later()).await];
+        assert_eq!(first.unwrap().failed(None), None);
+        assert_eq!(second.unwrap().failed(None), None);
+        let started = Instant::now();
+        let probe = pace.turn(later()).await.unwrap();
+        let waited = started.elapsed();
+        assert!(
+            waited >= FIRST_PAUSE.mul_f64(0.7) && waited <= FIRST_PAUSE.mul_f64(1.3),
+            "{waited:?}"
+        );
+        let others = pace.turn(Instant::now() + Duration::from_secs(1));
+        assert!(others.await.is_none(), "the probe is on its way");
+        let (other, ()) = tokio::join!(pace.turn(later()), async { probe.succeeded() });
+        assert!(other.is_some());
+        assert!(pace.turn(Instant::now()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_to_two_seconds_and_start_anew_after_a_success() {
+        let pace = Pace::default();
+        pace.turn(later()).await.unwrap().failed(None);
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            let started = Instant::now();
+            pace.turn(later()).await.unwrap().failed(None);
+            pauses.push(started.elapsed().as_secs_f64());
+        }
+        for (pause, expected) in pauses.iter().zip([0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]) {
+            assert!((0.74..1.27).contains(&(pause / expected)), "{pauses:?}");
+        }
+        assert!(
+            pauses[4..].windows(2).any(|pair| pair[0] != pair[1]),
+            "no jitter: {pauses:?}"
+        );
+        pace.turn(later()).await.unwrap().succeeded();
+        pace.turn(later()).await.unwrap().failed(None);
+        let started = Instant::now();
+        pace.turn(later()).await.unwrap();
+        assert!(started.elapsed() < Duration::from_millis(400));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_asked_pause_holds_whatever_the_deadline_and_the_hurry() {
+        let pace = Pace::default();
+        let asked = Duration::from_secs(120);
+        assert_eq!(
+            pace.turn(later()).await.unwrap().failed(Some(asked)),
+            Some(asked)
+        );
+        let started = Instant::now();
+        pace.hurry();
+        let turn = pace.turn(Instant::now()).await;
+        assert!(started.elapsed() >= asked, "{:?}", started.elapsed());
+        // The longest pause is ten minutes, and none at all is an ordinary one.
+        assert_eq!(
+            turn.map(|turn| turn.failed(Some(LATER))),
+            None.or(Some(Some(LONGEST_ASKED)))
+        );
+        let started = Instant::now();
+        let turn = pace.turn(later()).await.unwrap();
+        assert!(started.elapsed() >= LONGEST_ASKED && started.elapsed() < LATER);
+        assert_eq!(turn.failed(Some(Duration::ZERO)), None);
+        let started = Instant::now();
+        pace.turn(later()).await.unwrap();
+        let waited = started.elapsed();
+        assert!(
+            waited > Duration::from_millis(100) && waited < Duration::from_secs(3),
+            "{waited:?}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_hurries_an_ordinary_pause() {
+        let pace = Pace::default();
+        pace.turn(later()).await.unwrap().failed(None);
+        let started = Instant::now();
+        let (turn, ()) = tokio::join!(pace.turn(later()), async { pace.hurry() });
+        assert!(turn.is_some());
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_dropped_gives_its_turn_to_the_next() {
+        let pace = Pace::default();
+        pace.turn(later()).await.unwrap().failed(None);
+        drop(pace.turn(later()).await);
+        assert!(pace.turn(later()).await.is_some());
+    }
+}
