@@ -2,7 +2,6 @@
 //! large, paced when the collector cannot take them, and counted whatever happens.
 
 use std::{
-    borrow::Cow,
     mem,
     sync::{
         Arc,
@@ -68,37 +67,31 @@ impl Delivery {
     async fn send(&self, mut taken: Taken<Batch>) {
         let mut deadline = Instant::now() + self.queue.export_timeout();
         let mut parts = vec![mem::take(&mut taken.content)];
+        let mut lost = Lost::default();
         while let Some(part) = parts.pop() {
             let is_too_large = part.size() >= self.too_large.load(Relaxed);
-            let halves = is_too_large.then(|| part.halves(self.count)).flatten();
-            if let Some([first, second]) = halves {
-                parts.extend([second, first]);
+            if let Some(smaller) = is_too_large.then(|| part.split(self.count)).flatten() {
+                parts.extend(smaller.into_iter().rev());
                 continue;
             }
             match self.send_part(&part, &mut deadline).await {
                 Ok(accepted) => self.accepted(&taken, &part, &accepted),
-                Err(Unsent::Refused(failure)) if failure.retry == Retry::Smaller => {
-                    match part.halves(self.count) {
-                        Some([first, second]) => {
-                            self.too_large.fetch_min(part.size(), Relaxed);
-                            parts.extend([second, first]);
-                        }
-                        None => self.lost(&taken, &part, failure.error_type, &failure.message),
+                Err(Unsent::TooLarge(failure)) => match part.split(self.count) {
+                    Some(smaller) => {
+                        self.too_large.fetch_min(part.size(), Relaxed);
+                        parts.extend(smaller.into_iter().rev());
                     }
-                }
-                Err(Unsent::Refused(failure)) => {
-                    self.lost(&taken, &part, failure.error_type, &failure.message);
-                }
-                Err(Unsent::TimedOut {
-                    error_type,
-                    message,
-                }) => {
-                    self.lost(&taken, &part, error_type, &message);
+                    None => lost.add(&taken, &part, failure),
+                },
+                Err(Unsent::Refused(failure)) => lost.add(&taken, &part, failure),
+                Err(Unsent::TimedOut(failure)) => {
                     let age = self.queue.export_timeout();
-                    self.queue.give_up_older_than(age, &message);
+                    self.queue.give_up_older_than(age, &failure.message);
+                    lost.add(&taken, &part, failure);
                 }
             }
         }
+        self.report().lost(lost.items, &lost.message);
     }
 
     fn accepted(&self, taken: &Taken<Batch>, part: &Batch, accepted: &Accepted) {
@@ -113,27 +106,17 @@ impl Delivery {
         }
     }
 
-    fn lost(&self, taken: &Taken<Batch>, part: &Batch, kind: Cow<'static, str>, message: &str) {
-        let items = part.items();
-        if taken.count(items, |report| report.count_lost(items, kind)) {
-            self.report().lost(items, message);
-        }
-    }
-
     /// Makes attempts until the collector has taken or refused the part, or its time is over.
     async fn send_part(&self, part: &Batch, deadline: &mut Instant) -> Result<Accepted, Unsent> {
         let mut last = None;
         loop {
             let Some(turn) = self.queue.pace().turn(*deadline).await else {
-                let failure: Option<Failure> = last;
-                let (error_type, message) = match failure {
-                    Some(failure) => (failure.error_type, failure.message),
-                    None => (TIMEOUT.into(), self.report().last_error()),
-                };
-                return Err(Unsent::TimedOut {
-                    error_type,
-                    message,
-                });
+                // It may never have been its turn.
+                return Err(Unsent::TimedOut(last.unwrap_or_else(|| Failure {
+                    message: self.report().last_error(),
+                    error_type: TIMEOUT.into(),
+                    retry: Retry::Never,
+                })));
             };
             // What waits for its turn takes the memory of the batch alone.
             let request = self.transport.encode(part);
@@ -144,9 +127,13 @@ impl Delivery {
                 }
                 Err(failure) => {
                     let asked = match failure.retry {
-                        Retry::Never | Retry::Smaller => {
+                        Retry::Never => {
                             turn.succeeded();
                             return Err(Unsent::Refused(failure));
+                        }
+                        Retry::Smaller => {
+                            turn.succeeded();
+                            return Err(Unsent::TooLarge(failure));
                         }
                         Retry::Backoff => turn.failed(None),
                         Retry::After(pause) => turn.failed(Some(pause)),
@@ -170,9 +157,25 @@ impl Delivery {
 
 /// Why a part of a batch did not arrive.
 enum Unsent {
+    TooLarge(Failure),
     Refused(Failure),
-    TimedOut {
-        error_type: Cow<'static, str>,
-        message: String,
-    },
+    TimedOut(Failure),
+}
+
+/// What was lost of a batch and is still to be said.
+#[derive(Default)]
+struct Lost {
+    items: u64,
+    message: String,
+}
+
+impl Lost {
+    /// Counts a part as lost.
+    fn add(&mut self, taken: &Taken<Batch>, part: &Batch, failure: Failure) {
+        let items = part.items();
+        if taken.count(items, |report| report.count_lost(items, failure.error_type)) {
+            self.items += items;
+            self.message = failure.message;
+        }
+    }
 }

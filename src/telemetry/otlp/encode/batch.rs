@@ -8,7 +8,7 @@ use super::{
     ENTRIES,
     fields::Fields,
     header::Header,
-    metrics::Metric,
+    metrics::{Metric, pieces},
     writer::{length_tag, varint_len},
 };
 
@@ -106,10 +106,10 @@ impl Batch {
         }
     }
 
-    /// Two batches with about half of the bytes each; `None` when there is only one entry.
+    /// Batches of about half the size; `None` when there is only one item.
     ///
     /// `count` tells how many items the message of an entry holds.
-    pub(crate) fn halves(&self, count: fn(&[u8]) -> u64) -> Option<[Self; 2]> {
+    pub(crate) fn split(&self, count: fn(&[u8]) -> u64) -> Option<Vec<Self>> {
         let [mut first, mut second] = [Self::default(), Self::default()];
         for run in &self.runs {
             for entry in Fields::new(&run.entries) {
@@ -121,7 +121,22 @@ impl Batch {
                 half.push_encoded(&run.header, entry.whole, count(entry.value));
             }
         }
-        (second.size > 0).then_some([first, second])
+        match second.size {
+            0 => first.split_metric(),
+            _ => Some(vec![first, second]),
+        }
+    }
+
+    /// The only entry of a batch in pieces, when it is a metric with several data points.
+    fn split_metric(&self) -> Option<Vec<Self>> {
+        let run = self.runs.first().filter(|_| self.items > 1)?;
+        let pieces = pieces(Fields::new(&run.entries).next()?, self.size / 2);
+        let batches = pieces.map(|(entry, points)| {
+            let mut batch = Self::default();
+            batch.push_encoded(&run.header, &entry, points);
+            batch
+        });
+        Some(batches.collect())
     }
 
     /// The body of the export request before compression, behind so many free bytes.

@@ -67,7 +67,7 @@ fn is_point(field: &Field<'_>) -> bool {
 }
 
 /// A metric's entry, or several with some of its data points each, with their numbers of points.
-fn pieces<'a>(
+pub(super) fn pieces<'a>(
     metric: Field<'a>,
     most: usize,
 ) -> Box<dyn Iterator<Item = (Cow<'a, [u8]>, u64)> + 'a> {

@@ -267,7 +267,7 @@ proptest! {
     }
 
     #[test]
-    fn halves_hold_every_span_once_and_in_order(spans in vec(span_data(), 1..8)) {
+    fn parts_hold_every_span_once_and_in_order(spans in vec(span_data(), 1..8)) {
         let mut batch = Batch::default();
         for data in &spans {
             batch.push(&data.instrumentation_scope, None, &encoded(data, None));
@@ -275,16 +275,15 @@ proptest! {
         let resource = Header::resource(&Resource::builder_empty().build());
         let whole = names(&batch.request(&resource, 0));
         prop_assert_eq!(whole.len(), spans.len());
-        match batch.halves(|_| 1) {
-            None => prop_assert_eq!(spans.len(), 1),
-            Some([first, second]) => {
-                prop_assert_eq!(first.items() + second.items(), batch.items());
-                prop_assert_eq!(first.size() + second.size(), batch.size());
-                let mut parts = names(&first.request(&resource, 0));
-                parts.extend(names(&second.request(&resource, 0)));
-                prop_assert_eq!(parts, whole);
-            }
-        }
+        let Some(parts) = batch.split(|_| 1) else {
+            prop_assert_eq!(spans.len(), 1);
+            return Ok(());
+        };
+        prop_assert_eq!(parts.iter().map(Batch::items).sum::<u64>(), batch.items());
+        prop_assert_eq!(parts.iter().map(Batch::size).sum::<usize>(), batch.size());
+        prop_assert!(parts.iter().all(|part| part.items() > 0));
+        let parts = parts.iter().flat_map(|part| names(&part.request(&resource, 0)));
+        prop_assert_eq!(parts.collect::<Vec<_>>(), whole);
     }
 }
 
@@ -350,8 +349,18 @@ fn metrics_are_gathered_as_they_were_encoded() {
     assert_eq!(batch.items(), 101);
     let resource = Header::resource(&Resource::builder_empty().build());
     assert_eq!(batch.request(&resource, 0), request.encode_to_vec());
-    let halves = batch.halves(data_points).unwrap();
-    assert_eq!(halves.map(|half| half.items()), [100, 1]);
+    // A metric of its own is split between its data points.
+    let items = |parts: &[Batch]| parts.iter().map(Batch::items).collect::<Vec<_>>();
+    let parts = batch.split(data_points).unwrap();
+    assert_eq!(items(&parts), [100, 1]);
+    let parts = parts[0].split(data_points).unwrap();
+    assert!(parts.len() > 1 && parts.len() < 4);
+    assert_eq!(items(&parts).iter().sum::<u64>(), 100);
+    assert!(
+        batch.split(data_points).unwrap()[1]
+            .split(data_points)
+            .is_none()
+    );
 }
 
 #[test]
