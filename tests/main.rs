@@ -27,6 +27,7 @@ mod hostile_errors;
 mod hostile_requests;
 mod image_proxy;
 mod otlp_failures;
+mod otlp_in_the_field;
 mod otlp_same_trace;
 mod otlp_tls;
 #[cfg(all(feature = "process", target_os = "linux"))]

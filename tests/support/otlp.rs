@@ -57,8 +57,18 @@ pub enum Behaviour {
     Slow(Duration),
     /// Never answers.
     Hang,
+    /// Accepts requests when so many wait for their answer at once.
+    Together(usize),
     /// Accepts the request except for this many items.
     Reject(i64, &'static str),
+    /// Refuses requests of more bytes, with 413 and with this status over gRPC.
+    AtMost {
+        bytes: usize,
+        grpc: tonic::Code,
+        message: &'static str,
+    },
+    /// Answers over HTTP with exactly this.
+    Http(StatusCode, Vec<(header::HeaderName, String)>, String),
     /// Answers with this status, over HTTP and over gRPC.
     Refuse {
         http: StatusCode,
@@ -102,6 +112,12 @@ struct State {
     logs: Vec<LogRecord>,
     /// The heads of all requests, including refused ones.
     requests: Vec<HeaderMap>,
+    /// The size of the largest request, before compression.
+    largest: usize,
+    connections: usize,
+    /// Requests that wait for their answer.
+    waiting: usize,
+    most_waiting: usize,
     behaviour: Behaviour,
 }
 
@@ -126,8 +142,11 @@ impl OtlpServer {
     }
 
     pub fn start_tls(config: ServerConfig) -> Self {
-        let tls = TlsAcceptor::from(Arc::new(config));
-        Self::start_with(SocketAddr::from(([127, 0, 0, 1], 0)), Some(tls))
+        Self::start_tls_at(SocketAddr::from(([127, 0, 0, 1], 0)), config)
+    }
+
+    pub fn start_tls_at(address: SocketAddr, config: ServerConfig) -> Self {
+        Self::start_with(address, Some(TlsAcceptor::from(Arc::new(config))))
     }
 
     /// Reserves an address at which nothing listens yet. It stays reserved while the socket lives.
@@ -215,6 +234,21 @@ impl OtlpServer {
         self.shared.state.lock().unwrap().requests.clone()
     }
 
+    /// The size in bytes of the largest request, before compression.
+    pub fn largest_request(&self) -> usize {
+        self.shared.state.lock().unwrap().largest
+    }
+
+    /// How many connections were accepted so far.
+    pub fn connections(&self) -> usize {
+        self.shared.state.lock().unwrap().connections
+    }
+
+    /// The most requests that waited for their answer at the same time.
+    pub fn most_waiting(&self) -> usize {
+        self.shared.state.lock().unwrap().most_waiting
+    }
+
     /// Blocks until the collector has this many spans.
     pub fn wait_for_spans(&self, count: usize) -> Vec<ReceivedSpan> {
         self.wait_for(|state| (state.spans.len() >= count).then(|| state.spans.clone()))
@@ -273,16 +307,25 @@ impl Drop for OtlpServer {
 }
 
 async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Collector) {
-    let traces =
-        TraceServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
-    let metrics =
-        MetricsServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
-    let logs =
-        LogsServiceServer::new(collector.clone()).accept_compressed(CompressionEncoding::Gzip);
+    let shared = Arc::clone(&collector.0);
+    let traces = TraceServiceServer::new(collector.clone())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    let metrics = MetricsServiceServer::new(collector.clone())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
+    let logs = LogsServiceServer::new(collector.clone())
+        .accept_compressed(CompressionEncoding::Gzip)
+        .send_compressed(CompressionEncoding::Gzip);
     let router = Router::new()
         .route("/v1/traces", post(http_traces))
         .route("/v1/metrics", post(http_metrics))
         .route("/v1/logs", post(http_logs))
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .layer(axum::middleware::from_fn_with_state(
+            collector.clone(),
+            as_told,
+        ))
         .with_state(collector)
         .route_service(
             "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -300,6 +343,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Colle
         let Ok((stream, _)) = listener.accept().await else {
             return;
         };
+        shared.state.lock().unwrap().connections += 1;
         let service = TowerToHyperService::new(router.clone());
         let tls = tls.clone();
         tokio::spawn(async move {
@@ -336,13 +380,59 @@ struct Refusal {
     retry_after: Option<Duration>,
 }
 
+/// Counts a request that waits for its answer.
+struct Waiting<'a>(&'a Collector);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.0.state.lock().unwrap().waiting -= 1;
+    }
+}
+
+/// Answers over HTTP as [`Behaviour::Http`] says.
+async fn as_told(
+    axum::extract::State(collector): axum::extract::State<Collector>,
+    request: axum::extract::Request,
+    next: axum::middleware::Next,
+) -> axum::response::Response {
+    let told = {
+        let mut state = collector.0.state.lock().unwrap();
+        match state.behaviour.clone() {
+            Behaviour::Http(status, headers, body) => {
+                state.requests.push(request.headers().clone());
+                Some((status, headers, body))
+            }
+            _ => None,
+        }
+    };
+    collector.0.changed.notify_all();
+    let Some((status, headers, body)) = told else {
+        return next.run(request).await;
+    };
+    let mut response = http::Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(name, value);
+    }
+    response.body(body.into()).unwrap()
+}
+
 impl Collector {
-    async fn take(&self, head: HeaderMap, store: impl FnOnce(&mut State)) -> Verdict {
+    async fn take(
+        &self,
+        head: HeaderMap,
+        request: &impl Message,
+        store: impl FnOnce(&mut State),
+    ) -> Verdict {
+        let size = request.encoded_len();
         let behaviour = {
             let mut state = self.0.state.lock().unwrap();
             state.requests.push(head);
+            state.largest = state.largest.max(size);
+            state.waiting += 1;
+            state.most_waiting = state.most_waiting.max(state.waiting);
             state.behaviour.clone()
         };
+        let _waiting = Waiting(self);
         self.0.changed.notify_all();
         let partial = match behaviour {
             Behaviour::Accept => None,
@@ -351,7 +441,26 @@ impl Collector {
                 None
             }
             Behaviour::Hang => std::future::pending().await,
+            Behaviour::Together(count) => {
+                while self.0.state.lock().unwrap().most_waiting < count {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                None
+            }
             Behaviour::Reject(count, message) => Some((count, message)),
+            Behaviour::AtMost {
+                bytes,
+                grpc,
+                message,
+            } if size > bytes => {
+                return Err(Refusal {
+                    http: StatusCode::PAYLOAD_TOO_LARGE,
+                    grpc,
+                    message,
+                    retry_after: None,
+                });
+            }
+            Behaviour::AtMost { .. } | Behaviour::Http(..) => None,
             Behaviour::Refuse {
                 http,
                 grpc,
@@ -372,7 +481,7 @@ impl Collector {
     }
 
     async fn take_traces(&self, head: HeaderMap, request: ExportTraceServiceRequest) -> Verdict {
-        self.take(head, |state| {
+        self.take(head, &request.clone(), |state| {
             for resource in request.resource_spans {
                 let about = attributes(&resource.resource.unwrap_or_default().attributes);
                 for scope in resource.scope_spans {
@@ -391,7 +500,7 @@ impl Collector {
     }
 
     async fn take_metrics(&self, head: HeaderMap, request: ExportMetricsServiceRequest) -> Verdict {
-        self.take(head, |state| {
+        self.take(head, &request.clone(), |state| {
             let scopes = request
                 .resource_metrics
                 .into_iter()
@@ -408,7 +517,7 @@ impl Collector {
 
 impl Collector {
     async fn take_logs(&self, head: HeaderMap, request: ExportLogsServiceRequest) -> Verdict {
-        self.take(head, |state| {
+        self.take(head, &request.clone(), |state| {
             let scopes = request.resource_logs.into_iter().flat_map(|r| r.scope_logs);
             state
                 .logs
@@ -534,8 +643,7 @@ fn retry_details(code: tonic::Code, message: &str, pause: Duration) -> Bytes {
     status.encode_to_vec().into()
 }
 
-type HttpAnswer =
-    Result<([(header::HeaderName, HeaderValue); 1], Vec<u8>), axum::response::Response>;
+type HttpAnswer = Result<axum::response::Response, axum::response::Response>;
 
 async fn http_traces(
     axum::extract::State(collector): axum::extract::State<Collector>,
@@ -544,11 +652,14 @@ async fn http_traces(
 ) -> HttpAnswer {
     let request = decode(&head, &body);
     let partial = collector
-        .take_traces(head, request)
+        .take_traces(head.clone(), request)
         .await
         .map_err(http_refusal)?;
     let partial_success = partial.map(trace_partial);
-    Ok(http_answer(&ExportTraceServiceResponse { partial_success }))
+    Ok(http_answer(
+        &head,
+        &ExportTraceServiceResponse { partial_success },
+    ))
 }
 
 async fn http_metrics(
@@ -558,13 +669,14 @@ async fn http_metrics(
 ) -> HttpAnswer {
     let request = decode(&head, &body);
     let partial = collector
-        .take_metrics(head, request)
+        .take_metrics(head.clone(), request)
         .await
         .map_err(http_refusal)?;
     let partial_success = partial.map(metrics_partial);
-    Ok(http_answer(&ExportMetricsServiceResponse {
-        partial_success,
-    }))
+    Ok(http_answer(
+        &head,
+        &ExportMetricsServiceResponse { partial_success },
+    ))
 }
 
 async fn http_logs(
@@ -574,10 +686,10 @@ async fn http_logs(
 ) -> HttpAnswer {
     let request = decode(&head, &body);
     collector
-        .take_logs(head, request)
+        .take_logs(head.clone(), request)
         .await
         .map_err(http_refusal)?;
-    Ok(http_answer(&ExportLogsServiceResponse::default()))
+    Ok(http_answer(&head, &ExportLogsServiceResponse::default()))
 }
 
 const PROTOBUF: (header::HeaderName, HeaderValue) = (
@@ -600,8 +712,20 @@ fn decode<M: Message + Default>(head: &HeaderMap, body: &[u8]) -> M {
     }
 }
 
-fn http_answer(message: &impl Message) -> ([(header::HeaderName, HeaderValue); 1], Vec<u8>) {
-    ([PROTOBUF], message.encode_to_vec())
+/// Compressed, if the exporter takes that.
+fn http_answer(head: &HeaderMap, message: &impl Message) -> axum::response::Response {
+    let mut body = message.encode_to_vec();
+    let response = http::Response::builder().header(PROTOBUF.0, PROTOBUF.1);
+    let response = match head.get(header::ACCEPT_ENCODING) {
+        Some(coding) if coding == "gzip" => {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            std::io::Write::write_all(&mut encoder, &body).unwrap();
+            body = encoder.finish().unwrap();
+            response.header(header::CONTENT_ENCODING, "gzip")
+        }
+        _ => response,
+    };
+    response.body(body.into()).unwrap()
 }
 
 fn http_refusal(refusal: Refusal) -> axum::response::Response {

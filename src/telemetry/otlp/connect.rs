@@ -348,4 +348,25 @@ mod tests {
         let error = first_to_answer(Vec::new()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
     }
+
+    // faults C7
+    #[tokio::test]
+    async fn an_address_that_swallows_packets_does_not_hold_up_the_next() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let full = socket.listen(1).unwrap();
+        let swallowing = full.local_addr().unwrap();
+        // Nobody accepts: once the backlog is full, further packets are dropped.
+        let mut waiting = Vec::new();
+        while let Ok(connected) =
+            timeout(Duration::from_millis(500), TcpStream::connect(swallowing)).await
+        {
+            waiting.push(connected.unwrap());
+        }
+        let there = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = there.local_addr().unwrap();
+        let connecting = first_to_answer(vec![swallowing, address]);
+        let stream = timeout(Duration::from_secs(60), connecting).await;
+        assert_eq!(stream.unwrap().unwrap().peer_addr().unwrap(), address);
+    }
 }

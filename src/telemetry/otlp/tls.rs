@@ -139,9 +139,13 @@ impl Tls {
         };
         let loaded = self.loaded();
         let text = match reason {
-            Some(CertificateError::UnknownIssuer) => {
-                "the collector's certificate is not signed by a CA that is trusted"
+            // A self-signed certificate that is marked as a CA, and is not the given one.
+            Some(CertificateError::Other(other))
+                if other.0.downcast_ref() == Some(&webpki::Error::CaUsedAsEndEntity) =>
+            {
+                UNKNOWN_ISSUER
             }
+            Some(CertificateError::UnknownIssuer) => UNKNOWN_ISSUER,
             Some(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
             ) => "the collector's certificate is for another host name",
@@ -172,6 +176,8 @@ impl fmt::Debug for Tls {
         f.write_str("Tls")
     }
 }
+
+const UNKNOWN_ISSUER: &str = "the collector's certificate is not signed by a CA that is trusted";
 
 /// The client certificate, if any, and whether the collector has asked for it.
 struct Identity {

@@ -88,8 +88,9 @@ struct State<B> {
 struct Full<B> {
     content: B,
     number: u64,
+    /// On the runtime's clock.
     #[cfg(feature = "_otlp")]
-    since: Instant,
+    since: tokio::time::Instant,
 }
 
 struct Unsettled {
@@ -116,7 +117,7 @@ impl<B: Gather> State<B> {
             content,
             number: self.number,
             #[cfg(feature = "_otlp")]
-            since: Instant::now(),
+            since: tokio::time::Instant::now(),
         });
         self.number += 1;
     }
@@ -438,5 +439,85 @@ impl<B: Gather> AnyQueue for Queue<B> {
 
     fn pending(&self) -> u64 {
         self.lock().pending
+    }
+}
+
+#[cfg(all(test, feature = "_otlp"))]
+mod tests {
+    use super::*;
+    use crate::telemetry::{event::Sink, settings::Settings, signal::Signal};
+
+    fn queue() -> Arc<Queue<Vec<u32>>> {
+        let report = Arc::new(SignalReport::new(Signal::Traces, Sink::default()));
+        let limits = Settings::default().span_batching;
+        Arc::new(Queue::new(limits, usize::MAX, report))
+    }
+
+    fn push(queue: &Queue<Vec<u32>>, item: u32) {
+        queue.push(1, 0, |batch| batch.push(item));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flush_hurries_the_pause_before_a_retry() {
+        let queue = queue();
+        let later = tokio::time::Instant::now() + Duration::from_secs(3600);
+        queue.pace().turn(later).await.unwrap().failed(None);
+        let started = tokio::time::Instant::now();
+        queue.flush();
+        assert!(queue.pace().turn(later).await.is_some());
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_long_outage_the_recent_goes_first() {
+        let queue = queue();
+        for item in 0..4 {
+            push(&queue, item);
+            queue.cut();
+            tokio::time::advance(Duration::from_secs(10)).await;
+        }
+        // The batches were full 40, 30, 20 and 10 s ago.
+        queue.give_up_older_than(Duration::from_secs(25), "the collector was away");
+        assert_eq!(queue.next().await.content, [2]);
+        assert_eq!(
+            queue.report().stats().failed,
+            3,
+            "two given up, and one not sent"
+        );
+        assert_eq!(queue.pending(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_cut_by_number_by_size_and_by_time() {
+        let queue = queue();
+        (0..513).for_each(|item| push(&queue, item));
+        assert_eq!(queue.next().await.content.len(), 512);
+        let started = tokio::time::Instant::now();
+        assert_eq!(queue.next().await.content, [512]);
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn each_item_is_counted_once_whoever_counts_it() {
+        let queue = queue();
+        (0..4).for_each(|item| push(&queue, item));
+        let target = queue.flush();
+        let taken = queue.next().await;
+        push(&queue, 4);
+        assert!(taken.count(1, |report| report.count_exported(1, 0)));
+        assert_eq!(queue.wait(target, Instant::now()), 3);
+        queue.abandon();
+        assert!(!taken.count(3, |_| unreachable!("counted by the shutdown")));
+        drop(taken);
+        push(&queue, 5);
+        let stats = queue.report().stats();
+        assert_eq!(
+            (stats.exported, stats.failed, stats.after_shutdown),
+            (1, 4, 1)
+        );
+        assert_eq!(
+            (queue.pending(), queue.wait(u64::MAX, Instant::now())),
+            (0, 0)
+        );
     }
 }
