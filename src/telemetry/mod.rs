@@ -24,10 +24,14 @@
 //! # When the collector is away
 //!
 //! A batch is retried for `OTEL_BSP_EXPORT_TIMEOUT` (30 s), with pauses from 0.25 s to 2 s, or as long
-//! as the collector asks for. Meanwhile the queue takes `OTEL_BSP_MAX_QUEUE_SIZE` spans (16,384: with
-//! the attributes of a request's root span about 1 KiB each, so 16 MiB when it is full; unused memory
-//! is not taken). That survives a restart of 10 s at 1,000 spans/s. What does not fit is dropped and
-//! counted.
+//! as the collector asks for, up to ten minutes. Meanwhile the queue takes `OTEL_BSP_MAX_QUEUE_SIZE` spans
+//! (16,384), encoded, and at most [`Settings::max_queue_bytes`] (8 MiB; the root span of a request has about
+//! 300 bytes). That survives a restart of 10 s at 1,000 spans/s. What does not fit is dropped and counted.
+//! After a longer outage the collector gets what is recent, not what is oldest.
+//!
+//! [`Settings::max_concurrent_exports`] requests of a signal are on their way at once. Each stays below 4 MiB,
+//! which is what receivers of gRPC take by default; one that is too large for the collector nevertheless is
+//! split, down to one span.
 //!
 //! # What it says about itself
 //!

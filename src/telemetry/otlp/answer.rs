@@ -10,7 +10,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{
     HeaderMap, StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER},
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
@@ -88,32 +88,6 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// What a successful answer over HTTP says. A login page or any other body that is no export
-    /// response means that no collector has answered.
-    #[cfg(feature = "otlp-http")]
-    pub(super) fn accepted(&self) -> Result<Accepted, Failure> {
-        let body = self.decoded_body();
-        let body: &[u8] = &body;
-        let content_type = self.header(CONTENT_TYPE.as_str()).unwrap_or_default();
-        let accepted = match content_type.split(';').next().unwrap_or_default().trim() {
-            _ if body.is_empty() => Some(Accepted::default()),
-            "application/x-protobuf" | "application/octet-stream" | "" => Accepted::read(body),
-            "application/json" => json(body),
-            _ => None,
-        };
-        accepted.ok_or_else(|| {
-            let kind = match content_type {
-                "" => "unknown content",
-                kind => kind,
-            };
-            let excerpt = excerpt(body);
-            Failure::no_otlp(format!(
-                "{} with {kind} instead of an OTLP answer: {excerpt:?} (is the endpoint a collector?)",
-                self.status
-            ))
-        })
-    }
-
     /// What an answer other than success means, by OTLP's rules for HTTP:
     /// <https://opentelemetry.io/docs/specs/otlp/#failures-1>
     pub(super) fn failure(&self) -> Failure {
@@ -158,14 +132,15 @@ impl Answer {
         date.duration_since(SystemTime::now()).ok()
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    fn decoded_body(&self) -> Cow<'_, [u8]> {
+    /// The body without its compression.
+    pub(super) fn decoded_body(&self) -> Cow<'_, [u8]> {
         match self.header(CONTENT_ENCODING.as_str()) {
             Some(coding) if coding.eq_ignore_ascii_case("gzip") => {
-                Cow::Owned(gunzip(&self.body).unwrap_or_default())
+                gunzip(&self.body).map_or(Cow::Borrowed(&self.body), Cow::Owned)
             }
             _ => Cow::Borrowed(&self.body),
         }
@@ -180,35 +155,8 @@ pub(super) fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(decompressed)
 }
 
-/// The export response as JSON, which some collectors send whatever the request was. The number may be
-/// a string (ProtoJSON).
-#[cfg(feature = "otlp-http")]
-fn json(body: &[u8]) -> Option<Accepted> {
-    let text = str::from_utf8(body).ok()?.trim();
-    if !text.starts_with('{') || !text.ends_with('}') {
-        return None;
-    }
-    let after = |name: &str| {
-        let (_, rest) = text.split_once(name)?;
-        Some(rest.trim_start().strip_prefix(':')?.trim_start())
-    };
-    let names = ["Spans\"", "DataPoints\"", "LogRecords\""];
-    let rejected = names.iter().find_map(|kind| {
-        let digits = after(&format!("\"rejected{kind}"))?;
-        let digits = digits.trim_start_matches('"');
-        let end = digits.find(|letter: char| !letter.is_ascii_digit());
-        digits[..end.unwrap_or(digits.len())].parse().ok()
-    });
-    let message = after("\"errorMessage\"").and_then(|rest| rest.strip_prefix('"'));
-    let message = message.map_or("", |rest| rest.split('"').next().unwrap_or_default());
-    Some(Accepted {
-        rejected: rejected.unwrap_or(0),
-        message: message.to_owned(),
-    })
-}
-
 /// The beginning of an answer as one line of text: the title of an HTML page, or the text itself.
-fn excerpt(body: &[u8]) -> String {
+pub(super) fn excerpt(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(64 * 1024)]);
     let text = match (text.find("<title>"), text.find("</title>")) {
         (Some(start), Some(end)) if start + 7 <= end => &text[start + 7..end],

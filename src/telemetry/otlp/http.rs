@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::{
-    answer::{Accepted, Failure},
+    answer::{Accepted, Answer, Failure, excerpt, one_line},
     client::Client,
     transport::Encoded,
 };
@@ -28,8 +28,60 @@ pub(super) async fn send(
     }
     let answer = client.post(uri, headers, request.body.clone()).await?;
     if answer.status.is_success() {
-        answer.accepted()
+        accepted(&answer)
     } else {
         Err(answer.failure())
     }
+}
+
+/// What a successful answer over HTTP says. A login page or any other body that is no export
+/// response means that no collector has answered.
+fn accepted(answer: &Answer) -> Result<Accepted, Failure> {
+    let body = answer.decoded_body();
+    let body: &[u8] = &body;
+    let content_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
+    let content_type = content_type.split(';').next().unwrap_or_default().trim();
+    let accepted = match content_type.to_ascii_lowercase().as_str() {
+        _ if body.is_empty() => Some(Accepted::default()),
+        "application/x-protobuf" | "application/octet-stream" | "" => Accepted::read(body),
+        "application/json" => json(body),
+        _ => None,
+    };
+    accepted.ok_or_else(|| {
+        let kind = match content_type {
+            "" => "unknown content".to_owned(),
+            kind => one_line(kind),
+        };
+        let excerpt = excerpt(body);
+        Failure::no_otlp(format!(
+            "{} with {kind} instead of an OTLP answer: {excerpt:?} (is the endpoint a collector?)",
+            answer.status
+        ))
+    })
+}
+
+/// The export response as JSON, which some collectors send whatever the request was. The number may be
+/// a string (ProtoJSON).
+fn json(body: &[u8]) -> Option<Accepted> {
+    let text = str::from_utf8(body).ok()?.trim();
+    if !text.starts_with('{') || !text.ends_with('}') {
+        return None;
+    }
+    let after = |name: &str| {
+        let (_, rest) = text.split_once(name)?;
+        Some(rest.trim_start().strip_prefix(':')?.trim_start())
+    };
+    let names = ["Spans\"", "DataPoints\"", "LogRecords\""];
+    let rejected = names.iter().find_map(|kind| {
+        let digits = after(&format!("\"rejected{kind}"))?;
+        let digits = digits.trim_start_matches('"');
+        let end = digits.find(|letter: char| !letter.is_ascii_digit());
+        digits[..end.unwrap_or(digits.len())].parse().ok()
+    });
+    let message = after("\"errorMessage\"").and_then(|rest| rest.strip_prefix('"'));
+    let message = message.map_or("", |rest| rest.split('"').next().unwrap_or_default());
+    Some(Accepted {
+        rejected: rejected.unwrap_or(0),
+        message: message.to_owned(),
+    })
 }
