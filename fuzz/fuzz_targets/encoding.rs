@@ -33,6 +33,7 @@ use opentelemetry_sdk::{
 use prost::Message;
 
 #[path = "../../src/telemetry/otlp/encode/mod.rs"]
+#[allow(dead_code, unused_imports)]
 mod encode;
 #[path = "../../src/telemetry/otlp/encode/tests/expected.rs"]
 mod expected;
