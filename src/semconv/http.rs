@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use opentelemetry::StringValue;
@@ -102,7 +102,11 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// The value of `Content-Length`: digits (RFC 9110 §8.6).
 pub(crate) fn parse_length(value: &HeaderValue) -> Option<u64> {
-    let digits = str::from_utf8(value.as_bytes()).ok()?;
+    number(str::from_utf8(value.as_bytes()).ok()?)
+}
+
+/// The number that the digits say. A sign, which Rust's own parser takes, is no digit.
+pub(crate) fn number<N: FromStr>(digits: &str) -> Option<N> {
     let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| is_digits)
 }
