@@ -10,6 +10,7 @@
 
 #![no_main]
 
+#[allow(dead_code)]
 mod layer;
 
 use std::{net::IpAddr, sync::LazyLock};

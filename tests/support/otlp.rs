@@ -46,7 +46,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
 /// A timeout for waits that succeed at once unless something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the collector answers the next requests.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +102,8 @@ struct State {
     logs: Vec<LogRecord>,
     /// The heads of all requests, including refused ones.
     requests: Vec<HeaderMap>,
+    /// When they came.
+    arrivals: Vec<Instant>,
     behaviour: Behaviour,
 }
 
@@ -213,6 +215,11 @@ impl OtlpServer {
     /// The headers of all requests, gRPC metadata included.
     pub fn requests(&self) -> Vec<HeaderMap> {
         self.shared.state.lock().unwrap().requests.clone()
+    }
+
+    /// When each of the requests came.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        self.shared.state.lock().unwrap().arrivals.clone()
     }
 
     /// Blocks until the collector has this many spans.
@@ -341,6 +348,7 @@ impl Collector {
         let behaviour = {
             let mut state = self.0.state.lock().unwrap();
             state.requests.push(head);
+            state.arrivals.push(Instant::now());
             state.behaviour.clone()
         };
         self.0.changed.notify_all();
