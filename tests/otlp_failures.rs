@@ -368,6 +368,35 @@ fn refusing_for_good() {
     });
 }
 
+/// Whoever reads the log reads of it once a minute, and of the rest at the end.
+#[test]
+fn losses_in_a_row_are_told_together() {
+    for_each(|protocol, signal| {
+        let server = OtlpServer::start();
+        server.behave(refuse(StatusCode::BAD_REQUEST, Code::InvalidArgument, None));
+        let log = Log::default();
+        let builder = log.listen(signal.builder(server.endpoint(), protocol));
+        let telemetry = builder.build().unwrap();
+        let told = || {
+            let events = log.0.lock().unwrap();
+            let counts = events.iter().filter_map(|event| match event {
+                TelemetryEvent::Lost { count, .. } => Some(*count),
+                _ => None,
+            });
+            counts.collect::<Vec<_>>()
+        };
+        for _ in 0..3 {
+            signal.record(&telemetry, 3);
+            telemetry.force_flush_blocking(PATIENCE).unwrap_err();
+        }
+        assert_eq!(told().len(), 1, "{:?}", told());
+        let _ = telemetry.shutdown_blocking(PATIENCE);
+        let told = told();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told.iter().sum::<u64>(), signal.stats(&telemetry).failed);
+    });
+}
+
 #[test]
 fn overloaded() {
     for_each(|protocol, signal| {

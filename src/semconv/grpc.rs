@@ -135,4 +135,25 @@ mod tests {
             assert_eq!(GrpcCode::parse(number.as_bytes()), GrpcCode::Unknown);
         }
     }
+
+    /// gRPC: HTTP to gRPC Status Code Mapping.
+    #[test]
+    fn an_answer_that_is_not_grpc_has_the_code_that_clients_make_of_it() {
+        for (status, expected) in [
+            (200, GrpcCode::Unknown),
+            (400, GrpcCode::Internal),
+            (401, GrpcCode::Unauthenticated),
+            (403, GrpcCode::PermissionDenied),
+            (404, GrpcCode::Unimplemented),
+            (418, GrpcCode::Unknown),
+            (429, GrpcCode::Unavailable),
+            (500, GrpcCode::Unknown),
+            (502, GrpcCode::Unavailable),
+            (503, GrpcCode::Unavailable),
+            (504, GrpcCode::Unavailable),
+        ] {
+            let code = GrpcCode::of_http(StatusCode::from_u16(status).unwrap());
+            assert_eq!(code, expected, "{status}");
+        }
+    }
 }

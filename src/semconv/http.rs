@@ -148,4 +148,32 @@ mod tests {
             );
         }
     }
+
+    /// RFC 9110 §6.4.1, §9.3.6.
+    #[test]
+    fn responses_without_a_body() {
+        const HEAD: (bool, bool) = (true, false);
+        const CONNECT: (bool, bool) = (false, true);
+        const GET: (bool, bool) = (false, false);
+        for (method, status, expected) in [
+            (GET, 200, false),
+            (GET, 101, true),
+            (GET, 204, true),
+            (GET, 205, false),
+            (GET, 304, true),
+            (GET, 404, false),
+            (HEAD, 200, true),
+            (HEAD, 404, true),
+            (CONNECT, 200, true),
+            (CONNECT, 407, false),
+        ] {
+            let code = StatusCode::from_u16(status).unwrap();
+            let (head, connect) = method;
+            assert_eq!(
+                is_bodiless(head, connect, code),
+                expected,
+                "{method:?} {status}"
+            );
+        }
+    }
 }
