@@ -102,7 +102,7 @@ mod tests {
     /// Run under miri with many schedules too.
     #[test]
     fn threads_name_no_more_servers_than_the_limit() {
-        const ROUNDS: usize = if cfg!(miri) { 1 } else { 200 };
+        const ROUNDS: usize = if cfg!(miri) { 4 } else { 200 };
         for _ in 0..ROUNDS {
             let measured = MeasuredServers::new(1);
             let named = &|address: &'static str| {

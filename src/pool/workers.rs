@@ -154,7 +154,7 @@ impl Gauges {
 mod tests {
     use std::{
         pin::pin,
-        task::{Context, Poll, Waker},
+        task::{Context, Waker},
     };
 
     use super::*;
@@ -185,7 +185,7 @@ mod tests {
                             let asked = waiting
                                 .as_mut()
                                 .poll(&mut Context::from_waker(Waker::noop()));
-                            if let Poll::Pending = asked {
+                            if asked.is_pending() {
                                 continue;
                             }
                             assert!(is_within());
