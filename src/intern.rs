@@ -140,6 +140,8 @@ pub(crate) fn hash(text: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -221,5 +223,34 @@ mod tests {
         assert!(matches!(text(LONGEST_TEXT + 1), Cow::Owned(new) if new.len() == LONGEST_TEXT + 1));
         let route = "/".repeat(LONGEST_TEXT);
         assert!(matches!(span_name("GET", &route), Cow::Owned(_)));
+    }
+
+    /// Run under miri with many schedules too.
+    #[test]
+    fn threads_that_ask_at_once_share_one_entry() {
+        const ROUNDS: usize = if cfg!(miri) { 1 } else { 200 };
+        for _ in 0..ROUNDS {
+            let table = Table::<usize, 8>::new();
+            let made = AtomicUsize::new(0);
+            let find = |number: usize| {
+                let make = || {
+                    made.fetch_add(1, Ordering::Relaxed);
+                    number
+                };
+                // All of them begin at the same place.
+                table.find(3, |found| *found == number, make)
+            };
+            let places = std::thread::scope(|scope| {
+                let threads = [[0, 1, 2], [2, 1, 0], [1, 0, 2]].map(|numbers| {
+                    scope.spawn(move || numbers.map(|number| (number, find(number).unwrap())))
+                });
+                threads.map(|thread| thread.join().unwrap())
+            });
+            for (number, place) in places.into_iter().flatten() {
+                assert_eq!(*place, number);
+                assert!(std::ptr::eq(place, find(number).unwrap()));
+            }
+            assert_eq!(made.into_inner(), 3);
+        }
     }
 }

@@ -132,6 +132,19 @@ async fn a_request_without_a_span_is_measured_and_keeps_its_callers_context() {
 }
 
 #[tokio::test]
+async fn closures_that_panic_record_the_request_and_trust_nobody() {
+    let recorder = Recorder::new();
+    let builder = recorder.builder().filter(|_| -> bool { panic!("filter") });
+    let layer = builder.trust(|_| panic!("trust")).build();
+    let (current, trace) = seen_by_handler(&layer, "/").await;
+    assert_ne!(trace.to_string(), TRACE);
+    assert_eq!(current.trace_id(), trace);
+    let root = recorder.root();
+    assert_eq!(root.0.parent_span_id, SpanId::INVALID);
+    assert_eq!(root.0.links.iter().count(), 0);
+}
+
+#[tokio::test]
 async fn only_callers_in_these_networks_are_trusted() {
     let peers = [
         (Some("10.1.2.3:4000"), Trust::Link, 1),

@@ -50,11 +50,11 @@ impl Signal {
         let vars = match self {
             Self::Spans => [
                 ("OTEL_BSP_SCHEDULE_DELAY", "10"),
-                ("OTEL_BSP_EXPORT_TIMEOUT", "30000"),
+                ("OTEL_BSP_EXPORT_TIMEOUT", "60000"),
             ],
             Self::DataPoints => [
                 ("OTEL_TRACES_EXPORTER", "none"),
-                ("OTEL_METRIC_EXPORT_TIMEOUT", "30000"),
+                ("OTEL_METRIC_EXPORT_TIMEOUT", "60000"),
             ],
         };
         builder(endpoint, protocol, &vars).metrics(self == Self::DataPoints)
@@ -221,8 +221,9 @@ fn loses_nothing_in_an_outage_of_5_s(protocol: Protocol) {
     let telemetry = builder(address.to_string(), protocol, &[]).build().unwrap();
     let started = Instant::now();
     let mut recorded = 0;
-    let mut record_until = |second: u64| {
-        while started.elapsed() < Duration::from_secs(second) {
+    // As many spans on every machine, although a busy one may take longer.
+    let mut record_until = |second: usize| {
+        while recorded < second * 1_000 {
             record(&telemetry, 10);
             recorded += 10;
             let next = Duration::from_millis(recorded as u64);
@@ -265,10 +266,10 @@ fn hanging() {
         let log = Log::default();
         let builder = signal
             .builder(server.endpoint(), protocol)
-            .timeout(Duration::from_millis(200));
+            .timeout(Duration::from_secs(1));
         let telemetry = log.listen(builder).build().unwrap();
         signal.record_and_send(&telemetry, 1);
-        log.wait_for("no answer within 200ms");
+        log.wait_for("no answer within 1s");
         server.behave(Behaviour::Accept);
         signal.wait_for(&server, 1);
     });
@@ -371,6 +372,35 @@ fn refusing_for_good() {
     });
 }
 
+/// Whoever reads the log reads of it once a minute, and of the rest at the end.
+#[test]
+fn losses_in_a_row_are_told_together() {
+    for_each(|protocol, signal| {
+        let server = OtlpServer::start();
+        server.behave(refuse(StatusCode::BAD_REQUEST, Code::InvalidArgument, None));
+        let log = Log::default();
+        let builder = log.listen(signal.builder(server.endpoint(), protocol));
+        let telemetry = builder.build().unwrap();
+        let told = || {
+            let events = log.0.lock().unwrap();
+            let counts = events.iter().filter_map(|event| match event {
+                TelemetryEvent::Lost { count, .. } => Some(*count),
+                _ => None,
+            });
+            counts.collect::<Vec<_>>()
+        };
+        for _ in 0..3 {
+            signal.record(&telemetry, 3);
+            telemetry.force_flush_blocking(PATIENCE).unwrap_err();
+        }
+        assert_eq!(told().len(), 1, "{:?}", told());
+        let _ = telemetry.shutdown_blocking(PATIENCE);
+        let told = told();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!(told.iter().sum::<u64>(), signal.stats(&telemetry).failed);
+    });
+}
+
 #[test]
 fn overloaded() {
     for_each(|protocol, signal| {
@@ -405,15 +435,12 @@ fn overloaded_and_saying_when_to_come_back() {
         let telemetry = signal.builder(server.endpoint(), protocol).build().unwrap();
         signal.record_and_send(&telemetry, 1);
         server.wait_for_requests(1);
-        let refused = Instant::now();
         server.behave(Behaviour::Accept);
         signal.wait_for(&server, 1);
-        // the backoff would be 0.25 s
-        assert!(
-            refused.elapsed() > Duration::from_millis(800),
-            "{:?}",
-            refused.elapsed()
-        );
+        // As the collector sees it, on however busy a machine. The backoff would be 0.25 s.
+        let arrivals = server.arrivals();
+        let waited = arrivals[1].duration_since(arrivals[0]);
+        assert!(waited >= pause, "{waited:?}");
     });
 }
 
@@ -455,11 +482,18 @@ fn away_for_too_long() {
         record(&telemetry, 600);
         log.wait_for("512 spans were lost: client error (Connect)");
         let server = OtlpServer::start_at(address);
-        record(&telemetry, 1);
-        server.wait_for_spans(1);
-        telemetry.shutdown_blocking(PATIENCE).unwrap();
+        // A span is tried for a second only, which a busy machine may miss.
+        let mut recorded = 600;
+        let deadline = Instant::now() + PATIENCE;
+        while server.spans().is_empty() {
+            assert!(Instant::now() < deadline, "{:#?}", log.lines());
+            record(&telemetry, 1);
+            recorded += 1;
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = telemetry.shutdown_blocking(PATIENCE);
         let stats = telemetry.span_stats();
-        assert_eq!(stats.exported + stats.failed, 601, "{stats:?}");
+        assert_eq!(stats.exported + stats.failed, recorded, "{stats:?}");
         assert_eq!(server.spans().len() as u64, stats.exported);
     }
 }
@@ -475,8 +509,7 @@ fn a_full_queue_drops_and_counts() {
             ("OTEL_BSP_MAX_QUEUE_SIZE", "100"),
             ("OTEL_BSP_SCHEDULE_DELAY", "10"),
         ];
-        let builder =
-            builder(server.endpoint(), protocol, &vars).timeout(Duration::from_millis(100));
+        let builder = builder(server.endpoint(), protocol, &vars).timeout(Duration::from_secs(1));
         let telemetry = log.listen(builder).build().unwrap();
         record(&telemetry, 1_000);
         assert_eq!(telemetry.span_stats().dropped, 900);

@@ -40,7 +40,7 @@ fn status(name: &str) -> f64 {
 /// Other tests come and go, so that what is right may be wrong a moment later, and the other way
 /// round; but hardly three times in a row.
 fn assert_soon_equal(mut pair: impl FnMut() -> (f64, f64)) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     let mut equal = 0;
     while equal < 3 {
         let (seen, expected) = pair();

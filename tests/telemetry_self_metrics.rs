@@ -230,7 +230,7 @@ fn what_waits_what_was_dropped_and_what_was_refused() {
             ])
             .endpoint(server.endpoint())
             .protocol(protocol)
-            .timeout(Duration::from_millis(100))
+            .timeout(Duration::from_secs(1))
             .metrics(true)
             .build()
             .unwrap();
@@ -292,7 +292,7 @@ fn log_records_exported_and_dropped() {
             ("OTEL_BLRP_SCHEDULE_DELAY", "600000"),
         ])
         .endpoint(server.endpoint())
-        .timeout(Duration::from_millis(100))
+        .timeout(Duration::from_secs(1))
         .metrics(true)
         .logs(true)
         .build()

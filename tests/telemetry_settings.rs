@@ -382,6 +382,29 @@ fn what_is_ignored_is_looked_for_elsewhere() {
     assert!(!settings.is_enabled());
 }
 
+#[test]
+fn a_mistake_that_signals_share_is_one_warning() {
+    let metrics = ("OTEL_METRICS_EXPORTER", "otlp");
+    let wrong = ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon");
+    let (message, settings) = warned(&[STANDARD, metrics, wrong]);
+    assert!(message.contains("OTEL_EXPORTER_OTLP_TIMEOUT"), "{message}");
+    assert_eq!(
+        otlp(&settings.metrics).timeout,
+        otlp(&settings.traces).timeout
+    );
+}
+
+/// It may be meant for a sampler of another name, which takes other arguments.
+#[test]
+fn the_argument_of_a_sampler_without_a_ratio_is_not_looked_at() {
+    for sampler in ["always_on", "parentbased_always_off"] {
+        let argument = ("OTEL_TRACES_SAMPLER_ARG", "endpoint=http://localhost:2000");
+        let settings = settings(&[STANDARD, ("OTEL_TRACES_SAMPLER", sampler), argument]);
+        assert_eq!(settings.warnings, [], "{sampler}");
+        assert_eq!(settings.sampler.to_string(), sampler);
+    }
+}
+
 // faults D1
 #[test]
 fn of_a_standard_switch_only_true_is_true() {

@@ -109,7 +109,7 @@ fn twice_in_a_row() {
 }
 
 /// Generous, because the machine may be busy; the collector would take for ever.
-const BOUND: Duration = Duration::from_secs(10);
+const BOUND: Duration = Duration::from_secs(60);
 
 fn telemetry_of_a_collector_that_hangs(protocol: Protocol) -> (OtlpServer, Telemetry) {
     let server = OtlpServer::start();
@@ -196,7 +196,7 @@ fn a_gauge_that_hangs_does_not_hold_it_up() {
     record(&telemetry, 1);
     let started = Instant::now();
     // faults F19: it was Ok, although the metrics were never read.
-    let ended = telemetry.shutdown_blocking(Duration::from_millis(200));
+    let ended = telemetry.shutdown_blocking(Duration::from_secs(5));
     assert!(
         matches!(ended, Err(TelemetryError::TimedOut { pending: 1, .. })),
         "{ended:?}"
@@ -453,14 +453,14 @@ fn span_processors_of_the_service_are_flushed_and_shut_down() {
 #[test]
 fn a_span_processor_that_hangs_holds_up_no_shutdown() {
     let server = OtlpServer::start();
-    let (telemetry, asked) = with_processor(&server, Duration::from_secs(20));
+    let (telemetry, asked) = with_processor(&server, 2 * BOUND);
     record(&telemetry, 3);
     let started = Instant::now();
     let error = telemetry
-        .shutdown_blocking(Duration::from_secs(2))
+        .shutdown_blocking(Duration::from_secs(5))
         .unwrap_err();
     assert!(matches!(error, TelemetryError::TimedOut { .. }), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(15));
+    assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown"]);
     assert_eq!(server.spans().len(), 3);
 }

@@ -16,15 +16,15 @@ const CHUNK: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct PictureBody {
     rest: Bytes,
-    /// Ends with the last chunk, or when the body is dropped because the client left.
-    stage: Option<Stage>,
+    /// Ends when this body is dropped: by the layer after the last chunk, or because the client left.
+    _stage: Stage,
 }
 
 impl PictureBody {
     pub(crate) fn new(picture: impl Into<Bytes>, stage: Stage) -> Self {
         Self {
             rest: picture.into(),
-            stage: Some(stage),
+            _stage: stage,
         }
     }
 }
@@ -42,9 +42,6 @@ impl Body for PictureBody {
         }
         let length = CHUNK.min(self.rest.len());
         let chunk = self.rest.split_to(length);
-        if self.rest.is_empty() {
-            self.stage = None;
-        }
         Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 

@@ -61,11 +61,15 @@ fuzz_target!(|data: &[u8]| {
                 is_idempotent(redact, &path);
                 let redacted = redact(&path);
                 let source = redacted.trim_start_matches("/rs:fill/");
-                let source = source.trim_end_matches(".png").bytes();
-                let decoded = redact::base64(source).expect("base64 stays base64");
+                let source = source.trim_end_matches(".png");
+                let decoded = BASE64_URL_SAFE_NO_PAD.decode(source);
+                let decoded = decoded.expect("base64 stays base64");
                 let decoded = String::from_utf8_lossy(&decoded);
                 assert!(!hides_all || !decoded.contains(SECRET), "{decoded}");
-                assert!(text.contains("user") || !decoded.contains("user"), "{decoded}");
+                assert!(
+                    text.contains("user") || !decoded.contains("user"),
+                    "{decoded}"
+                );
             }
         }
     }

@@ -256,6 +256,13 @@ mod tests {
     }
 
     #[test]
+    fn a_letter_has_a_few_marks_at_most() {
+        let shown = printable(&format!("e{}x", "\u{301}".repeat(MARKS + 2)));
+        let marks = "\u{301}".repeat(MARKS);
+        assert_eq!(shown, format!("e{marks}\\u{{301}}\\u{{301}}x"));
+    }
+
+    #[test]
     fn texts_are_measured_and_cut_in_columns() {
         assert_eq!(width("e\u{301}x"), 2);
         assert_eq!(width("猫🐈"), 4);

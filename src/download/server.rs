@@ -98,4 +98,26 @@ mod tests {
             }
         );
     }
+
+    /// Run under miri with many schedules too.
+    #[test]
+    fn threads_name_no_more_servers_than_the_limit() {
+        const ROUNDS: usize = if cfg!(miri) { 4 } else { 200 };
+        for _ in 0..ROUNDS {
+            let measured = MeasuredServers::new(1);
+            let named = &|address: &'static str| {
+                let server = Server {
+                    address: address.into(),
+                    port: None,
+                };
+                measured.named(server).address.as_str() == address
+            };
+            let named = std::thread::scope(|scope| {
+                let threads = ["a.example", "b.example", "c.example"];
+                let threads = threads.map(|address| scope.spawn(move || named(address)));
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert_eq!(named.iter().filter(|named| **named).count(), 1);
+        }
+    }
 }

@@ -68,3 +68,33 @@ impl Drop for RequestGuard {
         self.counts.requests.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Run under miri with many schedules too.
+    #[test]
+    fn threads_leave_nothing_in_progress() {
+        const ROUNDS: usize = if cfg!(miri) { 2 } else { 500 };
+        let in_progress = RequestsInProgress::default();
+        let watched = in_progress.image();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    for _ in 0..ROUNDS {
+                        let request = in_progress.request();
+                        let image = in_progress.image();
+                        assert!((1..=2).contains(&in_progress.requests()));
+                        assert!((2..=3).contains(&in_progress.images()));
+                        // Ended by another thread than the one that began it.
+                        scope.spawn(move || drop((image, request))).join().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!((in_progress.requests(), in_progress.images()), (0, 1));
+        drop(watched);
+        assert_eq!(in_progress.images(), 0);
+    }
+}

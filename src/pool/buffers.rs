@@ -304,6 +304,26 @@ mod tests {
     }
 
     #[test]
+    fn the_median_and_the_95th_percentile_decide_to_the_buffer() {
+        for (small, large, expected) in [
+            (50, 5, (64, 512)),
+            (49, 5, (512, 512)),
+            (50, 6, (64, 4_096)),
+        ] {
+            let pool = BufferPool::calibrated_every("test", 0, 100);
+            let sizes = [(60, small), (500, 100 - small - large), (4_000, large)];
+            for size in sizes.map(|(size, count)| vec![size; count]).concat() {
+                pool.get(size).resize(size, 0);
+            }
+            assert_eq!(
+                (pool.default_size(), pool.max_size()),
+                expected,
+                "{small} {large}"
+            );
+        }
+    }
+
+    #[test]
     fn buffers_are_used_again() {
         let pool = BufferPool::new("test", 2);
         let mut first = pool.get(1_000);

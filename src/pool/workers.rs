@@ -149,3 +149,62 @@ impl Gauges {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::pin,
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    fn block_on<F: Future>(future: F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread().build();
+        runtime.unwrap().block_on(future)
+    }
+
+    /// Run under miri with many schedules too.
+    #[test]
+    fn threads_share_workers_and_give_all_back() {
+        const ROUNDS: usize = if cfg!(miri) { 2 } else { 200 };
+        const WORKERS: usize = 1;
+        let in_progress = RequestsInProgress::default();
+        let workers = Workers::new(WORKERS)
+            .with_queue_limit(1)
+            .with_in_progress(&in_progress);
+        let is_within = || in_progress.images() <= WORKERS as i64 && workers.busy() <= WORKERS;
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let (workers, is_within) = (&workers, &is_within);
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let mut waiting = pin!(workers.wait());
+                        if (thread + round) % 3 == 0 {
+                            // Asks once and goes away.
+                            let asked = waiting
+                                .as_mut()
+                                .poll(&mut Context::from_waker(Waker::noop()));
+                            if asked.is_pending() {
+                                continue;
+                            }
+                            assert!(is_within());
+                        } else if let Ok(worker) = block_on(waiting) {
+                            assert!(is_within());
+                            drop(worker);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!((workers.busy(), in_progress.images()), (0, 0));
+        let all = [(); 1].map(|()| block_on(workers.wait()).unwrap());
+        // The place in the queue is free too.
+        let mut next = pin!(workers.wait());
+        let asked = next.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(asked.is_pending());
+        assert_eq!(block_on(workers.wait()).err(), Some(TooManyRequests));
+        drop(all);
+        assert!(block_on(next).is_ok());
+    }
+}

@@ -214,4 +214,20 @@ pub(crate) mod tests {
     pub(crate) fn set_forward(by: Duration) {
         BEHIND.set(by);
     }
+
+    #[test]
+    fn of_stages_with_the_same_name_the_inner_one_ends_first() {
+        let mut live = Live::default();
+        for name in ["download", "decode", "download"] {
+            live.stage_started(name);
+        }
+        live.stage_ended("download");
+        assert_eq!(live.interrupt(Interruption::Cancelled, "handler"), "decode");
+        live.stage_ended("decode");
+        assert_eq!(
+            live.interrupt(Interruption::Panicked, "handler"),
+            "decode",
+            "the first interruption counts"
+        );
+    }
 }

@@ -1,5 +1,7 @@
 use http::StatusCode;
 
+use super::number;
+
 /// A gRPC status code (gRPC: Status codes and their use in gRPC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum GrpcCode {
@@ -45,11 +47,11 @@ impl GrpcCode {
     ];
 
     /// The value of a `grpc-status` header; what is no code is `UNKNOWN`, as gRPC clients have it.
-    pub(crate) fn parse(number: &[u8]) -> Self {
-        str::from_utf8(number)
+    pub(crate) fn parse(status: &[u8]) -> Self {
+        str::from_utf8(status)
             .ok()
-            .and_then(|number| number.parse::<usize>().ok())
-            .and_then(|number| Self::ALL.get(number).copied())
+            .and_then(number::<usize>)
+            .and_then(|code| Self::ALL.get(code).copied())
             .unwrap_or(Self::Unknown)
     }
 
@@ -129,8 +131,29 @@ mod tests {
             assert_eq!(code as usize, number);
             assert_eq!(GrpcCode::parse(number.to_string().as_bytes()), code);
         }
-        for number in ["", "17", "-1", "x", "99999999999999999999"] {
+        for number in ["", "17", "-1", "+5", " 5", "x", "99999999999999999999"] {
             assert_eq!(GrpcCode::parse(number.as_bytes()), GrpcCode::Unknown);
+        }
+    }
+
+    /// gRPC: HTTP to gRPC Status Code Mapping.
+    #[test]
+    fn an_answer_that_is_not_grpc_has_the_code_that_clients_make_of_it() {
+        for (status, expected) in [
+            (200, GrpcCode::Unknown),
+            (400, GrpcCode::Internal),
+            (401, GrpcCode::Unauthenticated),
+            (403, GrpcCode::PermissionDenied),
+            (404, GrpcCode::Unimplemented),
+            (418, GrpcCode::Unknown),
+            (429, GrpcCode::Unavailable),
+            (500, GrpcCode::Unknown),
+            (502, GrpcCode::Unavailable),
+            (503, GrpcCode::Unavailable),
+            (504, GrpcCode::Unavailable),
+        ] {
+            let code = GrpcCode::of_http(StatusCode::from_u16(status).unwrap());
+            assert_eq!(code, expected, "{status}");
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use opentelemetry::StringValue;
@@ -102,7 +102,11 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// The value of `Content-Length`: digits (RFC 9110 §8.6).
 pub(crate) fn parse_length(value: &HeaderValue) -> Option<u64> {
-    let digits = str::from_utf8(value.as_bytes()).ok()?;
+    number(str::from_utf8(value.as_bytes()).ok()?)
+}
+
+/// The number that the digits say. A sign, which Rust's own parser takes, is no digit.
+pub(crate) fn number<N: FromStr>(digits: &str) -> Option<N> {
     let is_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
     digits.parse().ok().filter(|_| is_digits)
 }
@@ -141,6 +145,34 @@ mod tests {
                 scheme(uri.parse::<http::Uri>().unwrap().scheme_str()),
                 expected,
                 "{uri}"
+            );
+        }
+    }
+
+    /// RFC 9110 §6.4.1, §9.3.6.
+    #[test]
+    fn responses_without_a_body() {
+        const HEAD: (bool, bool) = (true, false);
+        const CONNECT: (bool, bool) = (false, true);
+        const GET: (bool, bool) = (false, false);
+        for (method, status, expected) in [
+            (GET, 200, false),
+            (GET, 101, true),
+            (GET, 204, true),
+            (GET, 205, false),
+            (GET, 304, true),
+            (GET, 404, false),
+            (HEAD, 200, true),
+            (HEAD, 404, true),
+            (CONNECT, 200, true),
+            (CONNECT, 407, false),
+        ] {
+            let code = StatusCode::from_u16(status).unwrap();
+            let (head, connect) = method;
+            assert_eq!(
+                is_bodiless(head, connect, code),
+                expected,
+                "{method:?} {status}"
             );
         }
     }

@@ -7,8 +7,8 @@ mod server;
 pub(crate) use self::{
     grpc::GrpcCode,
     http::{
-        KnownMethods, OTHER, content_length, int, is_bodiless, parse_length, protocol_version,
-        scheme,
+        KnownMethods, OTHER, content_length, int, is_bodiless, number, parse_length,
+        protocol_version, scheme,
     },
     server::{host, host_and_port, server},
 };

@@ -85,6 +85,8 @@ const IS_NAME: [bool; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -164,6 +166,34 @@ mod tests {
             ("[::ffff:1.2.3.4]:1", ("::ffff:1.2.3.4", Some(1))),
         ] {
             assert_eq!(host_and_port(allowed), Some(expected), "{allowed:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_authority_of_rfc_3986_is_taken_apart(
+            host in prop_oneof![
+                "([a-zA-Z0-9._~!$&'()*+,;=-]|%[0-9a-fA-F]{2}){1,80}",
+                any::<std::net::Ipv4Addr>().prop_map(|address| address.to_string()),
+                any::<Ipv6Addr>().prop_map(|address| format!("[{address}]")),
+            ],
+            port in any::<Option<u16>>(),
+        ) {
+            let authority = match port {
+                Some(port) => format!("{host}:{port}"),
+                None => host.clone(),
+            };
+            let address = host.trim_start_matches('[').trim_end_matches(']');
+            prop_assert_eq!(host_and_port(&authority), Some((address, port)));
+        }
+
+        #[test]
+        fn any_text_is_refused_or_an_address(text in "\\PC{0,40}|[\\[\\]:@%0-9a-f.]{0,40}") {
+            if let Some((host, _)) = host_and_port(&text) {
+                let is_address = host.parse::<Ipv6Addr>().is_ok();
+                prop_assert!(is_address || !host.contains([':', '@', '[', ']', '/', ' ']), "{}", host);
+                prop_assert!(text.contains(host) && !host.is_empty());
+            }
         }
     }
 }

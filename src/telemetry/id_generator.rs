@@ -116,6 +116,18 @@ mod tests {
     }
 
     #[test]
+    fn names_go_there_and_back_in_any_case() {
+        for kind in [TraceIdGenerator::Xray, TraceIdGenerator::Random] {
+            let name = kind.to_string();
+            for name in [name.to_ascii_uppercase(), name] {
+                assert_eq!(name.parse::<TraceIdGenerator>().unwrap(), kind);
+            }
+        }
+        let error = "uuid".parse::<TraceIdGenerator>().unwrap_err().to_string();
+        assert!(error.contains("xray or random"), "{error}");
+    }
+
+    #[test]
     fn xray_ids_start_with_the_time() {
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

@@ -13,7 +13,7 @@ const TRAILERS: u8 = 0x80;
 /// Set in the flag of a frame whose content is compressed. There are no other flags.
 const COMPRESSED: u8 = 1;
 
-/// Longer trailers are not kept; a status and its message are a few hundred bytes.
+/// Of longer trailers only the first lines are kept; a status and its message are a few hundred bytes.
 const MOST_TRAILERS: usize = 16 * 1024;
 
 const STATUS: &[u8] = b"grpc-status:";
@@ -88,6 +88,7 @@ impl WebFrames {
             return Err(Lost);
         }
         if let [_, a, b, c, d] = self.head[..] {
+            self.trailers.clear();
             self.left = u32::from_be_bytes([a, b, c, d]) as usize;
             self.end_frame();
         }
@@ -118,7 +119,12 @@ impl WebFrames {
 }
 
 /// The status in a block of trailers, which are written as in HTTP/1.1.
-fn status(trailers: &[u8]) -> Option<GrpcCode> {
+fn status(mut trailers: &[u8]) -> Option<GrpcCode> {
+    if trailers.len() == MOST_TRAILERS {
+        // The last line may be cut, and with it the number.
+        let end = trailers.iter().rposition(|byte| *byte == b'\n')?;
+        trailers = &trailers[..end];
+    }
     trailers.split(|byte| *byte == b'\n').find_map(|line| {
         let (name, value) = line.split_at_checked(STATUS.len())?;
         name.eq_ignore_ascii_case(STATUS)
@@ -153,6 +159,7 @@ fn decode(group: [u8; 4]) -> Option<([u8; 3], usize)> {
 #[cfg(test)]
 mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
@@ -234,5 +241,65 @@ mod tests {
         }
         let long = frame(0x80, &[b'x'; 100_000]);
         assert_eq!(code(false, [&*long]), None);
+    }
+
+    #[test]
+    fn a_status_that_the_bound_cuts_is_none() {
+        for (before, expected) in [
+            (0, Some(GrpcCode::Internal)),
+            (
+                MOST_TRAILERS - b"grpc-status: 13\r\n".len(),
+                Some(GrpcCode::Internal),
+            ),
+            (MOST_TRAILERS - b"grpc-status: 1".len(), None),
+        ] {
+            let mut trailers = vec![b'x'; before.saturating_sub(1)];
+            trailers.extend(vec![b'\n'; before.min(1)]);
+            trailers.extend(b"grpc-status: 13\r\ngrpc-message: m\r\n");
+            let trailers = frame(0x80, &trailers);
+            assert_eq!(code(false, [&*trailers]), expected, "{before}");
+        }
+    }
+
+    #[test]
+    fn trailers_that_broke_off_are_forgotten() {
+        let whole = STANDARD.encode(frame(0x80, b"grpc-status: 5\r\n"));
+        let broken = STANDARD.encode(frame(0x80, b"grpc-message: ab"));
+        let broken = format!("{}%%%%", &broken[..20]);
+        let found = code(true, [broken.as_bytes(), whole.as_bytes()]);
+        assert_eq!(found, Some(GrpcCode::NotFound));
+    }
+
+    proptest! {
+        #[test]
+        fn any_messages_may_come_before_the_trailers(
+            messages in vec((0_u8..2, vec(any::<u8>(), 0..40)), 0..8),
+            number in 0_usize..17,
+            step in 1_usize..50,
+            is_text in any::<bool>(),
+        ) {
+            let mut body: Vec<u8> = messages
+                .iter()
+                .flat_map(|(flag, message)| frame(*flag, message))
+                .collect();
+            body.extend(frame(0x80, format!("grpc-status:{number}\r\n").as_bytes()));
+            if is_text {
+                body = STANDARD.encode(body).into_bytes();
+            }
+            let expected = GrpcCode::parse(number.to_string().as_bytes());
+            prop_assert_eq!(code(is_text, body.chunks(step)), Some(expected));
+        }
+
+        #[test]
+        fn a_body_of_any_bytes_is_followed_within_bounds(
+            pieces in vec(vec(any::<u8>(), 0..60), 0..20),
+            is_text in any::<bool>(),
+        ) {
+            let mut frames = WebFrames { is_text, ..WebFrames::default() };
+            for piece in &pieces {
+                frames.read(piece);
+                prop_assert!(frames.trailers.len() <= MOST_TRAILERS);
+            }
+        }
     }
 }

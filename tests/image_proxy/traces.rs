@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, HttpBody},
     http::{Method, Request, StatusCode},
     routing::get,
 };
@@ -285,6 +285,30 @@ async fn a_client_that_leaves_cancels_the_stream() {
             ("http.response.body.size", "16384"),
         ],
     );
+}
+
+#[tokio::test]
+async fn the_stream_ends_with_its_last_chunk() {
+    let service = Service::start().await;
+    let request = service.request("f:png", "/rocket.jpg");
+    let response = service.router.clone().oneshot(request).await.unwrap();
+    let mut body = response.into_body();
+    let mut left = body.size_hint().exact().unwrap();
+    let is_over = || {
+        let spans = service.spans.get_finished_spans().unwrap();
+        spans.iter().any(|span| span.name == "streaming_image")
+    };
+    while left > 0 {
+        assert!(!is_over(), "{left}");
+        let chunk = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        left -= chunk.len() as u64;
+    }
+    assert!(is_over(), "the body is still held");
+    drop(body);
+    service
+        .trace()
+        .await
+        .has(ROOT, &[("http.response.status_code", "200")]);
 }
 
 #[tokio::test]

@@ -46,7 +46,7 @@ use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tonic::codec::CompressionEncoding;
 
 /// A timeout for waits that succeed at once unless something is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How the collector answers the next requests.
 #[derive(Clone, Debug, Default)]
@@ -118,6 +118,8 @@ struct State {
     /// Requests that wait for their answer.
     waiting: usize,
     most_waiting: usize,
+    /// When they came.
+    arrivals: Vec<Instant>,
     behaviour: Behaviour,
 }
 
@@ -247,6 +249,11 @@ impl OtlpServer {
     /// The most requests that waited for their answer at the same time.
     pub fn most_waiting(&self) -> usize {
         self.shared.state.lock().unwrap().most_waiting
+    }
+
+    /// When each of the requests came.
+    pub fn arrivals(&self) -> Vec<Instant> {
+        self.shared.state.lock().unwrap().arrivals.clone()
     }
 
     /// Blocks until the collector has this many spans.
@@ -430,6 +437,7 @@ impl Collector {
             state.largest = state.largest.max(size);
             state.waiting += 1;
             state.most_waiting = state.most_waiting.max(state.waiting);
+            state.arrivals.push(Instant::now());
             state.behaviour.clone()
         };
         let _waiting = Waiting(self);

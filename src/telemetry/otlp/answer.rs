@@ -15,7 +15,10 @@ use http::{
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
-use crate::{semconv::OTHER, telemetry::settings::without_secrets};
+use crate::{
+    semconv::{OTHER, number},
+    telemetry::settings::without_secrets,
+};
 
 /// A decompressed answer is a few bytes too.
 const MAX_DECOMPRESSED: u64 = 1024 * 1024;
@@ -125,7 +128,7 @@ impl Answer {
     /// Seconds or a date (RFC 9110 §10.2.3).
     fn retry_after(&self) -> Option<Duration> {
         let value = self.header(RETRY_AFTER.as_str())?.trim();
-        if let Ok(seconds) = value.parse() {
+        if let Some(seconds) = number(value) {
             return Some(Duration::from_secs(seconds));
         }
         let date = httpdate::parse_http_date(value).ok()?;
@@ -197,7 +200,9 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let retry = |status, retry_after: &str| answer(status, retry_after, "").failure().retry;
         assert_eq!(retry(429, "7"), Retry::After(Duration::from_secs(7)));
-        assert_eq!(retry(503, "soon"), Retry::Backoff);
+        for unreadable in ["soon", "+5", "-1", "1.5", "99999999999999999999"] {
+            assert_eq!(retry(503, unreadable), Retry::Backoff);
+        }
         assert_eq!(retry(400, "7"), Retry::Never);
         let later = SystemTime::now() + Duration::from_secs(3600);
         match retry(503, &httpdate::fmt_http_date(later)) {

@@ -337,3 +337,21 @@ impl SignalReport {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_is_said_once_a_minute_and_when_all_is_said() {
+        let mut unsaid = Unsaid::default();
+        assert_eq!(unsaid.due(0, false), None);
+        assert_eq!(unsaid.due(3, false), Some(3));
+        assert_eq!(unsaid.due(5, false), None);
+        unsaid.when = Instant::now().checked_sub(QUIET);
+        assert_eq!(unsaid.due(6, false), Some(3));
+        assert_eq!(unsaid.due(7, false), None);
+        assert_eq!(unsaid.due(7, true), Some(1));
+        assert_eq!(unsaid.due(7, true), None);
+    }
+}

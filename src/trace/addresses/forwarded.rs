@@ -1,11 +1,12 @@
 //! The headers in which proxies describe the request that they pass on: `X-Forwarded-For`, `-Proto`,
 //! `-Host` and `-Port`, or `Forwarded` (RFC 7239).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName};
 
 use super::Networks;
+use crate::semconv::number;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 
@@ -99,7 +100,7 @@ impl<'a> Forwarded<'a> {
             client: client_hop,
             proto: said_by_the_outermost("x-forwarded-proto"),
             host: said_by_the_outermost("x-forwarded-host"),
-            port: said_by_the_outermost("x-forwarded-port").and_then(|port| port.parse().ok()),
+            port: said_by_the_outermost("x-forwarded-port").and_then(number),
         }
     }
 }
@@ -110,22 +111,38 @@ impl Client {
     }
 }
 
-/// An address with or without a port, IPv6 with or without brackets.
+/// An address with or without a port, IPv6 with or without brackets. What RFC 7239 §6 does not allow
+/// hides the client.
 fn client(node: &str) -> Client {
-    let address = node.parse::<IpAddr>().ok().or_else(|| {
-        let socket = node.parse::<SocketAddr>().map(|socket| socket.ip());
-        socket.ok().or_else(|| {
-            // Ports may be obfuscated too: `192.0.2.4:_port`.
-            let bare = match node.strip_prefix('[') {
-                Some(rest) => rest.split_once(']')?.0,
-                None => node.split_once(':')?.0,
-            };
-            bare.parse().ok()
-        })
-    });
-    address.map_or(Client::Hidden, |address| {
+    address(node).map_or(Client::Hidden, |address| {
         Client::Address(address.to_canonical())
     })
+}
+
+fn address(node: &str) -> Option<IpAddr> {
+    if let Ok(bare) = node.parse() {
+        return Some(bare);
+    }
+    let (address, port) = match node.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']')?;
+            (IpAddr::V6(address.parse::<Ipv6Addr>().ok()?), port)
+        }
+        None => {
+            let (address, port) = node.split_at(node.find(':')?);
+            (IpAddr::V4(address.parse::<Ipv4Addr>().ok()?), port)
+        }
+    };
+    is_port(port).then_some(address)
+}
+
+/// No port, or one after a colon, which may be obfuscated: `:_port`.
+fn is_port(port: &str) -> bool {
+    let is_of_port = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    match port.strip_prefix(':') {
+        Some(port) => port.bytes().all(is_of_port),
+        None => port.is_empty(),
+    }
 }
 
 fn lines<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
@@ -175,7 +192,10 @@ fn parse_elements<'a>(mut line: &'a str, elements: &mut Vec<Element<'a>>) {
 fn parse_element<'a>(line: &mut &'a str) -> Option<Element<'a>> {
     let mut element = Element::default();
     loop {
-        let (name, rest) = line.split_once('=')?;
+        // A name that is none ends the search, so that each byte of a line is looked at once.
+        let end = line.find(['=', ',', ';', '"'])?;
+        let (name, rest) = line.split_at(end);
+        let rest = rest.strip_prefix('=')?;
         let (value, rest) = match rest.strip_prefix('"') {
             Some(quoted) => quoted.split_once('"')?,
             None => rest.split_at(rest.find([';', ',']).unwrap_or(rest.len())),
@@ -190,7 +210,7 @@ fn parse_element<'a>(line: &mut &'a str) -> Option<Element<'a>> {
             _ if name.eq_ignore_ascii_case("for") => &mut element.node,
             _ if name.eq_ignore_ascii_case("proto") => &mut element.proto,
             _ if name.eq_ignore_ascii_case("host") => &mut element.host,
-            _ if name.contains([',', ';', '"', ' ']) => return None,
+            _ if name.contains(' ') => return None,
             _ => &mut None,
         };
         // RFC 7239 §4: each parameter at most once.
@@ -209,6 +229,7 @@ fn parse_element<'a>(line: &mut &'a str) -> Option<Element<'a>> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::{collection::vec, prelude::*};
 
     use super::*;
 
@@ -289,6 +310,11 @@ mod tests {
             ),
             ("x-forwarded-for", "6.6.6.6, unknown", "hidden"),
             ("x-forwarded-for", "6.6.6.6, <script>", "hidden"),
+            // Neither ports nor addresses.
+            ("x-forwarded-for", "6.6.6.6, 192.0.2.43:80 x", "hidden"),
+            ("x-forwarded-for", "6.6.6.6, [2001:db8::1]x", "hidden"),
+            ("x-forwarded-for", "6.6.6.6, [192.0.2.43]", "hidden"),
+            ("x-forwarded-for", "6.6.6.6, [fe80::1%5]:80", "hidden"),
             // Not text: it may hide any address.
             ("x-forwarded-for", "6.6.6.6, 192.0.2.43, é", "hidden"),
             ("forwarded", "for=é", "hidden"),
@@ -383,5 +409,88 @@ mod tests {
             client(Some(ForwardedHeader::Forwarded)),
             (Some(standard), Some("evil.example"))
         );
+    }
+
+    #[test]
+    fn a_port_is_digits() {
+        for (written, port) in [
+            ("443", Some(443)),
+            ("+443", None),
+            ("-1", None),
+            ("70000", None),
+        ] {
+            assert_eq!(read(&[("x-forwarded-port", written)]).3, port, "{written}");
+        }
+    }
+
+    /// Where each element costs a look at all the others, this takes minutes.
+    #[test]
+    fn a_long_line_without_any_parameter_is_read() {
+        let line = "a,".repeat(500_000);
+        assert_eq!(read(&[("forwarded", &line)]).0, "hidden");
+    }
+
+    /// An address, as `X-Forwarded-For` and as `Forwarded` have it.
+    fn hop() -> impl Strategy<Value = (IpAddr, String, String)> {
+        let port = prop_oneof![
+            Just(String::new()),
+            any::<u16>().prop_map(|port| format!(":{port}")),
+            "[a-zA-Z0-9._-]{1,8}".prop_map(|name| format!(":_{name}")),
+        ];
+        (any::<IpAddr>(), port, any::<bool>()).prop_map(|(address, port, quoted)| {
+            let node = match address {
+                IpAddr::V4(address) => format!("{address}{port}"),
+                IpAddr::V6(address) => format!("[{address}]{port}"),
+            };
+            let value = match quoted || node.contains(':') {
+                true => format!("\"{node}\""),
+                false => node.clone(),
+            };
+            (address, node, value)
+        })
+    }
+
+    proptest! {
+        /// Whatever the client has written, the hop that a trusted proxy adds is the client.
+        #[test]
+        fn the_hop_of_a_trusted_proxy_counts(
+            forged in vec("[ -~]{0,60}", 0..4),
+            (address, node, value) in hop(),
+            more in prop_oneof![Just(""), Just(";proto=https;host=a.example"), Just(" ; by=\"_x\"")],
+            trusted in 0_usize..3,
+            own_line in any::<bool>(),
+        ) {
+            let trusted_networks: Networks = "10.0.0.0/8".parse().unwrap();
+            prop_assume!(!trusted_networks.contains(address));
+            for (header, own, proxy) in [
+                (ForwardedHeader::XForwarded, node, "10.0.0.1"),
+                (ForwardedHeader::Forwarded, format!("FOR={value}{more}"), "for=10.0.0.1;proto=http"),
+            ] {
+                let name = match header {
+                    ForwardedHeader::XForwarded => "x-forwarded-for",
+                    ForwardedHeader::Forwarded => "forwarded",
+                };
+                let hops = [vec![own.as_str()], vec![proxy; trusted]].concat();
+                let mut lines = forged.clone();
+                match lines.last_mut() {
+                    Some(last) if !own_line => *last = format!("{last}, {}", hops.join(", ")),
+                    _ => lines.extend(hops.iter().map(|hop| (*hop).to_owned())),
+                }
+                let lines = lines.iter().map(|line| HeaderValue::from_str(line).unwrap());
+                let headers: HeaderMap = lines.map(|line| (HeaderName::from_static(name), line)).collect();
+                let read = Forwarded::read(&headers, &trusted_networks, Some(header));
+                let found = read.client;
+                let expected = Client::Address(address.to_canonical());
+                // After an open quote in the same line nothing can be told.
+                let is_unclear = !own_line
+                    && header == ForwardedHeader::Forwarded
+                    && forged.last().is_some_and(|line| line.contains(['"', '=']));
+                if is_unclear {
+                    prop_assert!(found == Some(expected) || found == Some(Client::Hidden), "{found:?}");
+                } else {
+                    prop_assert_eq!(found, Some(expected));
+                }
+            }
+        }
     }
 }

@@ -3,6 +3,8 @@ use std::{
     str::FromStr,
 };
 
+use crate::semconv::number;
+
 /// A set of IP networks: those of a service's own load balancers and callers.
 ///
 /// ```
@@ -94,10 +96,7 @@ impl Network {
         let address: IpAddr = address.parse().ok()?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let length = match length {
-            Some(length) if length.bytes().all(|byte| byte.is_ascii_digit()) => {
-                length.parse().ok().filter(|length| *length <= most)?
-            }
-            Some(_) => return None,
+            Some(length) => number(length).filter(|length| *length <= most)?,
             None => most,
         };
         Some(Self::new(mapped(address), 128 - most + length))
