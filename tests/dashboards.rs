@@ -62,7 +62,7 @@ fn the_dashboard_asks_for_metrics_that_exist() {
     for metric in [
         "http_server_request_duration_seconds",
         "request_span_duration_seconds",
-        "requests_in_progress_ratio",
+        "requests_in_progress",
         "workers_utilization_percent",
         "errors_total",
         "process_memory_usage_bytes",

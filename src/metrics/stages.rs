@@ -34,7 +34,7 @@ impl StageMetrics {
                 .build(),
             errors: meter
                 .u64_counter("errors_total")
-                .with_unit("1")
+                .with_unit("{error}")
                 .with_description("Number of errors, by type.")
                 .build(),
             #[cfg(feature = "bound-instruments")]

@@ -200,9 +200,46 @@ impl TelemetryBuilder {
     }
 
     /// Whether requests are measured once more under imgproxy's names, for dashboards made for
-    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`; `false` when left out.
+    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`; `false` when left out,
+    /// unless `IMGPROXY_PROMETHEUS_BIND` asks for imgproxy's page. Pages for Prometheus then have imgproxy's
+    /// names: `workers_utilization` without its unit.
     pub const fn imgproxy_metrics(mut self, enabled: bool) -> Self {
-        self.code.imgproxy_metrics = enabled;
+        self.code.imgproxy_metrics = Some(enabled);
+        self
+    }
+
+    /// Whether metrics are pulled by Prometheus, from [`Telemetry::prometheus`] or from a listener
+    /// ([`prometheus_listen`](Self::prometheus_listen)). They can be pushed and pulled at the same time,
+    /// which costs each measurement twice.
+    ///
+    /// Without this setting they are pulled when [`metrics`](Self::metrics) are asked for and no collector
+    /// is known, or when `IMGPROXY_PROMETHEUS_BIND` or `OTEL_METRICS_EXPORTER` asks for it.
+    #[cfg(feature = "prometheus")]
+    pub const fn prometheus(mut self, pulled: bool) -> Self {
+        self.code.prometheus = Some(pulled);
+        self
+    }
+
+    /// Where a listener of its own serves the page for Prometheus, on any path: `host:port`, or `:port`
+    /// for all addresses of the machine. Means [`prometheus(true)`](Self::prometheus).
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_listen(mut self, address: impl Into<String>) -> Self {
+        self.code.prometheus_listen = Some(address.into());
+        self
+    }
+
+    /// What the names of metrics begin with on the page for Prometheus, followed by an underscore.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.code.prometheus_namespace = Some(namespace.into());
+        self
+    }
+
+    /// How many series (different sets of attributes) each metric has at most; 2,000 when left out. All
+    /// later ones are counted as one, with the attribute `otel.metric.overflow`, which
+    /// [`TelemetryEvent::SeriesLimit`] reports.
+    pub const fn series_limit(mut self, limit: usize) -> Self {
+        self.code.series_limit = Some(limit);
         self
     }
 
@@ -266,7 +303,7 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Calls `callback` with what is also written to the log, on the I/O thread: it must be quick.
+    /// Calls `callback` with what is also written to the log, on a thread of telemetry: it must be quick.
     pub fn on_event(mut self, callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
         self.outlets.events = Sink::new(callback);
         self

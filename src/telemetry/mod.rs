@@ -53,7 +53,11 @@ mod no_pipeline;
 mod otlp;
 mod outlets;
 #[cfg(feature = "_export")]
+mod overflow;
+#[cfg(feature = "_export")]
 mod pipeline;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod providers;
 mod resource;
 mod settings;
@@ -63,12 +67,17 @@ mod start;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
+#[cfg(feature = "prometheus")]
+pub use self::prometheus::{Prometheus, PrometheusBody, PrometheusFuture};
 pub use self::{
     builder::TelemetryBuilder,
     error::{Consequence, SettingError, SettingWarning, TelemetryError},
     event::{SignalStats, TelemetryEvent},
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,
-    settings::{Batching, Exporter, OtlpExporter, Pem, Protocol, Sampler, Settings, SpanLimits},
+    settings::{
+        Batching, Exporter, OtlpExporter, Pem, PrometheusExporter, Protocol, Sampler, Settings,
+        SpanLimits,
+    },
     shutdown_signal::shutdown_signal,
 };

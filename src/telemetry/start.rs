@@ -10,6 +10,8 @@ use opentelemetry_sdk::{
     trace::{Sampler as SdkSampler, SdkTracerProvider, TracerProviderBuilder},
 };
 
+#[cfg(feature = "prometheus")]
+use super::providers::Pulled;
 use super::{
     error::TelemetryError,
     event::TelemetryEvent,
@@ -33,12 +35,20 @@ impl Telemetry {
         }
         let resource = resource::build(&settings);
         let mut builders = Builders::new(&settings, &resource);
+        #[cfg(feature = "prometheus")]
+        let mut pulled = Pulled::nothing();
         #[cfg(feature = "_export")]
         let export = match settings.is_enabled() {
             true => {
                 let mut export = Export::start(&settings, resource, &mut outlets)?;
                 builders.tracers = export.traces(builders.tracers)?;
                 builders.meters = export.metrics(builders.meters)?;
+                #[cfg(feature = "prometheus")]
+                {
+                    let (meters, page) = export.prometheus(builders.meters, &outlets.events)?;
+                    builders.meters = meters;
+                    pulled = page;
+                }
                 #[cfg(feature = "logs")]
                 {
                     builders.loggers = export.logs(builders.loggers)?;
@@ -77,6 +87,8 @@ impl Telemetry {
             attributes_after_sampling,
             in_progress: OnceLock::new(),
             pipeline,
+            #[cfg(feature = "prometheus")]
+            pulled,
         })
     }
 }

@@ -14,6 +14,7 @@ mod exporters;
 mod headers;
 mod pairs;
 mod pem;
+mod prometheus;
 mod protocol;
 mod resolve;
 mod sampler;
@@ -28,6 +29,7 @@ pub(super) use self::{
 };
 pub use self::{
     pem::Pem,
+    prometheus::PrometheusExporter,
     protocol::Protocol,
     sampler::Sampler,
     values::{Batching, Exporter, OtlpExporter, Settings, SpanLimits},
