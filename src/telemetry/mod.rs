@@ -42,7 +42,12 @@ mod aws;
 mod builder;
 mod error;
 mod event;
+// What is pulled only has no queue.
 #[cfg(feature = "_export")]
+#[cfg_attr(
+    not(any(feature = "_otlp", feature = "console")),
+    allow(dead_code, unreachable_code, unused_variables)
+)]
 mod export;
 mod id_generator;
 #[cfg(feature = "logs")]
@@ -55,6 +60,7 @@ mod outlets;
 #[cfg(feature = "_export")]
 mod overflow;
 #[cfg(feature = "_export")]
+#[cfg_attr(not(any(feature = "_otlp", feature = "console")), allow(dead_code))]
 mod pipeline;
 #[cfg(feature = "prometheus")]
 mod prometheus;

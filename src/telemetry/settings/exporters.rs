@@ -56,9 +56,10 @@ pub(super) fn names_prometheus(vars: &Variables) -> Option<(String, Consequence)
     let (pushed, true) = without_prometheus(value) else {
         return None;
     };
-    let consequence = match pushed {
+    let consequence = match pushed.to_ascii_lowercase().as_str() {
         "" => Consequence::NotExported,
-        _ => Consequence::OthersUsed,
+        "otlp" | "console" => Consequence::OthersUsed,
+        _ => return None,
     };
     Some((value.to_owned(), consequence))
 }

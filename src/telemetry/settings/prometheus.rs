@@ -29,6 +29,7 @@ pub struct PrometheusExporter {
     pub(crate) variable: Option<String>,
 }
 
+#[cfg(feature = "prometheus")]
 impl PrometheusExporter {
     /// What errors call the address of the listener.
     pub(crate) fn listen_setting(&self) -> &str {
