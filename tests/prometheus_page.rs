@@ -102,10 +102,7 @@ fn everything(telemetry: &Telemetry) {
         .with_unit("1")
         .build()
         .record(0.25, &[]);
-    meter
-        .f64_gauge("cats.count")
-        .build()
-        .record(1.0, &[]);
+    meter.f64_gauge("cats.count").build().record(1.0, &[]);
     let histogram = meter.f64_histogram("nap").with_unit("s");
     let histogram = histogram
         .with_boundaries(vec![0.005, 1.0, 1_048_576.0])

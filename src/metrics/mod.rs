@@ -13,6 +13,7 @@ mod gauges;
 mod http;
 mod imgproxy;
 mod metric;
+mod picture;
 #[cfg(feature = "process")]
 mod process;
 mod rpc;
@@ -26,9 +27,10 @@ pub(crate) use self::{
     active::{ActiveRequests, ActiveSeries},
     buckets::SIZE_BUCKETS,
     client::ClientMetrics,
-    http::HttpMetrics,
+    http::{Extra, HttpMetrics},
+    picture::PictureMetrics,
     rpc::RpcMetrics,
-    series::{Measurement, RequestSeries},
+    series::{Measurement, RequestSeries, labelled},
     stages::StageMetrics,
 };
 pub use self::{gauges::Gauges, metric::Metric, vips::VipsMemory};

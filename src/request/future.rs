@@ -144,12 +144,32 @@ mod blocking {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
         task::ready,
+        time::Duration,
     };
 
     use tokio::{runtime::Handle, task::JoinHandle};
 
     use super::*;
     use crate::instrument::watch;
+
+    /// Does the work on this thread, and says how much CPU time that took (Linux).
+    fn measured<T>(work: impl FnOnce() -> T) -> (T, Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        {
+            let before = cpu_time();
+            let done = work();
+            (done, cpu_time().checked_sub(before))
+        }
+        #[cfg(not(target_os = "linux"))]
+        (work(), None)
+    }
+
+    /// The CPU time that this thread has taken so far.
+    #[cfg(target_os = "linux")]
+    fn cpu_time() -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(now).unwrap_or_default()
+    }
 
     type Outcome<T, E> = std::thread::Result<Result<T, E>>;
 
@@ -178,7 +198,10 @@ mod blocking {
                 let _current = stage.attach();
                 // The panic goes on where the result is awaited.
                 catch_unwind(AssertUnwindSafe(|| {
-                    let result = watch(&mut stage, work);
+                    let (result, time) = watch(&mut stage, || measured(work));
+                    if let (Some(stage), Some(time)) = (&stage.stage, time) {
+                        stage.cpu_time(time);
+                    }
                     stage.finish(&result);
                     result
                 }))

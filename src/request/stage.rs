@@ -14,9 +14,12 @@ use super::{
     AsError, Attached, Current, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
     current::with_current,
 };
+#[cfg(feature = "tokio")]
+use crate::attribute::STAGE_CPU_TIME;
 use crate::{
     attribute::STAGE_CANCELLED,
     instrument::{TextRules, set},
+    metrics::{PictureMetrics, labelled},
 };
 
 /// One stage of a request: a child span that ends when this guard is dropped.
@@ -51,6 +54,8 @@ struct Record {
     span: StageSpan,
     /// The first error: a span has one status, and later errors mostly follow from the first.
     error: Option<Box<ErrorReport>>,
+    /// Attributes of the service's own for the stage's measurements.
+    labels: Vec<KeyValue>,
 }
 
 impl Stage {
@@ -79,7 +84,10 @@ impl Stage {
                 parent,
                 is_late,
                 started,
-                record: Mutex::new(Record { span, error: None }),
+                record: Mutex::new(Record {
+                    span,
+                    ..Record::default()
+                }),
             }),
         }
     }
@@ -92,6 +100,49 @@ impl Stage {
             if let Some(attributes) = running.record().span.attributes() {
                 set(attributes, attribute);
             }
+        }
+    }
+
+    /// Sets attributes that need no redaction.
+    pub(super) fn set_attributes<const N: usize>(&self, attributes: [KeyValue; N]) {
+        if let Some(running) = &self.running
+            && let Some(kept) = running.record().span.attributes()
+        {
+            attributes
+                .into_iter()
+                .for_each(|attribute| set(kept, attribute));
+        }
+    }
+
+    /// Sets an attribute of the stage's duration, as
+    /// [`RequestTrace::metric_attribute`](super::RequestTrace::metric_attribute) does for the request's.
+    pub fn metric_attribute(&self, attribute: KeyValue) {
+        if let Some(running) = &self.running
+            && running.recording().stage_metrics.is_some()
+        {
+            let attribute = running.recording().texts.attribute(attribute);
+            set(&mut running.record().labels, attribute);
+        }
+    }
+
+    pub(super) fn picture_metrics(&self) -> Option<&PictureMetrics> {
+        self.running.as_ref()?.recording().picture_metrics.as_ref()
+    }
+
+    /// Says how much CPU time the stage's blocking work has taken.
+    #[cfg(feature = "tokio")]
+    pub(super) fn cpu_time(&self, time: Duration) {
+        self.set_attributes([KeyValue::new(STAGE_CPU_TIME, time.as_secs_f64())]);
+        if let Some(running) = &self.running
+            && let Some(metrics) = &running.recording().stage_metrics
+        {
+            let of_request = running.request.changed();
+            let of_request = of_request.filter(|_| running.recording().labelled.stages);
+            let mut labels = running.record().labels.clone();
+            if let Some(live) = of_request {
+                labels = labelled(&labels, &live.labels);
+            }
+            metrics.cpu_time(running.name, time, &labels);
         }
     }
 
@@ -194,20 +245,31 @@ impl Stage {
             return;
         };
         let elapsed = running.started.elapsed();
+        let mut labels = Vec::new();
         let interruption = {
             let mut live = running.request.live();
+            if running.recording().labelled.stages {
+                labels.clone_from(&live.labels);
+            }
             live.stage_ended(running.name);
             if running.recording().server_timing {
                 live.stages_done.push((running.name, elapsed));
             }
             interruption.or(live.interruption.filter(|_| !running.is_late))
         };
-        if let Some(metrics) = &running.recording().stage_metrics {
-            metrics.stage(running.name, elapsed);
-        }
         let record = running.record.get_mut();
         let record = record.unwrap_or_else(PoisonError::into_inner);
-        let Record { mut span, error } = std::mem::take(record);
+        let Record {
+            mut span,
+            error,
+            labels: own,
+        } = std::mem::take(record);
+        if let Some(metrics) = &running.recording().stage_metrics {
+            if !own.is_empty() {
+                labels = labelled(&own, &labels);
+            }
+            metrics.stage(running.name, elapsed, &labels);
+        }
         let (mut status, mut last) = (Status::Unset, None);
         if let Some(report) = error {
             last = Some(report.type_attribute());

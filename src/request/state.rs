@@ -54,6 +54,8 @@ pub(crate) struct Live {
     pub(crate) interruption: Option<Interruption>,
     /// Where the request was when it was interrupted.
     phase: Option<&'static str>,
+    /// Attributes of the service's own for measurements.
+    pub(crate) labels: Vec<KeyValue>,
     /// Whether a stage has ever begun: the request has reached a handler.
     pub(crate) worked: bool,
 }

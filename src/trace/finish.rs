@@ -4,23 +4,23 @@ use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use bytes::Buf;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, request::Parts};
 use opentelemetry::{
     KeyValue, StringValue,
     trace::{Status, TraceContextExt},
 };
 
 use super::{
-    config::Config,
+    config::{Config, StartLabels},
     facts::Facts,
     response_headers::{add_server_timing, add_trace_response},
     rpc::{Call, Named},
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::{Delivery, Said, Side, SpanAttributes},
+    instrument::{Delivery, Said, Side, SpanAttributes, set},
     intern,
-    metrics::{HttpMetrics, Measurement, RequestSeries, RpcMetrics},
+    metrics::{HttpMetrics, Measurement, RequestSeries, RpcMetrics, labelled},
     request::{
         Current, ErrorReport, Interruption, Layer, Recording, RequestState, RequestTrace, Route,
     },
@@ -41,6 +41,10 @@ pub(super) struct Finish {
     delivery: Delivery,
     /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
+    /// The request's head, where the service wants to see it beside the response's.
+    parts: Option<Box<Parts>>,
+    /// When the response's head was there, if that is measured.
+    first_byte: Option<Duration>,
     finished: bool,
 }
 
@@ -104,6 +108,8 @@ impl Finish {
             call: call.map(Box::new),
             delivery: Delivery::new(Side::Server),
             has_context,
+            parts: None,
+            first_byte: None,
             finished: false,
         }
     }
@@ -115,12 +121,36 @@ impl Finish {
         Current::request(state, context)
     }
 
+    /// Keeps what the service's closure has made of the request.
+    pub(super) fn label(&mut self, start: StartLabels) {
+        self.add_labels(start.labels);
+        self.parts = start.parts;
+    }
+
+    fn add_labels(&self, labels: Vec<KeyValue>) {
+        if !labels.is_empty() {
+            let texts = &self.config().recording.texts;
+            let mut live = self.state.live();
+            for label in labels {
+                set(&mut live.labels, texts.attribute(label));
+            }
+        }
+    }
+
     fn config(&self) -> &Config {
         &self.state.layer.config
     }
 
     /// The head of the response is there; its body follows.
     pub(super) fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
+        if let Some(metrics) = self.state.layer.http_metrics()
+            && metrics.measures_first_byte()
+        {
+            self.first_byte = Some(self.state.clock.elapsed());
+        }
+        if let Some(parts) = self.parts.take() {
+            self.add_labels(self.config().labels.end(&parts, response));
+        }
         let config = &*self.state.layer.config;
         if let Some(recorded) = &config.response_headers
             && self.state.is_recording
@@ -212,20 +242,27 @@ impl Finish {
         }
         self.finished = true;
         let elapsed = self.state.clock.elapsed();
+        let mut labels = Vec::new();
         let (route, custom, worked) = match self.state.changed() {
             None => (self.state.matched.clone(), Vec::new(), false),
             Some(mut live) => {
                 let custom = std::mem::take(&mut live.attributes);
+                labels.clone_from(&live.labels);
                 (live.route.take(), custom, live.worked)
             }
         };
+        if let (Some(outer), false) = (&self.state.layer.outer, labels.is_empty()) {
+            outer.labelled_inside(&labels);
+        }
         if let (Some(outer), Some(route)) = (&self.state.layer.outer, &route) {
             outer.route_inside(route);
         }
         let mut ending = Ending::default();
         match self.call.take() {
-            Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
-            None => self.end_request(&outcome, elapsed, route, &mut ending),
+            Some(call) => {
+                self.end_call(*call, &outcome, elapsed, worked, &labels, &mut ending);
+            }
+            None => self.end_request(&outcome, elapsed, route, &labels, &mut ending),
         }
         if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
@@ -247,6 +284,7 @@ impl Finish {
         outcome: &Outcome,
         elapsed: Duration,
         route: Option<Route>,
+        labels: &[KeyValue],
         ending: &mut Ending,
     ) {
         let facts = &self.state.layer.facts;
@@ -270,10 +308,11 @@ impl Finish {
             metrics.ended(series.active, elapsed, status);
             let measurement = Measurement {
                 duration: elapsed,
+                first_byte: self.first_byte,
                 request_body: request_body_size,
                 response_body: status.map(|_| self.delivery.bytes),
             };
-            metrics.finished(&series, &measurement);
+            metrics.finished(&series, &measurement, labels);
         }
 
         ending.attributes.extend(status.map(status_code));
@@ -291,6 +330,7 @@ impl Finish {
         outcome: &Outcome,
         elapsed: Duration,
         worked: bool,
+        labels: &[KeyValue],
         ending: &mut Ending,
     ) {
         let code = match outcome {
@@ -320,7 +360,10 @@ impl Finish {
                     .clone()
                     .map(|kind| KeyValue::new(ERROR_TYPE, kind)),
             );
-            metrics.finished(elapsed, &attributes);
+            match labels {
+                [] => metrics.finished(elapsed, &attributes),
+                labels => metrics.finished(elapsed, &labelled(&attributes, labels)),
+            }
         }
 
         ending.attributes.extend(code);

@@ -19,7 +19,7 @@ use super::{
     Record, ResponseBody, ResponseFuture, Trust,
     active::Active,
     attributes::{CommonHeaders, Incoming},
-    config::{Config, TrustRule},
+    config::{Config, StartLabels, TrustRule},
     finish::{Finish, Root},
 };
 use crate::{
@@ -94,14 +94,21 @@ where
     B: 'static,
 {
     let (mut record, mut trust) = (Record::All, Trust::Parent);
-    if config.filter.is_some() || config.trust.is_some() {
+    let mut labels = StartLabels::default();
+    if config.looks_at_parts() {
         let (parts, body) = request.into_parts();
         (record, trust) = config.decide(&parts);
+        if record != Record::Nothing {
+            labels = config.labels.start(&parts);
+        }
         request = Request::from_parts(parts, body);
     }
     let Some(mut active) = config.begin(record, trust, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
+    if let Active::Traced(finish) = &mut active {
+        finish.label(labels);
+    }
     let _current = active.attach();
     let future = watch(&mut active, || inner.call(request));
     ResponseFuture::new(future, Some(active))
@@ -220,6 +227,13 @@ impl Config {
             add_attributes(attributes.kept());
         }
         (context, recording)
+    }
+
+    fn looks_at_parts(&self) -> bool {
+        self.filter.is_some()
+            || self.trust.is_some()
+            || self.labels.of_request.is_some()
+            || self.labels.of_response.is_some()
     }
 
     /// Asks the filter and the trust rule.
