@@ -3,6 +3,8 @@
 use std::{fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+#[cfg(feature = "_export")]
+use opentelemetry_sdk::metrics::MeterProviderBuilder;
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
 use super::{
@@ -11,7 +13,10 @@ use super::{
     id_generator::TraceIdGenerator,
     outlets::{Change, Outlets},
     providers::Telemetry,
-    settings::{Code, EndpointText, PREFIX, Pem, Protocol, Sampler, Settings, Variables},
+    settings::{
+        Code, EndpointText, HistogramAggregation, PREFIX, Pem, Protocol, Sampler, Settings,
+        Variables,
+    },
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -235,6 +240,37 @@ impl TelemetryBuilder {
         self
     }
 
+    /// The boundaries of a histogram, by the name of its metric, in place of those that it has. The last
+    /// call for a metric counts.
+    ///
+    /// ```
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder()
+    ///     .histogram_buckets("http.server.request.duration", [0.01, 0.1, 1.0, 10.0])
+    ///     .histogram_buckets("buffer_size_bytes", [1e5, 1e6, 1e7]);
+    /// # let _ = telemetry;
+    /// ```
+    pub fn histogram_buckets(
+        mut self,
+        metric: impl Into<String>,
+        boundaries: impl IntoIterator<Item = f64>,
+    ) -> Self {
+        let (metric, boundaries) = (metric.into(), boundaries.into_iter().collect());
+        let all = &mut self.code.histogram_buckets;
+        all.retain(|(other, _)| *other != metric);
+        all.push((metric, boundaries));
+        self
+    }
+
+    /// What histograms are that have no boundaries from
+    /// [`histogram_buckets`](Self::histogram_buckets); [`HistogramAggregation::ExplicitBuckets`] when left
+    /// out.
+    pub const fn histogram_aggregation(mut self, aggregation: HistogramAggregation) -> Self {
+        self.code.histogram_aggregation = Some(aggregation);
+        self
+    }
+
     /// How many series (different sets of attributes) each metric has at most; 2,000 when left out. All
     /// later ones are counted as one, with the attribute `otel.metric.overflow`, which
     /// [`TelemetryEvent::SeriesLimit`] reports.
@@ -300,6 +336,34 @@ impl TelemetryBuilder {
         change: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send + 'static,
     ) -> Self {
         self.outlets.tracer_provider = Some(Change(Box::new(change)));
+        self
+    }
+
+    /// Changes the meter provider before it is built, for a reader or a view of your own. Metrics are then
+    /// measured even where nothing else exports them.
+    ///
+    /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these readers too. A view that makes the
+    /// same stream as one from [`histogram_buckets`](Self::histogram_buckets) or
+    /// [`series_limit`](Self::series_limit) counts in its place.
+    ///
+    /// ```
+    /// use opentelemetry_sdk::metrics::Instrument;
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder().meter_provider_with(|meters| {
+    ///     meters.with_view(|instrument: &Instrument| {
+    ///         let stream = opentelemetry_sdk::metrics::Stream::builder().with_name("thumbs.queue");
+    ///         (instrument.name() == "queue").then(|| stream.build().ok()).flatten()
+    ///     })
+    /// });
+    /// # let _ = telemetry;
+    /// ```
+    #[cfg(feature = "_export")]
+    pub fn meter_provider_with(
+        mut self,
+        change: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder + Send + 'static,
+    ) -> Self {
+        self.outlets.meter_provider = Some(Change(Box::new(change)));
         self
     }
 

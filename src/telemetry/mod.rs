@@ -70,6 +70,7 @@ mod settings;
 mod shutdown_signal;
 mod signal;
 mod start;
+mod views;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
@@ -82,8 +83,8 @@ pub use self::{
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,
     settings::{
-        Batching, Exporter, OtlpExporter, Pem, PrometheusExporter, Protocol, Sampler, Settings,
-        SpanLimits,
+        Batching, Exporter, HistogramAggregation, OtlpExporter, Pem, PrometheusExporter, Protocol,
+        Sampler, Settings, SpanLimits,
     },
     shutdown_signal::shutdown_signal,
 };

@@ -53,6 +53,8 @@ pub struct Telemetry {
     /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
     /// service may, and is to see them from the start (semconv http-spans).
     pub(super) attributes_after_sampling: bool,
+    /// Whether anything reads what is measured.
+    pub(super) measures: bool,
     pub(super) in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
     /// `None` when everything is switched off.
     pub(super) pipeline: Option<Arc<Pipeline>>,
@@ -133,7 +135,7 @@ impl Telemetry {
             // Both id generators are random in the lower 12 bytes.
             .random_trace_ids(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
-        match self.settings.measures() {
+        match self.measures {
             true => layer.gauges(self.gauges()),
             false => layer.metrics(false),
         }
@@ -163,7 +165,7 @@ impl Telemetry {
         let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
-        match self.settings.measures() {
+        match self.measures {
             true => layer.meter_provider(self.meter_provider()).build(),
             false => layer.metrics(false).build(),
         }

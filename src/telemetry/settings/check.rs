@@ -13,7 +13,10 @@ use super::{
     prometheus::{LISTEN, NAMESPACE, PrometheusExporter, is_listen, is_namespace},
     protocol::Protocol,
     sampler::Sampler,
-    values::{Batching, Exporter, OtlpExporter, SERIES_LIMIT, SERIES_LIMITS, Settings},
+    values::{
+        BOUNDARIES, Batching, Exporter, OtlpExporter, SERIES_LIMIT, SERIES_LIMITS, Settings,
+        are_boundaries,
+    },
 };
 use crate::telemetry::{
     error::{SettingError, TelemetryError},
@@ -42,6 +45,12 @@ impl Settings {
             && !(0.0..=1.0).contains(&ratio)
         {
             errors.push(invalid("sampler", ratio, "a ratio from 0 to 1"));
+        }
+        for (metric, boundaries) in &self.histogram_buckets {
+            if !are_boundaries(boundaries) {
+                let setting = format!("histogram_buckets of {metric}");
+                errors.push(invalid(&setting, format!("{boundaries:?}"), BOUNDARIES));
+            }
         }
         if !SERIES_LIMITS.contains(&self.series_limit) {
             errors.push(invalid("series_limit", self.series_limit, SERIES_LIMIT));

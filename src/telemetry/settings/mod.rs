@@ -32,5 +32,5 @@ pub use self::{
     prometheus::PrometheusExporter,
     protocol::Protocol,
     sampler::Sampler,
-    values::{Batching, Exporter, OtlpExporter, Settings, SpanLimits},
+    values::{Batching, Exporter, HistogramAggregation, OtlpExporter, Settings, SpanLimits},
 };

@@ -9,7 +9,10 @@ use super::{
     pairs,
     prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
-    values::{Batching, SERIES_LIMIT, SERIES_LIMITS, Settings, SpanLimits},
+    values::{
+        BOUNDARIES, Batching, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS, Settings,
+        SpanLimits, are_boundaries,
+    },
 };
 use crate::{
     propagation::{Propagator, Propagators},
@@ -62,6 +65,8 @@ impl Settings {
                 .parse_timeout(&["OTEL_METRIC_EXPORT_TIMEOUT"])
                 .unwrap_or(default.metric_export_timeout),
             metric_temporality: temporality(&mut vars),
+            histogram_buckets: histogram_buckets(&mut vars, code),
+            histogram_aggregation: histogram_aggregation(&mut vars, code),
             series_limit: series_limit(&mut vars, code).unwrap_or(default.series_limit),
             ..default
         };
@@ -233,6 +238,30 @@ fn series_limit(vars: &mut Variables, code: &Code) -> Option<usize> {
         vars.refuse(SettingError::invalid("series_limit", &limit, SERIES_LIMIT));
     }
     code.series_limit.or(parsed)
+}
+
+fn histogram_buckets(vars: &mut Variables, code: &Code) -> Vec<(String, Vec<f64>)> {
+    for (metric, boundaries) in &code.histogram_buckets {
+        if !are_boundaries(boundaries) {
+            let setting = format!("histogram_buckets of {metric}");
+            let shown = format!("{boundaries:?}");
+            vars.refuse(SettingError::invalid(setting, &shown, BOUNDARIES));
+        }
+    }
+    code.histogram_buckets.clone()
+}
+
+fn histogram_aggregation(vars: &mut Variables, code: &Code) -> HistogramAggregation {
+    let variable = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    let expected = "explicit_bucket_histogram or base2_exponential_bucket_histogram";
+    let parsed = vars.parse(&[variable], expected, |value| {
+        match value.to_ascii_lowercase().as_str() {
+            "explicit_bucket_histogram" => Some(HistogramAggregation::ExplicitBuckets),
+            "base2_exponential_bucket_histogram" => Some(HistogramAggregation::Base2Exponential),
+            _ => None,
+        }
+    });
+    code.histogram_aggregation.or(parsed).unwrap_or_default()
 }
 
 fn temporality(vars: &mut Variables) -> Temporality {

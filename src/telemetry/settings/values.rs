@@ -192,6 +192,28 @@ impl Default for SpanLimits {
     }
 }
 
+/// How histograms are counted: `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`.
+///
+/// It holds for what is pulled too. The text formats of Prometheus have no place for exponential
+/// histograms: there they are summaries, with a sum and a count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HistogramAggregation {
+    /// `explicit_bucket_histogram`: in buckets with fixed boundaries.
+    #[default]
+    ExplicitBuckets,
+    /// `base2_exponential_bucket_histogram`: in up to 160 buckets that follow the measurements.
+    Base2Exponential,
+}
+
+/// The boundaries of a histogram.
+pub(super) const BOUNDARIES: &str = "finite numbers that grow from one to the next";
+
+pub(super) fn are_boundaries(boundaries: &[f64]) -> bool {
+    let grow = |pair: &[f64]| pair[0] < pair[1];
+    boundaries.iter().all(|boundary| boundary.is_finite()) && boundaries.windows(2).all(grow)
+}
+
 /// The SDK takes memory for all of them at once.
 pub(super) const SERIES_LIMITS: RangeInclusive<usize> = 1..=1_000_000;
 pub(super) const SERIES_LIMIT: &str = "a whole number from 1 to 1000000";
@@ -246,6 +268,10 @@ pub struct Settings {
     /// How many series (different sets of attributes) each metric has at most. All later ones are counted
     /// as one, with the attribute `otel.metric.overflow`.
     pub series_limit: usize,
+    /// The boundaries of histograms, by the name of their metric, in place of those that they have.
+    pub histogram_buckets: Vec<(String, Vec<f64>)>,
+    /// What histograms without boundaries in `histogram_buckets` are.
+    pub histogram_aggregation: HistogramAggregation,
     /// Mistakes in `OTEL_*` variables, which are reported when telemetry starts.
     pub warnings: Vec<SettingWarning>,
 }
@@ -326,6 +352,8 @@ impl Default for Settings {
             metric_export_timeout: Duration::from_secs(30),
             metric_temporality: Temporality::default(),
             series_limit: 2_000,
+            histogram_buckets: Vec::new(),
+            histogram_aggregation: HistogramAggregation::default(),
             warnings: Vec::new(),
         }
     }
