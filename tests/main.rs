@@ -26,6 +26,7 @@ mod histograms;
 mod hostile_errors;
 mod hostile_requests;
 mod image_proxy;
+mod metric_attributes;
 mod otlp_failures;
 mod otlp_same_trace;
 mod otlp_tls;

@@ -190,7 +190,7 @@ mod blocking {
     impl<T: Send + 'static, E: Send + 'static> RunBlocking<T, E> {
         pub(in crate::request) fn new<F, Form>(stage: Stage, work: F) -> Self
         where
-            F: FnOnce() -> Result<T, E> + Send + 'static,
+            F: FnOnce(&Stage) -> Result<T, E> + Send + 'static,
             E: AsError<Form>,
         {
             let mut stage = Unfinished::new(stage);
@@ -198,7 +198,12 @@ mod blocking {
                 let _current = stage.attach();
                 // The panic goes on where the result is awaited.
                 catch_unwind(AssertUnwindSafe(|| {
-                    let (result, time) = watch(&mut stage, || measured(work));
+                    let running = stage.stage.take().unwrap_or_default();
+                    let done = catch_unwind(AssertUnwindSafe(|| measured(|| work(&running))));
+                    stage.stage = Some(running);
+                    let (result, time) = watch(&mut stage, || {
+                        done.unwrap_or_else(|panic| resume_unwind(panic))
+                    });
                     if let (Some(stage), Some(time)) = (&stage.stage, time) {
                         stage.cpu_time(time);
                     }

@@ -196,6 +196,31 @@ impl Stage {
         T: Send + 'static,
         E: AsError<Form> + Send + 'static,
     {
+        self.run_blocking_with(move |_| work())
+    }
+
+    /// [`run_blocking`](Self::run_blocking) for a closure that says more about the stage.
+    ///
+    /// ```
+    /// use tower_image_trace::{RequestTrace, request::Picture};
+    ///
+    /// # fn decode() -> std::io::Result<(u32, u32)> { Ok((4000, 3000)) }
+    /// # async fn process(trace: RequestTrace) -> std::io::Result<()> {
+    /// let work = trace.process("rs:fit:300:200").run_blocking_with(|stage| {
+    ///     let (width, height) = decode()?;
+    ///     stage.source_picture(&Picture { format: "jpeg", width, height, size: 2_500_000 });
+    ///     std::io::Result::Ok(())
+    /// });
+    /// work.await
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub fn run_blocking_with<F, T, E, Form>(self, work: F) -> super::RunBlocking<T, E>
+    where
+        F: FnOnce(&Self) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: AsError<Form> + Send + 'static,
+    {
         super::RunBlocking::new(self, work)
     }
 
