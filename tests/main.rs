@@ -32,7 +32,6 @@ mod otlp_same_trace;
 mod otlp_tls;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod process_metrics;
-#[cfg(feature = "prometheus")]
 mod prometheus_page;
 mod propagation_over_http;
 mod propagation_properties;

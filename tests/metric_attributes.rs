@@ -392,7 +392,6 @@ async fn blocking_work_says_how_much_cpu_time_it_took() {
     assert_eq!(recorder.span("panics").exceptions(), ["at once"]);
 }
 
-#[cfg(feature = "prometheus")]
 #[tokio::test]
 async fn what_comes_after_the_limit_is_one_series_and_said_once() {
     use tower_image_trace::{Telemetry, telemetry::TelemetryEvent};

@@ -1,4 +1,4 @@
-//! The service: `GET /resize/{options}/{source}`, traced, and `GET /health`.
+//! The service: `GET /resize/{options}/{source}`, traced, `GET /health` and `GET /metrics`.
 
 use axum::{
     Router,
@@ -16,6 +16,7 @@ use tower_image_trace::{
     metrics::Gauges,
     pool::{Buffer, Workers},
     request::Picture,
+    telemetry::Prometheus,
 };
 
 #[cfg(not(feature = "libvips"))]
@@ -41,7 +42,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn router(self, trace: ImageTraceLayer, count: RequestsInProgressLayer) -> Router {
+    pub(crate) fn router(
+        self,
+        trace: ImageTraceLayer,
+        count: RequestsInProgressLayer,
+        metrics: Prometheus,
+    ) -> Router {
         Router::new()
             .route("/resize/{*path}", get(resize))
             .fallback((
@@ -50,8 +56,9 @@ impl App {
             ))
             .layer(trace)
             .layer(count)
-            // Added after the layers, so frequent health checks are neither traced nor counted.
+            // Added after the layers, so frequent checks and scrapes are neither traced nor counted.
             .route("/health", get("ok\n"))
+            .route_service("/metrics", metrics)
             .with_state(self)
     }
 

@@ -13,7 +13,7 @@ const HTTP_OF_CALLS: [&str; 3] = [
     "user_agent.original",
 ];
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub instrument: String,
     pub unit: String,
@@ -114,7 +114,7 @@ impl Registry {
         for name in references(group) {
             let of_semconv = match semconv {
                 Some(semconv) => semconv.knows(&name),
-                None => name == "error.type",
+                None => semconv::HTTP_SERVER.knows(&name),
             };
             let is_known = of_semconv
                 || self.attributes.contains_key(&name)
