@@ -69,10 +69,8 @@ fn attributes(number: usize) -> [KeyValue; 6] {
 
 fn counters() -> Telemetry {
     let telemetry = telemetry();
-    let counter = telemetry
-        .meter_provider()
-        .meter("bench")
-        .u64_counter("requests");
+    let meter = telemetry.meter_provider().meter("bench");
+    let counter = meter.u64_counter("requests");
     let counter = counter.with_unit("{request}").build();
     (0..SERIES).for_each(|number| counter.add(number as u64, &attributes(number)));
     telemetry
@@ -80,10 +78,8 @@ fn counters() -> Telemetry {
 
 fn histograms() -> Telemetry {
     let telemetry = telemetry();
-    let histogram = telemetry
-        .meter_provider()
-        .meter("bench")
-        .f64_histogram("requests");
+    let meter = telemetry.meter_provider().meter("bench");
+    let histogram = meter.f64_histogram("requests");
     let boundaries = vec![
         0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
     ];

@@ -12,6 +12,7 @@ use super::{
     active::{ActiveRequests, ActiveSeries, active_requests},
     buckets::{DURATION_BUCKETS, SIZE_BUCKETS},
     imgproxy::ImgproxyMetrics,
+    labels::Labels,
     series::{Measurement, RequestSeries, labelled},
 };
 
@@ -126,10 +127,10 @@ impl HttpMetrics {
         &self,
         series: &RequestSeries<'_>,
         request: &Measurement,
-        labels: &[KeyValue],
+        labels: &Labels,
     ) {
         if !labels.is_empty() {
-            return self.record(request, &labelled(&series.attributes(), labels));
+            return self.record(request, &labelled(&series.attributes(), labels.as_slice()));
         }
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = self.bound_requests.find(series) {

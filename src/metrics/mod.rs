@@ -12,6 +12,7 @@ mod client;
 mod gauges;
 mod http;
 mod imgproxy;
+mod labels;
 mod metric;
 mod picture;
 #[cfg(feature = "process")]
@@ -28,6 +29,7 @@ pub(crate) use self::{
     buckets::SIZE_BUCKETS,
     client::ClientMetrics,
     http::{Extra, HttpMetrics},
+    labels::Labels,
     picture::PictureMetrics,
     rpc::RpcMetrics,
     series::{Measurement, RequestSeries, labelled},

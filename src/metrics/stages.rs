@@ -53,12 +53,21 @@ impl StageMetrics {
     }
 
     /// `labels`: the attributes of the service's own.
-    pub(crate) fn stage(&self, name: &'static str, elapsed: Duration, labels: &[KeyValue]) {
-        let span = [KeyValue::new("span", name)];
-        if !labels.is_empty() {
-            let attributes = labelled(&span, labels);
-            return self.duration.record(elapsed.as_secs_f64(), &attributes);
+    pub(crate) fn labelled_stage(
+        &self,
+        name: &'static str,
+        elapsed: Duration,
+        labels: &[KeyValue],
+    ) {
+        if labels.is_empty() {
+            return self.stage(name, elapsed);
         }
+        let attributes = labelled(&[KeyValue::new("span", name)], labels);
+        self.duration.record(elapsed.as_secs_f64(), &attributes);
+    }
+
+    pub(crate) fn stage(&self, name: &'static str, elapsed: Duration) {
+        let span = [KeyValue::new("span", name)];
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = self
             .bound_durations

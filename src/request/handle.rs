@@ -10,10 +10,7 @@ use super::{
     AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage,
     body::BodyCount, current::with_current,
 };
-use crate::{
-    attribute,
-    instrument::{TextRules, set},
-};
+use crate::{attribute, instrument::TextRules, metrics::Labels};
 
 /// The handle of one request: records its stages and errors, names its route.
 ///
@@ -223,7 +220,7 @@ impl RequestTrace {
     pub fn metric_attribute(&self, attribute: KeyValue) {
         if let Some(state) = self.state.as_ref().filter(|state| state.layer.measures()) {
             let attribute = state.layer.recording().texts.attribute(attribute);
-            set(&mut state.live().labels, attribute);
+            state.live().labels.set(attribute);
         }
     }
 
@@ -233,16 +230,16 @@ impl RequestTrace {
             let mut live = state.live();
             labels
                 .iter()
-                .for_each(|label| set(&mut live.labels, label.clone()));
+                .for_each(|label| live.labels.set(label.clone()));
         }
     }
 
     /// The attributes of the service's own for the measurements of downloads.
-    pub(crate) fn download_labels(&self) -> Vec<KeyValue> {
+    pub(crate) fn download_labels(&self) -> Labels {
         let state = self.state.as_ref();
         let state = state.filter(|state| state.layer.recording().labelled.downloads);
         let live = state.and_then(|state| state.changed());
-        live.map_or_else(Vec::new, |live| live.labels.clone())
+        live.map_or_else(Labels::default, |live| live.labels.clone())
     }
 
     /// Counts the bytes of the request's body as the service reads them, for `http.request.body.size`.

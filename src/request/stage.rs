@@ -19,7 +19,7 @@ use crate::attribute::STAGE_CPU_TIME;
 use crate::{
     attribute::STAGE_CANCELLED,
     instrument::{TextRules, set},
-    metrics::{PictureMetrics, labelled},
+    metrics::{Labels, PictureMetrics, labelled},
 };
 
 /// One stage of a request: a child span that ends when this guard is dropped.
@@ -55,7 +55,7 @@ struct Record {
     /// The first error: a span has one status, and later errors mostly follow from the first.
     error: Option<Box<ErrorReport>>,
     /// Attributes of the service's own for the stage's measurements.
-    labels: Vec<KeyValue>,
+    labels: Labels,
 }
 
 impl Stage {
@@ -86,7 +86,8 @@ impl Stage {
                 started,
                 record: Mutex::new(Record {
                     span,
-                    ..Record::default()
+                    error: None,
+                    labels: Labels::default(),
                 }),
             }),
         }
@@ -121,7 +122,7 @@ impl Stage {
             && running.recording().stage_metrics.is_some()
         {
             let attribute = running.recording().texts.attribute(attribute);
-            set(&mut running.record().labels, attribute);
+            running.record().labels.set(attribute);
         }
     }
 
@@ -136,13 +137,8 @@ impl Stage {
         if let Some(running) = &self.running
             && let Some(metrics) = &running.recording().stage_metrics
         {
-            let of_request = running.request.changed();
-            let of_request = of_request.filter(|_| running.recording().labelled.stages);
-            let mut labels = running.record().labels.clone();
-            if let Some(live) = of_request {
-                labels = labelled(&labels, &live.labels);
-            }
-            metrics.cpu_time(running.name, time, &labels);
+            let own = running.record().labels.clone();
+            metrics.cpu_time(running.name, time, &running.labels(&own));
         }
     }
 
@@ -270,12 +266,8 @@ impl Stage {
             return;
         };
         let elapsed = running.started.elapsed();
-        let mut labels = Vec::new();
         let interruption = {
             let mut live = running.request.live();
-            if running.recording().labelled.stages {
-                labels.clone_from(&live.labels);
-            }
             live.stage_ended(running.name);
             if running.recording().server_timing {
                 live.stages_done.push((running.name, elapsed));
@@ -287,13 +279,14 @@ impl Stage {
         let Record {
             mut span,
             error,
-            labels: own,
+            labels,
         } = std::mem::take(record);
         if let Some(metrics) = &running.recording().stage_metrics {
-            if !own.is_empty() {
-                labels = labelled(&own, &labels);
+            if labels.is_empty() && !running.recording().labelled.stages {
+                metrics.stage(running.name, elapsed);
+            } else {
+                metrics.labelled_stage(running.name, elapsed, &running.labels(&labels));
             }
-            metrics.stage(running.name, elapsed, &labels);
         }
         let (mut status, mut last) = (Status::Unset, None);
         if let Some(report) = error {
@@ -312,6 +305,20 @@ impl Stage {
 }
 
 impl Running {
+    /// The attributes of the service's own for the stage's measurements, with those of its request where
+    /// the layer says so.
+    #[cold]
+    fn labels(&self, own: &Labels) -> Vec<KeyValue> {
+        let of_request = match self.recording().labelled.stages {
+            true => self.request.changed(),
+            false => None,
+        };
+        let of_request = of_request
+            .map(|live| live.labels.clone())
+            .unwrap_or_default();
+        labelled(own.as_slice(), of_request.as_slice())
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         // A panic elsewhere must not become one here; the data is whole after every statement.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)

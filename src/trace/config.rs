@@ -22,7 +22,9 @@ pub(super) struct Config {
     pub(super) random_trace_ids: bool,
     pub(super) http_metrics: Option<HttpMetrics>,
     pub(super) rpc_metrics: Option<RpcMetrics>,
-    pub(super) labels: Labels,
+    pub(super) labels: LabelRules,
+    /// Whether the filter, the trust rule or the labels see the head of the request.
+    pub(super) sees_parts: bool,
     /// Whether the sampler is asked before there are any attributes.
     pub(super) attributes_after_sampling: bool,
     pub(super) filter: Option<Box<Filter>>,
@@ -48,7 +50,7 @@ pub(super) enum TrustRule {
 
 /// What gives attributes of the service's own to a request's measurements.
 #[derive(Default)]
-pub(super) struct Labels {
+pub(super) struct LabelRules {
     pub(super) of_request: Option<Box<RequestLabels>>,
     pub(super) of_response: Option<Box<ResponseLabels>>,
 }
@@ -56,7 +58,7 @@ pub(super) struct Labels {
 pub(super) type RequestLabels = dyn Fn(&Parts) -> Vec<KeyValue> + Send + Sync;
 pub(super) type ResponseLabels = dyn Fn(&Parts, &response::Parts) -> Vec<KeyValue> + Send + Sync;
 
-/// What `Labels` make of a request.
+/// What the rules make of a request.
 #[derive(Debug, Default)]
 pub(super) struct StartLabels {
     pub(super) labels: Vec<KeyValue>,
@@ -64,7 +66,11 @@ pub(super) struct StartLabels {
     pub(super) parts: Option<Box<Parts>>,
 }
 
-impl Labels {
+impl LabelRules {
+    pub(super) fn any(&self) -> bool {
+        self.of_request.is_some() || self.of_response.is_some()
+    }
+
     pub(super) fn start(&self, parts: &Parts) -> StartLabels {
         // A panic in a closure of the service's must not fail the request.
         let labels = self.of_request.as_ref();

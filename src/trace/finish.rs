@@ -4,7 +4,7 @@ use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use bytes::Buf;
-use http::{HeaderMap, Response, StatusCode, request::Parts};
+use http::{HeaderMap, Response, StatusCode};
 use opentelemetry::{
     KeyValue, StringValue,
     trace::{Status, TraceContextExt},
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::{Delivery, Said, Side, SpanAttributes, set},
+    instrument::{Delivery, Said, Side, SpanAttributes},
     intern,
-    metrics::{HttpMetrics, Measurement, RequestSeries, RpcMetrics, labelled},
+    metrics::{HttpMetrics, Labels, Measurement, RequestSeries, RpcMetrics, labelled},
     request::{
         Current, ErrorReport, Interruption, Layer, Recording, RequestState, RequestTrace, Route,
     },
@@ -41,10 +41,6 @@ pub(super) struct Finish {
     delivery: Delivery,
     /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
-    /// The request's head, where the service wants to see it beside the response's.
-    parts: Option<Box<Parts>>,
-    /// When the response's head was there, if that is measured.
-    first_byte: Option<Duration>,
     finished: bool,
 }
 
@@ -55,6 +51,8 @@ pub(super) struct Root {
     pub(super) facts: Facts,
     /// The handle of a layer around this one. Its span is the server's.
     pub(super) outer: Option<RequestTrace>,
+    /// What the closures of the service's own have made of the request.
+    pub(super) labels: Option<Box<StartLabels>>,
 }
 
 impl Root {
@@ -102,16 +100,18 @@ impl Finish {
         if let Some(metrics) = state.layer.http_metrics() {
             metrics.started(state.layer.facts.active_series());
         }
-        Self {
+        let finish = Self {
             state,
             attributes,
             call: call.map(Box::new),
             delivery: Delivery::new(Side::Server),
             has_context,
-            parts: None,
-            first_byte: None,
             finished: false,
+        };
+        if let Some(start) = &finish.state.layer.labels {
+            finish.add_labels(start.labels.iter().cloned());
         }
+        finish
     }
 
     /// Makes the request and its context current.
@@ -121,19 +121,11 @@ impl Finish {
         Current::request(state, context)
     }
 
-    /// Keeps what the service's closure has made of the request.
-    pub(super) fn label(&mut self, start: StartLabels) {
-        self.add_labels(start.labels);
-        self.parts = start.parts;
-    }
-
-    fn add_labels(&self, labels: Vec<KeyValue>) {
-        if !labels.is_empty() {
-            let texts = &self.config().recording.texts;
-            let mut live = self.state.live();
-            for label in labels {
-                set(&mut live.labels, texts.attribute(label));
-            }
+    fn add_labels(&self, labels: impl IntoIterator<Item = KeyValue>) {
+        let texts = &self.config().recording.texts;
+        let mut live = self.state.live();
+        for label in labels {
+            live.labels.set(texts.attribute(label));
         }
     }
 
@@ -146,10 +138,12 @@ impl Finish {
         if let Some(metrics) = self.state.layer.http_metrics()
             && metrics.measures_first_byte()
         {
-            self.first_byte = Some(self.state.clock.elapsed());
+            self.state.live().first_byte = Some(self.state.clock.elapsed());
         }
-        if let Some(parts) = self.parts.take() {
-            self.add_labels(self.config().labels.end(&parts, response));
+        if let Some(start) = &self.state.layer.labels
+            && let Some(parts) = &start.parts
+        {
+            self.add_labels(self.config().labels.end(parts, response));
         }
         let config = &*self.state.layer.config;
         if let Some(recorded) = &config.response_headers
@@ -242,27 +236,28 @@ impl Finish {
         }
         self.finished = true;
         let elapsed = self.state.clock.elapsed();
-        let mut labels = Vec::new();
+        let (mut labels, mut first_byte) = (Labels::default(), None);
         let (route, custom, worked) = match self.state.changed() {
             None => (self.state.matched.clone(), Vec::new(), false),
             Some(mut live) => {
                 let custom = std::mem::take(&mut live.attributes);
-                labels.clone_from(&live.labels);
+                (labels, first_byte) = (live.labels.clone(), live.first_byte);
                 (live.route.take(), custom, live.worked)
             }
         };
         if let (Some(outer), false) = (&self.state.layer.outer, labels.is_empty()) {
-            outer.labelled_inside(&labels);
+            outer.labelled_inside(labels.as_slice());
         }
         if let (Some(outer), Some(route)) = (&self.state.layer.outer, &route) {
             outer.route_inside(route);
         }
+        let times = (elapsed, first_byte);
         let mut ending = Ending::default();
         match self.call.take() {
             Some(call) => {
                 self.end_call(*call, &outcome, elapsed, worked, &labels, &mut ending);
             }
-            None => self.end_request(&outcome, elapsed, route, &labels, &mut ending),
+            None => self.end_request(&outcome, times, route, &labels, &mut ending),
         }
         if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
@@ -282,9 +277,9 @@ impl Finish {
     fn end_request(
         &self,
         outcome: &Outcome,
-        elapsed: Duration,
+        (elapsed, first_byte): (Duration, Option<Duration>),
         route: Option<Route>,
-        labels: &[KeyValue],
+        labels: &Labels,
         ending: &mut Ending,
     ) {
         let facts = &self.state.layer.facts;
@@ -308,7 +303,7 @@ impl Finish {
             metrics.ended(series.active, elapsed, status);
             let measurement = Measurement {
                 duration: elapsed,
-                first_byte: self.first_byte,
+                first_byte,
                 request_body: request_body_size,
                 response_body: status.map(|_| self.delivery.bytes),
             };
@@ -330,7 +325,7 @@ impl Finish {
         outcome: &Outcome,
         elapsed: Duration,
         worked: bool,
-        labels: &[KeyValue],
+        labels: &Labels,
         ending: &mut Ending,
     ) {
         let code = match outcome {
@@ -360,9 +355,9 @@ impl Finish {
                     .clone()
                     .map(|kind| KeyValue::new(ERROR_TYPE, kind)),
             );
-            match labels {
-                [] => metrics.finished(elapsed, &attributes),
-                labels => metrics.finished(elapsed, &labelled(&attributes, labels)),
+            match labels.is_empty() {
+                true => metrics.finished(elapsed, &attributes),
+                false => metrics.finished(elapsed, &labelled(&attributes, labels.as_slice())),
             }
         }
 

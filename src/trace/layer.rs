@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use super::{
     ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, Trust,
     addresses::AddressRules,
-    config::{Config, Filter, Labels, TrustRule},
+    config::{Config, Filter, LabelRules, TrustRule},
     headers::RecordedHeaders,
     rpc::Methods,
 };
@@ -88,7 +88,7 @@ pub struct ImageTraceLayerBuilder {
     meter: MeterChoice,
     active_requests: Option<Arc<ActiveRequests>>,
     extra_metrics: Extra,
-    labels: Labels,
+    labels: LabelRules,
     labelled: Labelled,
     propagation: Option<Propagation>,
     propagate_external: bool,
@@ -466,6 +466,10 @@ impl ImageTraceLayerBuilder {
             .tracer
             .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
         let meter = self.meter.meter();
+        let labels = match meter {
+            Some(_) => self.labels,
+            None => LabelRules::default(),
+        };
         let config = Config {
             traces: !self.without_traces,
             recording: Recording {
@@ -482,11 +486,8 @@ impl ImageTraceLayerBuilder {
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.extra_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
-            labels: if meter.is_some() {
-                self.labels
-            } else {
-                Labels::default()
-            },
+            sees_parts: self.filter.is_some() || self.trust.is_some() || labels.any(),
+            labels,
             random_trace_ids: self.random_trace_ids,
             attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,

@@ -94,21 +94,18 @@ where
     B: 'static,
 {
     let (mut record, mut trust) = (Record::All, Trust::Parent);
-    let mut labels = StartLabels::default();
-    if config.looks_at_parts() {
+    let mut labels = None;
+    if config.sees_parts {
         let (parts, body) = request.into_parts();
         (record, trust) = config.decide(&parts);
-        if record != Record::Nothing {
-            labels = config.labels.start(&parts);
+        if record != Record::Nothing && config.labels.any() {
+            labels = Some(Box::new(config.labels.start(&parts)));
         }
         request = Request::from_parts(parts, body);
     }
-    let Some(mut active) = config.begin(record, trust, &mut request) else {
+    let Some(mut active) = config.begin(record, trust, labels, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
-    if let Active::Traced(finish) = &mut active {
-        finish.label(labels);
-    }
     let _current = active.attach();
     let future = watch(&mut active, || inner.call(request));
     ResponseFuture::new(future, Some(active))
@@ -121,6 +118,7 @@ impl Config {
         self: &Arc<Self>,
         record: Record,
         trust: Trust,
+        labels: Option<Box<StartLabels>>,
         request: &mut Request<B>,
     ) -> Option<Active> {
         if record == Record::Nothing
@@ -172,6 +170,7 @@ impl Config {
             config: Arc::clone(self),
             facts,
             outer,
+            labels,
         };
         let state = Arc::new(RequestState::new(context, recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
@@ -227,13 +226,6 @@ impl Config {
             add_attributes(attributes.kept());
         }
         (context, recording)
-    }
-
-    fn looks_at_parts(&self) -> bool {
-        self.filter.is_some()
-            || self.trust.is_some()
-            || self.labels.of_request.is_some()
-            || self.labels.of_response.is_some()
     }
 
     /// Asks the filter and the trust rule.
