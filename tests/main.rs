@@ -54,6 +54,7 @@ mod telemetry_aws;
 mod telemetry_console;
 #[cfg(feature = "logs")]
 mod telemetry_logs;
+mod telemetry_metrics;
 mod telemetry_self_metrics;
 mod telemetry_settings;
 mod telemetry_shutdown;

@@ -29,6 +29,11 @@
 //! is not taken). That survives a restart of 10 s at 1,000 spans/s. What does not fit is dropped and
 //! counted.
 //!
+//! # Metrics that are pulled
+//!
+//! With feature `prometheus`, `Telemetry::prometheus` is a service with a page of metrics, with a collector or
+//! without one. `OTEL_METRICS_EXPORTER=prometheus` and `IMGPROXY_PROMETHEUS_BIND` also start a listener for it.
+//!
 //! # What it says about itself
 //!
 //! A line at the start says what was resolved. Later lines report the first export, failures, recovery

@@ -3,9 +3,9 @@
 //! - 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details>
 //! - OpenMetrics 1.0: <https://prometheus.io/docs/specs/om/open_metrics_spec/>
 
-use std::{io::Write, ops::Range};
+use std::io::Write;
 
-use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry::{InstrumentationScope, Key, KeyValue, Value};
 use opentelemetry_sdk::{
     Resource,
     metrics::data::{AggregatedMetrics, HistogramDataPoint, Metric, MetricData, ResourceMetrics},
@@ -36,6 +36,7 @@ pub(super) fn encode(
         format,
         page,
         line: Vec::new(),
+        keys: Keys::default(),
         bounds: Bounds::default(),
     };
     encoder.target(metrics.resource());
@@ -53,6 +54,7 @@ struct Encoder<'a> {
     page: &'a mut Vec<u8>,
     /// What the lines of one point have in common.
     line: Vec<u8>,
+    keys: Keys,
     bounds: Bounds,
 }
 
@@ -70,7 +72,7 @@ impl Encoder<'_> {
         };
         self.head(name, kind, None, "Target metadata");
         self.page.extend_from_slice(b"target_info{");
-        push_labels(self.page, attributes.collect());
+        push_joined(self.page, attributes.collect());
         self.page.extend_from_slice(b"} 1\n");
     }
 
@@ -135,19 +137,19 @@ impl Encoder<'_> {
         match data {
             MetricData::Gauge(gauge) => {
                 for point in gauge.data_points() {
-                    self.labels(point.attributes(), scope);
+                    self.labels(|| point.attributes(), scope);
                     self.sample(name, "", |page| point.value().push(page));
                 }
             }
             MetricData::Sum(sum) => {
                 for point in sum.data_points() {
-                    self.labels(point.attributes(), scope);
+                    self.labels(|| point.attributes(), scope);
                     self.sample(name, "", |page| point.value().push(page));
                 }
             }
             MetricData::Histogram(histogram) => {
                 for point in histogram.data_points() {
-                    self.labels(point.attributes(), scope);
+                    self.labels(|| point.attributes(), scope);
                     self.buckets(name, point);
                     self.sample(name, "_sum", |page| point.sum().push(page));
                     self.sample(name, "_count", |page| point.count().push(page));
@@ -155,7 +157,7 @@ impl Encoder<'_> {
             }
             MetricData::ExponentialHistogram(histogram) => {
                 for point in histogram.data_points() {
-                    self.labels(point.attributes(), scope);
+                    self.labels(|| point.attributes(), scope);
                     self.sample(name, "_sum", |page| point.sum().push(page));
                     self.sample(name, "_count", |page| (point.count() as u64).push(page));
                 }
@@ -164,14 +166,26 @@ impl Encoder<'_> {
     }
 
     /// Puts the labels of a point into `line`.
-    fn labels<'p>(&mut self, attributes: impl Iterator<Item = &'p KeyValue>, scope: &[u8]) {
-        self.line.clear();
-        let attributes = attributes.map(|attribute| (attribute.key.as_str(), &attribute.value));
-        push_labels(&mut self.line, attributes.collect());
-        if !self.line.is_empty() && !scope.is_empty() {
-            self.line.push(b',');
+    fn labels<'p, I>(&mut self, attributes: impl Fn() -> I, scope: &[u8])
+    where
+        I: Iterator<Item = &'p KeyValue>,
+    {
+        let line = &mut self.line;
+        line.clear();
+        if !self.keys.push(line, attributes()) {
+            line.clear();
+            self.keys = Keys::new(attributes());
+            if !self.keys.push(line, attributes()) {
+                line.clear();
+                let attributes = attributes();
+                let attributes = attributes.map(|it| (it.key.as_str(), &it.value));
+                push_joined(line, attributes.collect());
+            }
         }
-        self.line.extend_from_slice(scope);
+        if !line.is_empty() && !scope.is_empty() {
+            line.push(b',');
+        }
+        line.extend_from_slice(scope);
     }
 
     fn sample(&mut self, name: &str, suffix: &str, value: impl FnOnce(&mut Vec<u8>)) {
@@ -296,6 +310,10 @@ impl Number for f64 {
 fn push_escaped(page: &mut Vec<u8>, text: &str, quotes: bool) {
     let mut rest = text.as_bytes();
     let is_special = |byte: &u8| matches!(byte, b'\\' | b'\n') || (quotes && *byte == b'"');
+    // Most texts have nothing to escape, which is quicker found out without stopping at it.
+    if !rest.iter().fold(false, |any, byte| any | is_special(byte)) {
+        return page.extend_from_slice(rest);
+    }
     while let Some(at) = rest.iter().position(is_special) {
         page.extend_from_slice(&rest[..at]);
         page.extend_from_slice(match rest[at] {
@@ -346,28 +364,63 @@ fn push_value(labels: &mut Vec<u8>, value: &str) {
     labels.push(b'"');
 }
 
-/// Attributes as labels, with commas between them.
-fn push_labels(labels: &mut Vec<u8>, attributes: Vec<(&str, &Value)>) {
-    let start = labels.len();
-    let mut names: Vec<Range<usize>> = Vec::with_capacity(attributes.len());
-    for (key, value) in &attributes {
-        if labels.len() > start {
-            labels.push(b',');
+/// The keys of a point's attributes, and what stands before their values. All points of a metric mostly have
+/// the same.
+#[derive(Default)]
+struct Keys {
+    known: Vec<(Key, Vec<u8>)>,
+    /// Several keys become the same label.
+    collide: bool,
+}
+
+impl Keys {
+    fn new<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Self {
+        let mut keys = Self::default();
+        for attribute in attributes {
+            let mut text = b",".to_vec();
+            if keys.known.is_empty() {
+                text.clear();
+            }
+            let start = text.len();
+            push_label(&mut text, attribute.key.as_str());
+            text.extend_from_slice(b"=\"");
+            let label = &text[start..];
+            keys.collide |= keys
+                .known
+                .iter()
+                .any(|(_, other)| other.strip_prefix(b",").unwrap_or(other) == label);
+            keys.known.push((attribute.key.clone(), text));
         }
-        let name_start = labels.len();
-        push_label(labels, key);
-        let name = name_start..labels.len();
-        let is_new = |other: &Range<usize>| labels[other.clone()] != labels[name.clone()];
-        if !names.iter().all(is_new) {
-            labels.truncate(start);
-            return push_joined(labels, attributes);
+        keys
+    }
+
+    /// Appends the labels of a point with these keys. `false`: it has others.
+    fn push<'a>(&self, line: &mut Vec<u8>, attributes: impl Iterator<Item = &'a KeyValue>) -> bool {
+        let mut known = self.known.iter();
+        for attribute in attributes {
+            match known.next() {
+                Some((key, text)) if *key == attribute.key && !self.collide => {
+                    line.extend_from_slice(text);
+                    push_attribute(line, &attribute.value);
+                    line.push(b'"');
+                }
+                _ => return false,
+            }
         }
-        names.push(name);
-        push_value(labels, &value.as_str());
+        known.next().is_none()
     }
 }
 
-/// Attributes of which several become the same label: their values are joined, in the order of their keys.
+fn push_attribute(line: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::String(text) => push_escaped(line, text.as_str(), true),
+        Value::I64(number) => number.push(line),
+        other => push_escaped(line, &other.as_str(), true),
+    }
+}
+
+/// Attributes as labels, with commas between them. Where several become the same label, their values are
+/// joined, in the order of their keys.
 fn push_joined(labels: &mut Vec<u8>, mut attributes: Vec<(&str, &Value)>) {
     attributes.sort_by_key(|(key, _)| *key);
     let mut joined: Vec<(Vec<u8>, String)> = Vec::new();
