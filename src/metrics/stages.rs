@@ -17,6 +17,7 @@ use super::{buckets::DURATION_BUCKETS, series::labelled};
 pub(crate) struct StageMetrics {
     duration: Histogram<f64>,
     /// CPU time of blocking work.
+    #[cfg(feature = "tokio")]
     cpu_time: Histogram<f64>,
     errors: Counter<u64>,
     #[cfg(feature = "bound-instruments")]
@@ -34,6 +35,7 @@ impl StageMetrics {
                 .with_description("Duration of the stages of an image request.")
                 .with_boundaries(DURATION_BUCKETS.to_vec())
                 .build(),
+            #[cfg(feature = "tokio")]
             cpu_time: meter
                 .f64_histogram("image.stage.cpu_time")
                 .with_unit("s")
@@ -78,6 +80,7 @@ impl StageMetrics {
         self.duration.record(elapsed.as_secs_f64(), &span);
     }
 
+    #[cfg(feature = "tokio")]
     pub(crate) fn cpu_time(&self, name: &'static str, time: Duration, labels: &[KeyValue]) {
         let attributes = labelled(&[KeyValue::new("span", name)], labels);
         self.cpu_time.record(time.as_secs_f64(), &attributes);
