@@ -95,33 +95,27 @@ impl Encoder<'_> {
         let total = format!("{name}_total");
         let is_counter = family.kind == Kind::Counter;
         let sample = if is_counter { &total } else { name };
-        // `process_thread_count` looks like a part of a histogram, and `promtool` says so of a gauge.
-        let is_odd = family.kind == Kind::Gauge
-            && ["_bucket", "_sum", "_count", "_total", "_info"]
-                .iter()
-                .any(|suffix| name.ends_with(suffix));
+        let kind = self.type_name(name, family.kind);
         match self.format {
-            Format::Text => {
-                let kind = if is_odd {
-                    "untyped"
-                } else {
-                    family.kind.as_str()
-                };
-                self.head(sample, kind, None, family.help);
-            }
-            Format::OpenMetrics => {
-                let kind = if is_odd {
-                    "unknown"
-                } else {
-                    family.kind.as_str()
-                };
-                self.head(name, kind, family.unit.as_deref(), family.help);
-            }
+            Format::Text => self.head(sample, kind, None, family.help),
+            Format::OpenMetrics => self.head(name, kind, family.unit.as_deref(), family.help),
         }
         for (scope, metric) in &family.metrics {
             let mut labels = Vec::new();
             push_scope(&mut labels, scope.scope());
             self.metric(sample, metric, &labels);
+        }
+    }
+
+    /// A gauge such as `process_thread_count` looks like a part of a histogram. `promtool` complains about it
+    /// unless its type is unknown.
+    fn type_name(&self, name: &str, kind: Kind) -> &'static str {
+        let suffixes = ["_bucket", "_sum", "_count", "_total"];
+        let is_odd = suffixes.iter().any(|suffix| name.ends_with(suffix));
+        match self.format {
+            Format::Text if kind == Kind::Gauge && is_odd => "untyped",
+            Format::OpenMetrics if kind == Kind::Gauge && is_odd => "unknown",
+            _ => kind.as_str(),
         }
     }
 

@@ -32,7 +32,7 @@ pub(super) fn gather<'a>(
 ) -> (BTreeMap<String, Family<'a>>, Vec<Collision>) {
     let (mut families, mut collisions) = (BTreeMap::<String, Family<'a>>::new(), Vec::new());
     // The names of samples, among which the target is always.
-    let mut taken = HashSet::from(["target_info".to_owned()]);
+    let mut taken = HashSet::from(["target".to_owned(), "target_info".to_owned()]);
     // The SDK returns scopes in no fixed order, and the first one decides.
     let mut scopes: Vec<_> = metrics.scope_metrics().collect();
     scopes.sort_by_key(|scope| (scope.scope().name(), scope.scope().version()));
