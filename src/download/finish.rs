@@ -178,7 +178,7 @@ impl Finish {
             }
             let labels = self.request.download_labels();
             if !labels.is_empty() {
-                shared = labelled(&shared, labels.as_slice());
+                shared = labelled(shared, labels.as_slice());
             }
             metrics.finished(elapsed, &shared);
         }

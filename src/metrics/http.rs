@@ -130,7 +130,7 @@ impl HttpMetrics {
         labels: &Labels,
     ) {
         if !labels.is_empty() {
-            return self.record(request, &labelled(&series.attributes(), labels.as_slice()));
+            return self.record(request, &labelled(series.attributes(), labels.as_slice()));
         }
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = self.bound_requests.find(series) {

@@ -20,11 +20,18 @@ pub(crate) struct RequestSeries<'a> {
 }
 
 /// The attributes of a measurement, with those of the service. The service's do not replace others.
-pub(crate) fn labelled(attributes: &[KeyValue], labels: &[KeyValue]) -> Vec<KeyValue> {
-    let is_new = |label: &&KeyValue| attributes.iter().all(|other| other.key != label.key);
-    let mut all = Vec::with_capacity(attributes.len() + labels.len());
-    all.extend_from_slice(attributes);
-    all.extend(labels.iter().filter(is_new).cloned());
+pub(crate) fn labelled(
+    attributes: impl IntoIterator<Item = KeyValue>,
+    labels: &[KeyValue],
+) -> Vec<KeyValue> {
+    let mut all = Vec::with_capacity(8 + labels.len());
+    all.extend(attributes);
+    let own = all.len();
+    for label in labels {
+        if all[..own].iter().all(|other| other.key != label.key) {
+            all.push(label.clone());
+        }
+    }
     all
 }
 

@@ -64,7 +64,7 @@ impl StageMetrics {
         if labels.is_empty() {
             return self.stage(name, elapsed);
         }
-        let attributes = labelled(&[KeyValue::new("span", name)], labels);
+        let attributes = labelled([KeyValue::new("span", name)], labels);
         self.duration.record(elapsed.as_secs_f64(), &attributes);
     }
 
@@ -82,7 +82,7 @@ impl StageMetrics {
 
     #[cfg(feature = "tokio")]
     pub(crate) fn cpu_time(&self, name: &'static str, time: Duration, labels: &[KeyValue]) {
-        let attributes = labelled(&[KeyValue::new("span", name)], labels);
+        let attributes = labelled([KeyValue::new("span", name)], labels);
         self.cpu_time.record(time.as_secs_f64(), &attributes);
     }
 

@@ -168,7 +168,8 @@ mod blocking {
     #[cfg(target_os = "linux")]
     fn cpu_time() -> Duration {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::try_from(now).unwrap_or_default()
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
     }
 
     type Outcome<T, E> = std::thread::Result<Result<T, E>>;

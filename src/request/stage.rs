@@ -316,7 +316,7 @@ impl Running {
         let of_request = of_request
             .map(|live| live.labels.clone())
             .unwrap_or_default();
-        labelled(own.as_slice(), of_request.as_slice())
+        labelled(own.as_slice().iter().cloned(), of_request.as_slice())
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

@@ -357,7 +357,7 @@ impl Finish {
             );
             match labels.is_empty() {
                 true => metrics.finished(elapsed, &attributes),
-                false => metrics.finished(elapsed, &labelled(&attributes, labels.as_slice())),
+                false => metrics.finished(elapsed, &labelled(attributes, labels.as_slice())),
             }
         }
 
