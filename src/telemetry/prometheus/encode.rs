@@ -24,17 +24,20 @@ pub(super) enum Format {
     OpenMetrics,
 }
 
-/// Writes a page, and returns what had to be left out.
+/// Writes a page, and returns what had to be left out. Whenever `page` is full, `spill` may take what is in
+/// it.
 pub(super) fn encode(
     metrics: &ResourceMetrics,
     naming: &Naming,
     format: Format,
     page: &mut Vec<u8>,
+    spill: &mut dyn FnMut(&mut Vec<u8>),
 ) -> Vec<Collision> {
     let (families, collisions) = gather(metrics, naming);
     let mut encoder = Encoder {
         format,
         page,
+        spill,
         line: Vec::new(),
         keys: Keys::default(),
         bounds: Bounds::default(),
@@ -49,9 +52,13 @@ pub(super) fn encode(
     collisions
 }
 
+/// A page with this many bytes is full.
+pub(super) const FULL: usize = 64 << 10;
+
 struct Encoder<'a> {
     format: Format,
     page: &'a mut Vec<u8>,
+    spill: &'a mut dyn FnMut(&mut Vec<u8>),
     /// What the lines of one point have in common.
     line: Vec<u8>,
     keys: Keys,
@@ -164,6 +171,9 @@ impl Encoder<'_> {
     where
         I: Iterator<Item = &'p KeyValue>,
     {
+        if self.page.len() >= FULL {
+            (self.spill)(self.page);
+        }
         let line = &mut self.line;
         line.clear();
         if !self.keys.push(line, attributes()) {

@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     io::Write,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use opentelemetry_sdk::{
 };
 
 use super::{
-    encode::{Format, encode},
+    encode::{FULL, Format, encode},
     families::Collision,
     names::Naming,
 };
@@ -34,6 +37,8 @@ pub(in crate::telemetry) struct Page {
     naming: Naming,
     events: Sink,
     overflow: Arc<Overflow>,
+    /// The length of the last page that was not compressed.
+    length: AtomicUsize,
     /// The metrics that were said to be left out.
     left_out: Mutex<HashSet<String>>,
 }
@@ -45,6 +50,7 @@ impl Page {
             naming,
             events,
             overflow,
+            length: AtomicUsize::new(0),
             left_out: Mutex::default(),
         }
     }
@@ -61,19 +67,34 @@ impl Page {
             .collect(&mut metrics)
             .map_err(|error| format!("metrics cannot be read: {error}\n"))?;
         self.overflow.look(&metrics);
-        let mut page = Vec::new();
-        let collisions = encode(&metrics, &self.naming, format, &mut page);
+        let length = match gzip {
+            true => 2 * FULL,
+            false => self.length.load(Ordering::Relaxed),
+        };
+        let mut page = Vec::with_capacity(length);
+        let mut packed = gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
+        // Writing to a `Vec` never fails.
+        let mut spill = |page: &mut Vec<u8>| {
+            if let Some(packed) = &mut packed
+                && packed.write_all(page).is_ok()
+            {
+                page.clear();
+            }
+        };
+        let collisions = encode(&metrics, &self.naming, format, &mut page, &mut spill);
+        spill(&mut page);
         drop(metrics);
         collisions.iter().for_each(|collision| self.say(collision));
-        if !gzip {
-            return Ok(page.into());
+        match packed {
+            None => {
+                self.length.store(page.len(), Ordering::Relaxed);
+                Ok(page.into())
+            }
+            Some(packed) => packed
+                .finish()
+                .map(Bytes::from)
+                .map_err(|error| format!("the page cannot be compressed: {error}\n")),
         }
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed
-            .write_all(&page)
-            .and_then(|()| packed.finish())
-            .map(Bytes::from)
-            .map_err(|error| format!("the page cannot be compressed: {error}\n"))
     }
 
     fn say(&self, collision: &Collision) {
