@@ -11,12 +11,16 @@ pub const REQUEST_CANCELLED: &str = "image.request.cancelled";
 /// while it ran. Client span of a download: `true` when it was dropped before its response was
 /// complete. Boolean.
 pub const STAGE_CANCELLED: &str = "image.stage.cancelled";
+/// Stage span: the CPU time of its blocking work, in seconds (Linux). Double.
+pub const STAGE_CPU_TIME: &str = "image.stage.cpu_time";
 /// Download stage: the URL of the source, without credentials and signatures. String.
 pub const SOURCE_URL: &str = "image.source.url";
 /// Download stage: scheme, host and port of the source, as in RFC 6454. String.
 pub const SOURCE_ORIGIN: &str = "image.source.origin";
 /// The size of the encoded source, in bytes. Integer.
 pub const SOURCE_SIZE: &str = "image.source.size";
+/// Whether the source was in a cache: `hit` or `miss`. String, also of the stage's duration.
+pub const SOURCE_CACHE: &str = "image.source.cache";
 /// The format of the source: `jpeg`, `png`, `webp` … String.
 pub const SOURCE_FORMAT: &str = "image.source.format";
 /// The width of the source, in pixels. Integer.
@@ -32,6 +36,8 @@ pub const SOURCE_COLOR_PROFILE: &str = "image.source.color_profile";
 pub const PROCESSING_OPTIONS: &str = "image.processing.options";
 /// The size of the encoded result, in bytes. Integer.
 pub const RESULT_SIZE: &str = "image.result.size";
+/// Whether the result was in a cache: `hit` or `miss`. String, also of the stage's duration.
+pub const RESULT_CACHE: &str = "image.result.cache";
 /// The format of the result. String.
 pub const RESULT_FORMAT: &str = "image.result.format";
 /// The width of the result, in pixels. Integer.

@@ -61,7 +61,8 @@
 //! | `hyper-client` | yes | `DownloadLayer` knows hyper's errors and the addresses it connects to |
 //! | `logs` | | the service's `tracing` events over OTLP, trace ids in ordinary log lines |
 //! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
-//! | `process`, `tokio-metrics` | | metrics of the process (Linux), of the tokio runtime |
+//! | `prometheus` | yes | a page of metrics for Prometheus |
+//! | `process`, `tokio-metrics` | yes | metrics of the process (Linux), of the tokio runtime |
 //! | `libvips` | | libvips' memory; needs `libvips-dev` |
 //! | `bound-instruments` | | metrics of requests, stages and errors through the SDK's bound instruments, which it calls experimental |
 //!

@@ -5,16 +5,9 @@ use std::collections::BTreeSet;
 use serde_json::Value as Json;
 use serde_norway::Value as Yaml;
 
-use crate::support::registry::Registry;
+use crate::support::{registry::Registry, semconv};
 
-/// What the dashboard shows besides the crate's own metrics: semconv's names, as Prometheus has them.
-const SEMCONV: [&str; 3] = [
-    "http_server_request_duration_seconds",
-    "process_cpu_time_seconds_total",
-    "process_memory_usage_bytes",
-];
-
-/// The name that Prometheus gives a metric that it receives over OTLP: with unit and type at its end.
+/// The name that Prometheus gives a metric, whether it is pulled or pushed: with unit and type at its end.
 fn prometheus_name(name: &str, unit: &str, instrument: &str) -> String {
     let mut name = name.replace('.', "_");
     let unit = match (unit, instrument) {
@@ -24,7 +17,7 @@ fn prometheus_name(name: &str, unit: &str, instrument: &str) -> String {
         ("1", "gauge") => "ratio",
         _ => "",
     };
-    if !unit.is_empty() && !name.ends_with(unit) {
+    if !unit.is_empty() && !name.split('_').any(|word| word == unit) {
         name = format!("{name}_{unit}");
     }
     if instrument == "counter" && !name.ends_with("_total") {
@@ -33,42 +26,93 @@ fn prometheus_name(name: &str, unit: &str, instrument: &str) -> String {
     name
 }
 
-#[test]
-fn the_dashboard_asks_for_metrics_that_exist() {
+/// The crate's own metrics and those of semconv, as Prometheus has them.
+fn known_metrics() -> BTreeSet<String> {
     let registry = Registry::read();
-    let mut known: BTreeSet<String> = SEMCONV.map(str::to_owned).into();
-    for (name, metric) in &registry.metrics {
-        known.insert(prometheus_name(name, &metric.unit, &metric.instrument));
-    }
+    let own = registry.metrics.iter();
+    let own = own.map(|(name, metric)| prometheus_name(name, &metric.unit, &metric.instrument));
+    let semconv = semconv::METRICS.iter();
+    own.chain(semconv.map(|metric| prometheus_name(metric.name, metric.unit, metric.instrument)))
+        .collect()
+}
 
-    let dashboard: Json = serde_json::from_str(include_str!("../dashboards/grafana.json")).unwrap();
+/// The metrics that an expression asks for.
+fn metrics_in<'a>(expression: &'a str, known: &BTreeSet<String>) -> BTreeSet<&'a str> {
+    let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words
+        .filter_map(|word| {
+            let suffixes = ["", "_bucket", "_sum", "_count"];
+            let mut names = suffixes
+                .iter()
+                .filter_map(|suffix| word.strip_suffix(suffix));
+            names.find(|name| known.contains(*name))
+        })
+        .collect()
+}
+
+#[test]
+fn the_dashboards_ask_for_metrics_that_exist_and_show_all_of_them() {
+    let known = known_metrics();
     let mut shown = BTreeSet::new();
-    for panel in dashboard["panels"].as_array().unwrap() {
-        for target in panel["targets"].as_array().unwrap() {
-            let expression = target["expr"].as_str().unwrap();
-            let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            let metrics: Vec<&str> = words
-                .map(|word| word.trim_end_matches("_bucket"))
-                .map(|word| match known.contains(word) {
-                    true => word,
-                    false => word.trim_end_matches("_count"),
-                })
-                .filter(|word| known.contains(*word))
-                .collect();
-            assert_eq!(metrics.len(), 1, "{expression}");
-            shown.insert(metrics[0].to_owned());
+    for file in [
+        include_str!("../dashboards/grafana.json"),
+        include_str!("../dashboards/grafana-libvips.json"),
+    ] {
+        let dashboard: Json = serde_json::from_str(file).unwrap();
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|it| it["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(variables, ["datasource", "job", "instance"]);
+        for panel in dashboard["panels"].as_array().unwrap() {
+            assert_eq!(panel["options"]["legend"]["showLegend"], true, "{panel}");
+            assert_eq!(panel["options"]["tooltip"]["mode"], "multi", "{panel}");
+            assert!(panel["description"].as_str().is_some(), "{panel}");
+            for target in panel["targets"].as_array().unwrap() {
+                let expression = target["expr"].as_str().unwrap();
+                assert!(
+                    expression.contains(r#"{job=~"$job",instance=~"$instance"}"#),
+                    "{expression}"
+                );
+                let metrics = metrics_in(expression, &known);
+                assert_eq!(metrics.len(), 1, "{expression}");
+                shown.extend(metrics.into_iter().map(str::to_owned));
+            }
         }
     }
-    for metric in [
-        "http_server_request_duration_seconds",
-        "request_span_duration_seconds",
-        "requests_in_progress_ratio",
-        "workers_utilization_percent",
-        "errors_total",
-        "process_memory_usage_bytes",
-        "vips_memory_bytes",
-    ] {
-        assert!(shown.contains(metric), "no panel shows {metric}");
+    let is_elsewhere = |name: &str| {
+        let of_imgproxy = [
+            "requests_total",
+            "status_codes_total",
+            "request_duration_seconds",
+        ];
+        let rarely_asked = [
+            "http_server_request_body_size_bytes",
+            "rpc_server_call_duration_seconds",
+            "otel_sdk_processor_span_processed_total",
+            "otel_sdk_processor_span_queue_capacity",
+        ];
+        of_imgproxy.contains(&name) || rarely_asked.contains(&name) || name.contains("_log_")
+    };
+    let unseen: Vec<_> = known
+        .difference(&shown)
+        .filter(|name| !is_elsewhere(name))
+        .collect();
+    assert!(unseen.is_empty(), "no panel shows {unseen:?}");
+}
+
+#[test]
+fn the_alerts_ask_for_metrics_that_exist() {
+    let known = known_metrics();
+    let rules: Yaml = serde_norway::from_str(include_str!("../dashboards/rules.yaml")).unwrap();
+    for rule in rules["groups"][0]["rules"].as_sequence().unwrap() {
+        let expression = rule["expr"].as_str().unwrap();
+        let is_of_all = expression.contains("__name__");
+        assert!(
+            is_of_all || !metrics_in(expression, &known).is_empty(),
+            "{expression}"
+        );
     }
 }
 

@@ -49,6 +49,80 @@ fn request(number: usize) -> Request<()> {
         .unwrap()
 }
 
+/// What Prometheus gets, and the memory that is resident then.
+#[cfg(target_os = "linux")]
+async fn scraped(telemetry: &tower_image_trace::Telemetry, encoding: &str) -> (Bytes, u64) {
+    let request = Request::get("/metrics").header(header::ACCEPT_ENCODING, encoding);
+    let request = request.body(()).unwrap();
+    let page = tower::ServiceExt::oneshot(telemetry.prometheus(), request)
+        .await
+        .unwrap();
+    let page = page.into_body().collect().await.unwrap().to_bytes();
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    (page, pages * 4096)
+}
+
+/// Also what the service labels measurements with comes from the client. In release, and alone:
+/// `cargo test --release --test behaviour a_million_hostile -- --ignored --nocapture`.
+#[cfg(target_os = "linux")]
+#[ignore = "takes a minute in release"]
+#[tokio::test]
+async fn a_million_hostile_requests_stay_within_the_limits() {
+    use opentelemetry::KeyValue;
+    use tower_image_trace::Telemetry;
+
+    let telemetry = Telemetry::builder()
+        .vars([] as [(&str, &str); 0])
+        .prometheus(true)
+        .build()
+        .unwrap();
+    let layer = telemetry
+        .trace_layer_builder()
+        .request_metric_attributes(|parts| {
+            let tenant = String::from_utf8_lossy(parts.headers[header::HOST].as_bytes());
+            [KeyValue::new("tenant", tenant.into_owned())]
+        });
+    let layer = layer.label_stages(true).time_to_first_byte(true).build();
+    let mut service = layer.layer(service_fn(async |request: Request<()>| {
+        let trace = tower_image_trace::RequestTrace::from_extensions(request.extensions());
+        drop(trace.process("rs:fit:1:1"));
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"no"))))
+    }));
+    let mut send = async |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let response = service.call(request(number)).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        }
+    };
+    send(0..100_000).await;
+    let _ = scraped(&telemetry, "gzip").await;
+    let (_, before) = scraped(&telemetry, "gzip").await;
+    send(100_000..1_000_000).await;
+    let (packed, after) = scraped(&telemetry, "gzip").await;
+    let (plain, _) = scraped(&telemetry, "identity").await;
+    let plain = std::str::from_utf8(&plain).unwrap();
+    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
+    for line in plain
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("_bucket{"))
+    {
+        *counts.entry(line.split('{').next().unwrap()).or_default() += 1;
+    }
+    println!(
+        "{} series at most; resident {} MiB after 100,000 requests, {} MiB after 1,000,000; \
+         a scrape has {} bytes, {} unpacked",
+        counts.values().max().unwrap(),
+        before >> 20,
+        after >> 20,
+        packed.len(),
+        plain.len()
+    );
+    assert!(counts.values().all(|count| *count <= 2_001), "{counts:?}");
+    assert!(after < before + (8 << 20), "{before} {after}");
+    assert!(packed.len() <= 5_000_000);
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_hostile_requests_add_no_series() {
     let recorder = Recorder::with(|tracers| {

@@ -6,6 +6,7 @@ mod app;
 mod arguments;
 #[path = "../examples/image_proxy/body.rs"]
 mod body;
+#[allow(dead_code)]
 #[path = "../examples/image_proxy/demo.rs"]
 mod demo;
 #[path = "../examples/image_proxy/error.rs"]
@@ -131,7 +132,8 @@ impl Service {
     /// Starts a service whose traces and metrics `telemetry` exports.
     async fn observed(telemetry: &Telemetry, limits: Limits) -> Self {
         let origin = origin::start().await.unwrap();
-        let layers = (telemetry.trace_layer(), telemetry.download_layer());
+        let trace = telemetry.trace_layer_builder().time_to_first_byte(true);
+        let layers = (trace.build(), telemetry.download_layer());
         let service = Self::behind(origin, limits, layers, telemetry.in_progress_layer()).await;
         service.app.register(telemetry.gauges());
         service
@@ -158,7 +160,10 @@ impl Service {
             memory: limits.memory,
             in_progress,
         };
-        let router = app.clone().router(trace, count);
+        let telemetry = Telemetry::builder().vars([] as [(&str, &str); 0]).build();
+        let router = app
+            .clone()
+            .router(trace, count, telemetry.unwrap().prometheus());
         Self {
             address: serve(router.clone()).await,
             origin,

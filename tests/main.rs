@@ -26,12 +26,14 @@ mod histograms;
 mod hostile_errors;
 mod hostile_requests;
 mod image_proxy;
+mod metric_attributes;
 mod otlp_failures;
 mod otlp_in_the_field;
 mod otlp_same_trace;
 mod otlp_tls;
 #[cfg(all(feature = "process", target_os = "linux"))]
 mod process_metrics;
+mod prometheus_page;
 mod propagation_over_http;
 mod propagation_properties;
 mod propagation_together;
@@ -53,6 +55,7 @@ mod telemetry_aws;
 mod telemetry_console;
 #[cfg(feature = "logs")]
 mod telemetry_logs;
+mod telemetry_metrics;
 mod telemetry_self_metrics;
 mod telemetry_settings;
 mod telemetry_shutdown;

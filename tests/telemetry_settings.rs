@@ -294,7 +294,7 @@ const IGNORED: &[(&str, &str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip or none"),
     ("OTEL_TRACES_EXPORTER", "zipkin", "otlp, console or none"),
     ("OTEL_TRACES_EXPORTER", "otlp,console", "otlp, console or none"),
-    ("OTEL_METRICS_EXPORTER", "prometheus", "otlp, console or none"),
+    ("OTEL_METRICS_EXPORTER", "statsd", "otlp, console, prometheus"),
     ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_traceidratio"),
     ("OTEL_TRACES_SAMPLER", "xray", "parentbased_traceidratio"),
     ("OTEL_TRACES_SAMPLER", "parentbased_jaeger_remote", "parentbased_traceidratio"),

@@ -108,6 +108,11 @@ pub(crate) fn modes() -> Vec<Mode> {
             "traces and metrics",
             layered(&both, handle),
         ),
+        over(
+            "floor: traces and metrics",
+            "traces and metrics, a label",
+            layered(&both, handle_with_a_label),
+        ),
         floor(
             "floor: three child spans",
             by_hand(&floor_both, handle_with_children),
@@ -204,6 +209,12 @@ fn routed(layer: &ImageTraceLayer) -> Box<Start> {
         let router = Router::new().route("/thumbnail/{source}", get(async || BODY));
         sender(router.layer(layer.clone()), request)
     })
+}
+
+async fn handle_with_a_label(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let trace = RequestTrace::from_extensions(request.extensions());
+    trace.metric_attribute(KeyValue::new("thumbs.preset", "avatar"));
+    handle(request).await
 }
 
 async fn handle_in_stages(request: Request<Body>) -> Result<Response<Full<Bytes>>, Infallible> {

@@ -1,4 +1,4 @@
-//! The service: `GET /resize/{options}/{source}`, traced, and `GET /health`.
+//! The service: `GET /resize/{options}/{source}`, traced, `GET /health` and `GET /metrics`.
 
 use axum::{
     Router,
@@ -11,10 +11,12 @@ use axum::{
 use opentelemetry::{KeyValue, trace::get_active_span};
 use percent_encoding::percent_decode_str;
 use tower_image_trace::{
-    ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer,
+    ErrorKind, ImageTraceLayer, RequestTrace, RequestsInProgress, RequestsInProgressLayer, Stage,
     attribute,
     metrics::Gauges,
     pool::{Buffer, Workers},
+    request::Picture,
+    telemetry::Prometheus,
 };
 
 #[cfg(not(feature = "libvips"))]
@@ -40,7 +42,12 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn router(self, trace: ImageTraceLayer, count: RequestsInProgressLayer) -> Router {
+    pub(crate) fn router(
+        self,
+        trace: ImageTraceLayer,
+        count: RequestsInProgressLayer,
+        metrics: Prometheus,
+    ) -> Router {
         Router::new()
             .route("/resize/{*path}", get(resize))
             .fallback((
@@ -49,8 +56,9 @@ impl App {
             ))
             .layer(trace)
             .layer(count)
-            // Added after the layers, so frequent health checks are neither traced nor counted.
+            // Added after the layers, so frequent checks and scrapes are neither traced nor counted.
             .route("/health", get("ok\n"))
+            .route_service("/metrics", metrics)
             .with_state(self)
     }
 
@@ -93,10 +101,11 @@ async fn resize(State(app): State<App>, trace: RequestTrace, uri: Uri) -> Result
     let source = app.download(&trace, source).await?;
 
     let stage = trace.process(path.options_text);
-    let picture = stage.run_blocking(move || {
+    let picture = stage.run_blocking_with(move |stage| {
         // The work goes on when the client leaves, and keeps its worker busy until it ends.
         let _busy = worker;
-        process(&source, &path.options, app.memory).inspect(describe)
+        process(&source, &path.options, app.memory)
+            .inspect(|picture| describe(stage, source.len(), picture))
     });
     let picture = picture.await?;
 
@@ -105,21 +114,23 @@ async fn resize(State(app): State<App>, trace: RequestTrace, uri: Uri) -> Result
     Ok((content_type, Body::new(body)).into_response())
 }
 
-/// Records on the current stage what went in and what came out.
-fn describe(picture: &Processed) {
-    get_active_span(|stage| {
-        stage.set_attributes([
-            KeyValue::new(attribute::SOURCE_FORMAT, picture.source_format.name()),
-            KeyValue::new(attribute::SOURCE_WIDTH, i64::from(picture.source_width)),
-            KeyValue::new(attribute::SOURCE_HEIGHT, i64::from(picture.source_height)),
-            KeyValue::new(attribute::SOURCE_ANIMATED, picture.animated),
-            KeyValue::new(attribute::SOURCE_COLOR_PROFILE, picture.profile.name()),
-            KeyValue::new(attribute::RESULT_FORMAT, picture.format.name()),
-            KeyValue::new(attribute::RESULT_WIDTH, i64::from(picture.width)),
-            KeyValue::new(attribute::RESULT_HEIGHT, i64::from(picture.height)),
-            size(attribute::RESULT_SIZE, &picture.bytes),
-        ]);
+/// Records what went into a stage and what came out.
+fn describe(stage: &Stage, source_size: usize, picture: &Processed) {
+    stage.source_picture(&Picture {
+        format: picture.source_format.name(),
+        width: picture.source_width,
+        height: picture.source_height,
+        size: source_size as u64,
     });
+    stage.result_picture(&Picture {
+        format: picture.format.name(),
+        width: picture.width,
+        height: picture.height,
+        size: picture.bytes.len() as u64,
+    });
+    stage.set_attribute(KeyValue::new(attribute::SOURCE_ANIMATED, picture.animated));
+    let profile = picture.profile.name();
+    stage.set_attribute(KeyValue::new(attribute::SOURCE_COLOR_PROFILE, profile));
 }
 
 fn size(name: &'static str, bytes: &[u8]) -> KeyValue {

@@ -9,7 +9,7 @@ const MAX_MIB: u64 = 1 << 20;
 
 pub(crate) const USAGE: &str = "\
 Usage: image_proxy [--port N] [--allow-origin URL]... [--max-memory MIB]
-                   [--drain SECONDS] [--demo]
+                   [--drain SECONDS] [--traffic | --demo]
 
   --port N            port on 127.0.0.1 (default 8080; 0 takes a free one)
   --allow-origin URL  another origin of pictures, such as http://127.0.0.1:9000
@@ -17,11 +17,14 @@ Usage: image_proxy [--port N] [--allow-origin URL]... [--max-memory MIB]
                       512); a request that needs more is answered with 422
   --drain SECONDS     time that running requests have after SIGINT or SIGTERM
                       (default 10)
+  --traffic           send sample requests all the time, for dashboards
   --demo              send sample requests, show their traces and exit
   --help              this text
 
 Traces go to the terminal, or to the collector that OTEL_EXPORTER_OTLP_ENDPOINT
-or IMGPROXY_OPEN_TELEMETRY_ENDPOINT names.";
+or IMGPROXY_OPEN_TELEMETRY_ENDPOINT names. Metrics are at /metrics where
+Prometheus pulls them: without a collector, or with
+OTEL_METRICS_EXPORTER=otlp,prometheus.";
 
 #[derive(Debug)]
 pub(crate) struct Arguments {
@@ -31,6 +34,7 @@ pub(crate) struct Arguments {
     pub(crate) memory: u64,
     /// How long running requests may take after the signal to stop.
     pub(crate) drain: Duration,
+    pub(crate) traffic: bool,
     pub(crate) demo: bool,
     pub(crate) help: bool,
 }
@@ -45,6 +49,7 @@ impl Arguments {
             allowed_origins: Vec::new(),
             memory: 512 << 20,
             drain: Duration::from_secs(10),
+            traffic: false,
             demo: false,
             help: false,
         };
@@ -80,6 +85,7 @@ impl Arguments {
                     })?;
                     parsed.drain = Duration::from_secs(seconds.into());
                 }
+                "--traffic" => parsed.traffic = true,
                 "--demo" => parsed.demo = true,
                 "--help" | "-h" => parsed.help = true,
                 _ => return Err(format!("unknown argument `{argument}`")),

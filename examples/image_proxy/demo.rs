@@ -94,6 +94,29 @@ impl<'a> Demo<'a> {
         self.settle().await
     }
 
+    /// Sends a few requests a second, of which some fail, for as long as it is polled.
+    pub(crate) async fn traffic(&self) -> Outcome {
+        for number in 0_u32.. {
+            let (options, picture) = match number % 8 {
+                0 => ("rs:fill:400:400/f:webp", "hubble.jpg"),
+                1 => ("rs:fit:300:200", "missing.jpg"),
+                2 => ("rs:fit:300:200", "notes.txt"),
+                3 => ("rs:nonsense", "coffee.png"),
+                4 => ("rs:force:200:200/f:png", "rocket.jpg"),
+                5 => ("rs:fit:64:64/f:jpg", "coffee.png"),
+                _ => ("rs:fit:300:200/f:jpg", "chelsea.png"),
+            };
+            // Every answer is one that a service gives.
+            let _ = self.get(options, picture, None).await?;
+            if number % 64 == 0 {
+                let slow = self.get("rs:fit:300:200", "slow.png", None);
+                let _ = timeout(Duration::from_millis(100), slow).await;
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+
     /// Returns the answer's status and body. Dropping the future disconnects.
     fn get(
         &self,

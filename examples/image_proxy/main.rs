@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example image_proxy              # prints curl lines to try
 //! cargo run --release --example image_proxy -- --demo    # sends sample requests itself
+//! curl http://127.0.0.1:8080/metrics                     # what Prometheus pulls
 //! ```
 //!
 //! `GET /resize/{options}/{source}` takes imgproxy's options and sources, see [`options`]:
@@ -117,7 +118,11 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     app.register(telemetry.gauges());
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let router = app.clone().router(telemetry.trace_layer(), count);
+    let trace = telemetry
+        .trace_layer_builder()
+        .time_to_first_byte(true)
+        .build();
+    let router = app.clone().router(trace, count, telemetry.prometheus());
     // Without connect info no span knows the address of its client.
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
@@ -126,14 +131,21 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     });
     let server = tokio::spawn(server.into_future());
 
+    let demo = Demo::new(address, origin, &app.in_progress, telemetry);
     let outcome = if arguments.demo {
-        Demo::new(address, origin, &app.in_progress, telemetry)
-            .run()
-            .await
+        demo.run().await
     } else {
         print_curl_lines(address, origin);
-        signal.await;
-        Ok(())
+        let traffic = async {
+            match arguments.traffic {
+                true => demo.traffic().await,
+                false => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = signal => Ok(()),
+            outcome = traffic => outcome,
+        }
     };
     drop(stop);
     match timeout(arguments.drain, server).await {
@@ -146,14 +158,15 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     outcome
 }
 
-/// Exports to the collector that the environment names, or to the terminal if it names none.
+/// Exports to the collector that the environment names, or prints traces and leaves metrics to Prometheus if
+/// it names none.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
     let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
     let telemetry = Telemetry::builder().on_event(say).build()?;
     if telemetry.is_enabled() {
         return Ok(telemetry);
     }
-    Telemetry::builder().console().build()
+    Telemetry::builder().console().prometheus(true).build()
 }
 
 async fn bind(port: u16) -> Result<TcpListener, String> {

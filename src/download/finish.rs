@@ -13,6 +13,7 @@ use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
     instrument::{Delivery, Exchange, Said, Side, TextRules, Work},
+    metrics::labelled,
     request::{Clock, ErrorReport, RequestTrace},
     semconv::{OTHER, int, is_bodiless, protocol_version},
 };
@@ -174,6 +175,10 @@ impl Finish {
             if let Some(server) = self.server.take() {
                 let server = self.config.measured_servers.named(server);
                 shared.extend(server.attributes());
+            }
+            let labels = self.request.download_labels();
+            if !labels.is_empty() {
+                shared = labelled(shared, labels.as_slice());
             }
             metrics.finished(elapsed, &shared);
         }

@@ -21,6 +21,7 @@ pub(super) struct BoundRequest {
     route: Option<StringValue>,
     error_type: Option<StringValue>,
     pub(super) duration: OnceLock<BoundHistogram<f64>>,
+    pub(super) first_byte: OnceLock<BoundHistogram<f64>>,
     pub(super) request_body: OnceLock<BoundHistogram<u64>>,
     pub(super) response_body: OnceLock<BoundHistogram<u64>>,
 }
@@ -54,6 +55,7 @@ impl BoundRequests {
                 route: series.route.cloned(),
                 error_type: series.error_type.cloned(),
                 duration: OnceLock::new(),
+                first_byte: OnceLock::new(),
                 request_body: OnceLock::new(),
                 response_body: OnceLock::new(),
             },

@@ -89,7 +89,7 @@ impl Gauges {
         self.gauge(
             Metric {
                 name: "requests_in_progress",
-                unit: "1",
+                unit: "{request}",
                 description: "The number of requests currently in progress.",
             },
             move || Some(requests.requests()),
@@ -98,7 +98,7 @@ impl Gauges {
         self.gauge(
             Metric {
                 name: "images_in_progress",
-                unit: "1",
+                unit: "{image}",
                 description: "The number of images currently in progress.",
             },
             move || Some(images.images()),

@@ -1,7 +1,10 @@
 use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
-use opentelemetry::metrics::{Histogram, Meter, UpDownCounter};
+use opentelemetry::{
+    KeyValue,
+    metrics::{Histogram, Meter, UpDownCounter},
+};
 
 #[cfg(feature = "bound-instruments")]
 use super::bound::{BoundRequest, BoundRequests};
@@ -9,19 +12,31 @@ use super::{
     active::{ActiveRequests, ActiveSeries, active_requests},
     buckets::{DURATION_BUCKETS, SIZE_BUCKETS},
     imgproxy::ImgproxyMetrics,
-    series::{Measurement, RequestSeries},
+    labels::Labels,
+    series::{Measurement, RequestSeries, labelled},
 };
 
 /// The HTTP server metrics of semconv http-metrics.
 #[derive(Debug)]
 pub(crate) struct HttpMetrics {
     duration: Histogram<f64>,
+    /// Only if it is asked for.
+    first_byte: Option<Histogram<f64>>,
     active: ActiveCounter,
     request_body: Histogram<u64>,
     response_body: Histogram<u64>,
     imgproxy: Option<ImgproxyMetrics>,
     #[cfg(feature = "bound-instruments")]
     bound_requests: BoundRequests,
+}
+
+/// What is measured only if it is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extra {
+    /// The same under imgproxy's names.
+    pub(crate) imgproxy: bool,
+    /// The time until the head of the response.
+    pub(crate) first_byte: bool,
 }
 
 /// How `http.server.active_requests` is counted.
@@ -43,10 +58,18 @@ impl ActiveCounter {
 }
 
 impl HttpMetrics {
-    /// `imgproxy` adds the same under imgproxy's names. `active`: the counts of `Gauges`.
-    pub(crate) fn new(meter: &Meter, imgproxy: bool, active: Option<Arc<ActiveRequests>>) -> Self {
+    /// `active`: the counts of `Gauges`.
+    pub(crate) fn new(meter: &Meter, extra: Extra, active: Option<Arc<ActiveRequests>>) -> Self {
         Self {
-            imgproxy: imgproxy.then(|| ImgproxyMetrics::new(meter)),
+            imgproxy: extra.imgproxy.then(|| ImgproxyMetrics::new(meter)),
+            first_byte: extra.first_byte.then(|| {
+                meter
+                    .f64_histogram("image.request.time_to_first_byte")
+                    .with_unit("s")
+                    .with_description("Time until the head of the response.")
+                    .with_boundaries(DURATION_BUCKETS.to_vec())
+                    .build()
+            }),
             duration: meter
                 .f64_histogram("http.server.request.duration")
                 .with_unit("s")
@@ -95,19 +118,38 @@ impl HttpMetrics {
         }
     }
 
-    pub(crate) fn finished(&self, series: &RequestSeries<'_>, request: &Measurement) {
+    pub(crate) fn measures_first_byte(&self) -> bool {
+        self.first_byte.is_some()
+    }
+
+    /// `labels`: the attributes of the service's own.
+    pub(crate) fn finished(
+        &self,
+        series: &RequestSeries<'_>,
+        request: &Measurement,
+        labels: &Labels,
+    ) {
+        if !labels.is_empty() {
+            return self.record(request, &labelled(series.attributes(), labels.as_slice()));
+        }
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = self.bound_requests.find(series) {
             return self.finished_bound(bound, series, request);
         }
-        let attributes = series.attributes();
+        self.record(request, &series.attributes());
+    }
+
+    fn record(&self, request: &Measurement, attributes: &[KeyValue]) {
         self.duration
-            .record(request.duration.as_secs_f64(), &attributes);
+            .record(request.duration.as_secs_f64(), attributes);
+        if let (Some(histogram), Some(time)) = (&self.first_byte, request.first_byte) {
+            histogram.record(time.as_secs_f64(), attributes);
+        }
         if let Some(size) = request.request_body {
-            self.request_body.record(size, &attributes);
+            self.request_body.record(size, attributes);
         }
         if let Some(size) = request.response_body {
-            self.response_body.record(size, &attributes);
+            self.response_body.record(size, attributes);
         }
     }
 
@@ -122,6 +164,12 @@ impl HttpMetrics {
             .duration
             .get_or_init(|| self.duration.bind(&series.attributes()))
             .record(request.duration.as_secs_f64());
+        if let (Some(histogram), Some(time)) = (&self.first_byte, request.first_byte) {
+            bound
+                .first_byte
+                .get_or_init(|| histogram.bind(&series.attributes()))
+                .record(time.as_secs_f64());
+        }
         if let Some(size) = request.request_body {
             bound
                 .request_body

@@ -21,12 +21,12 @@ impl ImgproxyMetrics {
         Self {
             requests: meter
                 .u64_counter("requests_total")
-                .with_unit("1")
+                .with_unit("{request}")
                 .with_description("The number of requests.")
                 .build(),
             status_codes: meter
                 .u64_counter("status_codes_total")
-                .with_unit("1")
+                .with_unit("{response}")
                 .with_description("The number of responses, by status code.")
                 .build(),
             duration: meter

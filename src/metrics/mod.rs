@@ -12,7 +12,9 @@ mod client;
 mod gauges;
 mod http;
 mod imgproxy;
+mod labels;
 mod metric;
+mod picture;
 #[cfg(feature = "process")]
 mod process;
 mod rpc;
@@ -26,9 +28,11 @@ pub(crate) use self::{
     active::{ActiveRequests, ActiveSeries},
     buckets::SIZE_BUCKETS,
     client::ClientMetrics,
-    http::HttpMetrics,
+    http::{Extra, HttpMetrics},
+    labels::Labels,
+    picture::PictureMetrics,
     rpc::RpcMetrics,
-    series::{Measurement, RequestSeries},
+    series::{Measurement, RequestSeries, labelled},
     stages::StageMetrics,
 };
 pub use self::{gauges::Gauges, metric::Metric, vips::VipsMemory};

@@ -19,10 +19,28 @@ pub(crate) struct RequestSeries<'a> {
     pub(crate) error_type: Option<&'a StringValue>,
 }
 
+/// The attributes of a measurement, with those of the service. The service's do not replace others.
+pub(crate) fn labelled(
+    attributes: impl IntoIterator<Item = KeyValue>,
+    labels: &[KeyValue],
+) -> Vec<KeyValue> {
+    let mut all = Vec::with_capacity(8 + labels.len());
+    all.extend(attributes);
+    let own = all.len();
+    for label in labels {
+        if all[..own].iter().all(|other| other.key != label.key) {
+            all.push(label.clone());
+        }
+    }
+    all
+}
+
 /// What one finished request adds to the metrics.
 #[derive(Debug)]
 pub(crate) struct Measurement {
     pub(crate) duration: Duration,
+    /// Until the head of the response, if that is measured and there was one.
+    pub(crate) first_byte: Option<Duration>,
     pub(crate) request_body: Option<u64>,
     pub(crate) response_body: Option<u64>,
 }

@@ -10,12 +10,15 @@ use opentelemetry::metrics::{BoundCounter, BoundHistogram};
 
 #[cfg(feature = "bound-instruments")]
 use super::bound::BoundByName;
-use super::buckets::DURATION_BUCKETS;
+use super::{buckets::DURATION_BUCKETS, series::labelled};
 
 /// The durations of stages and the errors in them, under imgproxy's names.
 #[derive(Debug)]
 pub(crate) struct StageMetrics {
     duration: Histogram<f64>,
+    /// CPU time of blocking work.
+    #[cfg(feature = "tokio")]
+    cpu_time: Histogram<f64>,
     errors: Counter<u64>,
     #[cfg(feature = "bound-instruments")]
     bound_durations: BoundByName<BoundHistogram<f64>>,
@@ -32,9 +35,16 @@ impl StageMetrics {
                 .with_description("Duration of the stages of an image request.")
                 .with_boundaries(DURATION_BUCKETS.to_vec())
                 .build(),
+            #[cfg(feature = "tokio")]
+            cpu_time: meter
+                .f64_histogram("image.stage.cpu_time")
+                .with_unit("s")
+                .with_description("CPU time of the blocking work of a stage.")
+                .with_boundaries(DURATION_BUCKETS.to_vec())
+                .build(),
             errors: meter
                 .u64_counter("errors_total")
-                .with_unit("1")
+                .with_unit("{error}")
                 .with_description("Number of errors, by type.")
                 .build(),
             #[cfg(feature = "bound-instruments")]
@@ -42,6 +52,20 @@ impl StageMetrics {
             #[cfg(feature = "bound-instruments")]
             bound_errors: BoundByName::new(),
         }
+    }
+
+    /// `labels`: the attributes of the service's own.
+    pub(crate) fn labelled_stage(
+        &self,
+        name: &'static str,
+        elapsed: Duration,
+        labels: &[KeyValue],
+    ) {
+        if labels.is_empty() {
+            return self.stage(name, elapsed);
+        }
+        let attributes = labelled([KeyValue::new("span", name)], labels);
+        self.duration.record(elapsed.as_secs_f64(), &attributes);
     }
 
     pub(crate) fn stage(&self, name: &'static str, elapsed: Duration) {
@@ -54,6 +78,12 @@ impl StageMetrics {
             return bound.record(elapsed.as_secs_f64());
         }
         self.duration.record(elapsed.as_secs_f64(), &span);
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn cpu_time(&self, name: &'static str, time: Duration, labels: &[KeyValue]) {
+        let attributes = labelled([KeyValue::new("span", name)], labels);
+        self.cpu_time.record(time.as_secs_f64(), &attributes);
     }
 
     pub(crate) fn error(&self, kind: &'static str) {

@@ -49,7 +49,7 @@ impl Gauges {
         self.gauge(
             Metric {
                 name: "vips_allocs",
-                unit: "1",
+                unit: "{allocation}",
                 description: "The number of active vips allocations.",
             },
             move || Some(read().allocs.into()),

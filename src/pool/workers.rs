@@ -130,7 +130,7 @@ impl Gauges {
         self.gauge(
             Metric {
                 name: "workers",
-                unit: "1",
+                unit: "{worker}",
                 description: "The number of workers.",
             },
             move || count.try_into().ok(),

@@ -144,12 +144,33 @@ mod blocking {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
         task::ready,
+        time::Duration,
     };
 
     use tokio::{runtime::Handle, task::JoinHandle};
 
     use super::*;
     use crate::instrument::watch;
+
+    /// Does the work on this thread, and says how much CPU time that took (Linux).
+    fn measured<T>(work: impl FnOnce() -> T) -> (T, Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        {
+            let before = cpu_time();
+            let done = work();
+            (done, cpu_time().checked_sub(before))
+        }
+        #[cfg(not(target_os = "linux"))]
+        (work(), None)
+    }
+
+    /// The CPU time that this thread has taken so far.
+    #[cfg(target_os = "linux")]
+    fn cpu_time() -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default())
+    }
 
     type Outcome<T, E> = std::thread::Result<Result<T, E>>;
 
@@ -170,7 +191,7 @@ mod blocking {
     impl<T: Send + 'static, E: Send + 'static> RunBlocking<T, E> {
         pub(in crate::request) fn new<F, Form>(stage: Stage, work: F) -> Self
         where
-            F: FnOnce() -> Result<T, E> + Send + 'static,
+            F: FnOnce(&Stage) -> Result<T, E> + Send + 'static,
             E: AsError<Form>,
         {
             let mut stage = Unfinished::new(stage);
@@ -178,7 +199,15 @@ mod blocking {
                 let _current = stage.attach();
                 // The panic goes on where the result is awaited.
                 catch_unwind(AssertUnwindSafe(|| {
-                    let result = watch(&mut stage, work);
+                    let running = stage.stage.take().unwrap_or_default();
+                    let done = catch_unwind(AssertUnwindSafe(|| measured(|| work(&running))));
+                    stage.stage = Some(running);
+                    let (result, time) = watch(&mut stage, || {
+                        done.unwrap_or_else(|panic| resume_unwind(panic))
+                    });
+                    if let (Some(stage), Some(time)) = (&stage.stage, time) {
+                        stage.cpu_time(time);
+                    }
                     stage.finish(&result);
                     result
                 }))

@@ -10,7 +10,7 @@ use super::{
     AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage,
     body::BodyCount, current::with_current,
 };
-use crate::{attribute, instrument::TextRules};
+use crate::{attribute, instrument::TextRules, metrics::Labels};
 
 /// The handle of one request: records its stages and errors, names its route.
 ///
@@ -196,6 +196,50 @@ impl RequestTrace {
             let attribute = state.layer.recording().texts.attribute(attribute);
             state.live().set_attribute(attribute);
         }
+    }
+
+    /// Sets an attribute of the request's measurements: a preset, a tenant, whether a cache had the result.
+    /// URLs in its text are redacted, and long texts are cut.
+    ///
+    /// Each set of values is a series of its own in every metric, so values that clients can invent use up
+    /// the limit of series (2,000 with `Telemetry`): all later sets are counted as one, with the attribute
+    /// `otel.metric.overflow`. The value replaces an earlier one of the same key. Attributes that the metrics
+    /// have by themselves cannot be replaced.
+    ///
+    /// The durations of stages and of downloads that end later have it too where the layer says so
+    /// ([`label_stages`](crate::trace::ImageTraceLayerBuilder::label_stages),
+    /// [`label_downloads`](crate::trace::ImageTraceLayerBuilder::label_downloads)).
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// # let trace = RequestTrace::default();
+    /// trace.metric_attribute(KeyValue::new("thumbs.preset", "avatar"));
+    /// ```
+    pub fn metric_attribute(&self, attribute: KeyValue) {
+        if let Some(state) = self.state.as_ref().filter(|state| state.layer.measures()) {
+            let attribute = state.layer.recording().texts.attribute(attribute);
+            state.live().labels.set(attribute);
+        }
+    }
+
+    /// Sets attributes of measurements as a layer inside knows them.
+    pub(crate) fn labelled_inside(&self, labels: &[KeyValue]) {
+        if let Some(state) = &self.state {
+            let mut live = state.live();
+            labels
+                .iter()
+                .for_each(|label| live.labels.set(label.clone()));
+        }
+    }
+
+    /// The attributes of the service's own for the measurements of downloads.
+    pub(crate) fn download_labels(&self) -> Labels {
+        let state = self.state.as_ref();
+        let state = state.filter(|state| state.layer.recording().labelled.downloads);
+        let live = state.and_then(|state| state.changed());
+        live.map_or_else(Labels::default, |live| live.labels.clone())
     }
 
     /// Counts the bytes of the request's body as the service reads them, for `http.request.body.size`.

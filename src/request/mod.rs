@@ -28,6 +28,7 @@ mod error;
 mod error_type;
 mod future;
 mod handle;
+mod picture;
 mod recording;
 mod stage;
 mod state;
@@ -39,13 +40,14 @@ pub use self::{
     error::{AsError, ErrorKind, HoldsError, IsError},
     future::{Attached, Run},
     handle::RequestTrace,
+    picture::{Cache, Picture},
     stage::Stage,
 };
 pub(crate) use self::{
     current::Current,
     error::ErrorReport,
     error_type::{Class, as_error, io_error_type},
-    recording::{Layer, Recording},
+    recording::{Labelled, Layer, Recording},
     state::{Clock, Interruption, RequestState, Route},
 };
 

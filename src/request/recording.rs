@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::{
     instrument::{Propagation, StartSpan, TextRules},
-    metrics::StageMetrics,
+    metrics::{PictureMetrics, StageMetrics},
 };
 
 /// What handles and stages need of the layer that traces their request.
@@ -12,6 +12,8 @@ pub(crate) struct Recording {
     /// Whether [`Stage::inject`](super::Stage::inject) writes anything.
     pub(crate) propagate_external: bool,
     pub(crate) stage_metrics: Option<StageMetrics>,
+    pub(crate) picture_metrics: Option<PictureMetrics>,
+    pub(crate) labelled: Labelled,
     pub(crate) texts: TextRules,
     /// Whether the response tells how long its stages took.
     pub(crate) server_timing: bool,
@@ -24,6 +26,13 @@ impl fmt::Debug for Recording {
             .field("metrics", &self.stage_metrics.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// Which measurements have the attributes that the service has given to the request's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Labelled {
+    pub(crate) stages: bool,
+    pub(crate) downloads: bool,
 }
 
 /// The layer's part of a [`RequestState`](super::RequestState).

@@ -14,9 +14,12 @@ use super::{
     AsError, Attached, Current, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
     current::with_current,
 };
+#[cfg(feature = "tokio")]
+use crate::attribute::STAGE_CPU_TIME;
 use crate::{
     attribute::STAGE_CANCELLED,
     instrument::{TextRules, set},
+    metrics::{Labels, PictureMetrics, labelled},
 };
 
 /// One stage of a request: a child span that ends when this guard is dropped.
@@ -51,6 +54,8 @@ struct Record {
     span: StageSpan,
     /// The first error: a span has one status, and later errors mostly follow from the first.
     error: Option<Box<ErrorReport>>,
+    /// Attributes of the service's own for the stage's measurements.
+    labels: Labels,
 }
 
 impl Stage {
@@ -79,7 +84,11 @@ impl Stage {
                 parent,
                 is_late,
                 started,
-                record: Mutex::new(Record { span, error: None }),
+                record: Mutex::new(Record {
+                    span,
+                    error: None,
+                    labels: Labels::default(),
+                }),
             }),
         }
     }
@@ -92,6 +101,44 @@ impl Stage {
             if let Some(attributes) = running.record().span.attributes() {
                 set(attributes, attribute);
             }
+        }
+    }
+
+    /// Sets attributes that need no redaction.
+    pub(super) fn set_attributes<const N: usize>(&self, attributes: [KeyValue; N]) {
+        if let Some(running) = &self.running
+            && let Some(kept) = running.record().span.attributes()
+        {
+            attributes
+                .into_iter()
+                .for_each(|attribute| set(kept, attribute));
+        }
+    }
+
+    /// Sets an attribute of the stage's duration, as
+    /// [`RequestTrace::metric_attribute`](super::RequestTrace::metric_attribute) does for the request's.
+    pub fn metric_attribute(&self, attribute: KeyValue) {
+        if let Some(running) = &self.running
+            && running.recording().stage_metrics.is_some()
+        {
+            let attribute = running.recording().texts.attribute(attribute);
+            running.record().labels.set(attribute);
+        }
+    }
+
+    pub(super) fn picture_metrics(&self) -> Option<&PictureMetrics> {
+        self.running.as_ref()?.recording().picture_metrics.as_ref()
+    }
+
+    /// Says how much CPU time the stage's blocking work has taken.
+    #[cfg(feature = "tokio")]
+    pub(super) fn cpu_time(&self, time: Duration) {
+        self.set_attributes([KeyValue::new(STAGE_CPU_TIME, time.as_secs_f64())]);
+        if let Some(running) = &self.running
+            && let Some(metrics) = &running.recording().stage_metrics
+        {
+            let own = running.record().labels.clone();
+            metrics.cpu_time(running.name, time, &running.labels(&own));
         }
     }
 
@@ -142,6 +189,31 @@ impl Stage {
     pub fn run_blocking<F, T, E, Form>(self, work: F) -> super::RunBlocking<T, E>
     where
         F: FnOnce() -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: AsError<Form> + Send + 'static,
+    {
+        self.run_blocking_with(move |_| work())
+    }
+
+    /// [`run_blocking`](Self::run_blocking) for a closure that says more about the stage.
+    ///
+    /// ```
+    /// use tower_image_trace::{RequestTrace, request::Picture};
+    ///
+    /// # fn decode() -> std::io::Result<(u32, u32)> { Ok((4000, 3000)) }
+    /// # async fn process(trace: RequestTrace) -> std::io::Result<()> {
+    /// let work = trace.process("rs:fit:300:200").run_blocking_with(|stage| {
+    ///     let (width, height) = decode()?;
+    ///     stage.source_picture(&Picture { format: "jpeg", width, height, size: 2_500_000 });
+    ///     std::io::Result::Ok(())
+    /// });
+    /// work.await
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub fn run_blocking_with<F, T, E, Form>(self, work: F) -> super::RunBlocking<T, E>
+    where
+        F: FnOnce(&Self) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: AsError<Form> + Send + 'static,
     {
@@ -202,12 +274,20 @@ impl Stage {
             }
             interruption.or(live.interruption.filter(|_| !running.is_late))
         };
-        if let Some(metrics) = &running.recording().stage_metrics {
-            metrics.stage(running.name, elapsed);
-        }
         let record = running.record.get_mut();
         let record = record.unwrap_or_else(PoisonError::into_inner);
-        let Record { mut span, error } = std::mem::take(record);
+        let Record {
+            mut span,
+            error,
+            labels,
+        } = std::mem::take(record);
+        if let Some(metrics) = &running.recording().stage_metrics {
+            if labels.is_empty() && !running.recording().labelled.stages {
+                metrics.stage(running.name, elapsed);
+            } else {
+                metrics.labelled_stage(running.name, elapsed, &running.labels(&labels));
+            }
+        }
         let (mut status, mut last) = (Status::Unset, None);
         if let Some(report) = error {
             last = Some(report.type_attribute());
@@ -225,6 +305,20 @@ impl Stage {
 }
 
 impl Running {
+    /// The attributes of the service's own for the stage's measurements, with those of its request where
+    /// the layer says so.
+    #[cold]
+    fn labels(&self, own: &Labels) -> Vec<KeyValue> {
+        let of_request = match self.recording().labelled.stages {
+            true => self.request.changed(),
+            false => None,
+        };
+        let of_request = of_request
+            .map(|live| live.labels.clone())
+            .unwrap_or_default();
+        labelled(own.as_slice().iter().cloned(), of_request.as_slice())
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         // A panic elsewhere must not become one here; the data is whole after every statement.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,7 +6,7 @@ use std::{
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use super::{Layer, body::BodyCount};
-use crate::{instrument::set, intern};
+use crate::{instrument::set, intern, metrics::Labels};
 
 /// Why a request ended before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,10 @@ pub(crate) struct Live {
     pub(crate) interruption: Option<Interruption>,
     /// Where the request was when it was interrupted.
     phase: Option<&'static str>,
+    /// Attributes of the service's own for measurements.
+    pub(crate) labels: Labels,
+    /// When the response's head was there, if that is measured.
+    pub(crate) first_byte: Option<Duration>,
     /// Whether a stage has ever begun: the request has reached a handler.
     pub(crate) worked: bool,
 }

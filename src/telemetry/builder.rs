@@ -3,6 +3,8 @@
 use std::{fmt, time::Duration};
 
 use http::{HeaderName, HeaderValue};
+#[cfg(feature = "_export")]
+use opentelemetry_sdk::metrics::MeterProviderBuilder;
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
 use super::{
@@ -11,7 +13,10 @@ use super::{
     id_generator::TraceIdGenerator,
     outlets::{Change, Outlets},
     providers::Telemetry,
-    settings::{Code, EndpointText, PREFIX, Pem, Protocol, Sampler, Settings, Variables},
+    settings::{
+        Code, EndpointText, HistogramAggregation, PREFIX, Pem, Protocol, Sampler, Settings,
+        Variables,
+    },
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -215,9 +220,77 @@ impl TelemetryBuilder {
     }
 
     /// Whether requests are measured once more under imgproxy's names, for dashboards made for
-    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`; `false` when left out.
+    /// it: `requests_total`, `status_codes_total` and `request_duration_seconds`; `false` when left out,
+    /// unless `IMGPROXY_PROMETHEUS_BIND` asks for imgproxy's page. Pages for Prometheus then have imgproxy's
+    /// names: `workers_utilization` without its unit.
     pub const fn imgproxy_metrics(mut self, enabled: bool) -> Self {
-        self.code.imgproxy_metrics = enabled;
+        self.code.imgproxy_metrics = Some(enabled);
+        self
+    }
+
+    /// Whether metrics are pulled by Prometheus, from [`Telemetry::prometheus`] or from a listener
+    /// ([`prometheus_listen`](Self::prometheus_listen)). They can be pushed and pulled at the same time,
+    /// which costs each measurement twice.
+    ///
+    /// Without this setting they are pulled when [`metrics`](Self::metrics) are asked for and no collector
+    /// is known, or when `IMGPROXY_PROMETHEUS_BIND` or `OTEL_METRICS_EXPORTER` asks for it.
+    #[cfg(feature = "prometheus")]
+    pub const fn prometheus(mut self, pulled: bool) -> Self {
+        self.code.prometheus = Some(pulled);
+        self
+    }
+
+    /// Where a listener of its own serves the page for Prometheus, on any path: `host:port`, or `:port`
+    /// for all addresses of the machine. Means [`prometheus(true)`](Self::prometheus).
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_listen(mut self, address: impl Into<String>) -> Self {
+        self.code.prometheus_listen = Some(address.into());
+        self
+    }
+
+    /// What the names of metrics begin with on the page for Prometheus, followed by an underscore.
+    #[cfg(feature = "prometheus")]
+    pub fn prometheus_namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.code.prometheus_namespace = Some(namespace.into());
+        self
+    }
+
+    /// The boundaries of a histogram, by the name of its metric, in place of those that it has. The last
+    /// call for a metric counts.
+    ///
+    /// ```
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder()
+    ///     .histogram_buckets("http.server.request.duration", [0.01, 0.1, 1.0, 10.0])
+    ///     .histogram_buckets("buffer_size_bytes", [1e5, 1e6, 1e7]);
+    /// # let _ = telemetry;
+    /// ```
+    pub fn histogram_buckets(
+        mut self,
+        metric: impl Into<String>,
+        boundaries: impl IntoIterator<Item = f64>,
+    ) -> Self {
+        let (metric, boundaries) = (metric.into(), boundaries.into_iter().collect());
+        let all = &mut self.code.histogram_buckets;
+        all.retain(|(other, _)| *other != metric);
+        all.push((metric, boundaries));
+        self
+    }
+
+    /// What histograms are that have no boundaries from
+    /// [`histogram_buckets`](Self::histogram_buckets); [`HistogramAggregation::ExplicitBuckets`] when left
+    /// out.
+    pub const fn histogram_aggregation(mut self, aggregation: HistogramAggregation) -> Self {
+        self.code.histogram_aggregation = Some(aggregation);
+        self
+    }
+
+    /// How many series (different sets of attributes) each metric has at most; 2,000 when left out. All
+    /// later ones are counted as one, with the attribute `otel.metric.overflow`, which
+    /// [`TelemetryEvent::SeriesLimit`] reports.
+    pub const fn series_limit(mut self, limit: usize) -> Self {
+        self.code.series_limit = Some(limit);
         self
     }
 
@@ -281,7 +354,35 @@ impl TelemetryBuilder {
         self
     }
 
-    /// Calls `callback` with what is also written to the log, on the I/O thread: it must be quick.
+    /// Changes the meter provider before it is built, for a reader or a view of your own. Metrics are then
+    /// measured even where nothing else exports them.
+    ///
+    /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these readers too. A view that makes the
+    /// same stream as one from [`histogram_buckets`](Self::histogram_buckets) or
+    /// [`series_limit`](Self::series_limit) counts in its place.
+    ///
+    /// ```
+    /// use opentelemetry_sdk::metrics::Instrument;
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder().meter_provider_with(|meters| {
+    ///     meters.with_view(|instrument: &Instrument| {
+    ///         let stream = opentelemetry_sdk::metrics::Stream::builder().with_name("thumbs.queue");
+    ///         (instrument.name() == "queue").then(|| stream.build().ok()).flatten()
+    ///     })
+    /// });
+    /// # let _ = telemetry;
+    /// ```
+    #[cfg(feature = "_export")]
+    pub fn meter_provider_with(
+        mut self,
+        change: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder + Send + 'static,
+    ) -> Self {
+        self.outlets.meter_provider = Some(Change(Box::new(change)));
+        self
+    }
+
+    /// Calls `callback` with what is also written to the log, on a thread of telemetry: it must be quick.
     pub fn on_event(mut self, callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
         self.outlets.events = Sink::new(callback);
         self

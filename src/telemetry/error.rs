@@ -12,6 +12,16 @@ pub enum TelemetryError {
     /// The thread that exports telemetry could not be started.
     #[error("the telemetry I/O thread could not be started: {0}")]
     IoThread(#[source] io::Error),
+    /// The listener for Prometheus could not be bound.
+    #[error("{setting}={address:?}: cannot listen there: {source}")]
+    Listener {
+        /// The variable, the builder's method, or the field of [`Settings`](super::Settings).
+        setting: String,
+        /// `host:port`.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The exporter of a signal could not be built.
     #[error("the OTLP exporter could not be built: {0}")]
     Exporter(#[source] Box<dyn Error + Send + Sync>),
@@ -145,6 +155,9 @@ pub enum Consequence {
     OthersUsed,
     /// The signal is not exported.
     NotExported,
+    /// There is no listener for Prometheus. [`Telemetry::prometheus`](super::Telemetry::prometheus) serves
+    /// the page all the same.
+    NotListening,
 }
 
 impl fmt::Display for Consequence {
@@ -154,6 +167,7 @@ impl fmt::Display for Consequence {
             Self::CountsAsFalse => "it counts as false",
             Self::OthersUsed => "the others are used",
             Self::NotExported => "the signal is not exported",
+            Self::NotListening => "nothing listens for Prometheus",
         })
     }
 }

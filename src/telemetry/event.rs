@@ -62,6 +62,24 @@ pub enum TelemetryEvent {
         /// How many.
         count: u64,
     },
+    /// A metric has reached the limit of its series ([`Settings::series_limit`]). All later series are
+    /// counted as one, with the attribute `otel.metric.overflow`. Reported once for each metric.
+    ///
+    /// [`Settings::series_limit`]: super::Settings::series_limit
+    SeriesLimit {
+        /// The name of the metric.
+        metric: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// A metric is left out of the page for Prometheus, because another one with a different type has
+    /// its name there. Reported once for each metric.
+    NameTaken {
+        /// The name of the metric.
+        metric: String,
+        /// What it would be called.
+        name: String,
+    },
     /// The collector took a request, but not all of it, or with a warning (OTLP's partial success).
     Rejected {
         /// `spans`, `data points` or `log records`.
@@ -91,6 +109,15 @@ impl fmt::Display for TelemetryEvent {
             Self::Dropped { what, count } => {
                 write!(f, "{count} {what} were dropped because the queue is full")
             }
+            Self::SeriesLimit { metric, limit } => write!(
+                f,
+                "{metric} has reached the limit of {limit} series: later ones are counted as one, with \
+                 otel.metric.overflow"
+            ),
+            Self::NameTaken { metric, name } => write!(
+                f,
+                "{metric} is left out of the page for Prometheus: another metric is called {name} there"
+            ),
             Self::Rejected {
                 what,
                 count,

@@ -1,5 +1,7 @@
 //! From the settings of each signal to what exports it.
 
+#[cfg(feature = "prometheus")]
+use std::net::TcpListener;
 use std::sync::Arc;
 
 #[cfg(feature = "logs")]
@@ -23,9 +25,18 @@ use super::pipeline::{MetricTerminal, print_spans};
 use super::{
     error::TelemetryError,
     outlets::Outlets,
+    overflow::{Overflow, Watched},
     pipeline::{AnyQueue, Gather, IoThread, Pipeline, Queue, QueueSpanProcessor, Reports},
     settings::{Batching, Exporter, Settings},
     signal::Signal,
+};
+#[cfg(feature = "prometheus")]
+use super::{
+    error::{Consequence, SettingError, SettingWarning},
+    event::{Sink, TelemetryEvent},
+    prometheus::{Naming, Page, Prometheus, bind, serve},
+    providers::Pulled,
+    settings::PrometheusExporter,
 };
 #[cfg(feature = "_otlp")]
 use super::{
@@ -43,6 +54,7 @@ pub(super) struct Export<'a> {
     thread: IoThread,
     reports: Reports,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
+    overflow: Arc<Overflow>,
     #[cfg(feature = "_otlp")]
     transports: Transports,
     #[cfg(feature = "console")]
@@ -66,6 +78,7 @@ impl<'a> Export<'a> {
             terminals: std::mem::take(&mut outlets.terminals),
             thread: IoThread::start().map_err(TelemetryError::IoThread)?,
             reports: Reports::new(&outlets.events),
+            overflow: Arc::new(Overflow::new(settings.series_limit, &outlets.events)),
             queues: Vec::new(),
         })
     }
@@ -115,6 +128,31 @@ impl<'a> Export<'a> {
             }
             _ => Ok(meters),
         }
+    }
+
+    /// Lets Prometheus pull metrics, with a listener if the settings ask for one.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn prometheus(
+        &self,
+        meters: MeterProviderBuilder,
+        events: &Sink,
+    ) -> Result<(MeterProviderBuilder, Pulled), TelemetryError> {
+        let Some(settings) = &self.settings.prometheus else {
+            return Ok((meters, Pulled::nothing()));
+        };
+        let naming = Naming {
+            namespace: settings.namespace.clone(),
+            imgproxy: self.settings.imgproxy_metrics,
+        };
+        let page = Page::new(naming, events.clone(), Arc::clone(&self.overflow));
+        let meters = meters.with_reader(page.reader());
+        let service = Prometheus::new(Some(Arc::new(page)));
+        let listener = bound(settings, events)?;
+        let address = listener.as_ref().and_then(|it| it.local_addr().ok());
+        if let Some(listener) = listener {
+            self.thread.spawn(serve(listener, service.clone()));
+        }
+        Ok((meters, Pulled { service, address }))
     }
 
     #[cfg(feature = "logs")]
@@ -182,10 +220,40 @@ impl<'a> Export<'a> {
         queue
     }
 
-    fn reader<E: PushMetricExporter>(&self, exporter: E) -> PeriodicReader<E> {
-        PeriodicReader::builder(exporter)
+    fn reader<E: PushMetricExporter>(&self, exporter: E) -> PeriodicReader<Watched<E>> {
+        let overflow = Arc::clone(&self.overflow);
+        PeriodicReader::builder(Watched { exporter, overflow })
             .with_interval(self.settings.metric_export_interval)
             .build()
+    }
+}
+
+/// The listener that the settings ask for. Where whoever runs the platform has asked for it, the service
+/// starts without one that cannot be bound.
+#[cfg(feature = "prometheus")]
+fn bound(
+    settings: &PrometheusExporter,
+    events: &Sink,
+) -> Result<Option<TcpListener>, TelemetryError> {
+    let Some(address) = &settings.listen else {
+        return Ok(None);
+    };
+    let (setting, address) = (settings.listen_setting().to_owned(), address.clone());
+    match bind(&address) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if settings.listens_by_standard() => {
+            let problem = format!("cannot listen on {address}: {error}");
+            let error = SettingError::unusable(setting, problem);
+            let consequence = Consequence::NotListening;
+            let warning = SettingWarning { error, consequence };
+            events.emit(&TelemetryEvent::InvalidSetting { warning });
+            Ok(None)
+        }
+        Err(source) => Err(TelemetryError::Listener {
+            setting,
+            address,
+            source,
+        }),
     }
 }
 

@@ -33,6 +33,11 @@
 //! which is what receivers of gRPC take by default; one that is too large for the collector nevertheless is
 //! split, down to one span.
 //!
+//! # Metrics that are pulled
+//!
+//! With feature `prometheus`, `Telemetry::prometheus` is a service with a page of metrics, with a collector or
+//! without one. `OTEL_METRICS_EXPORTER=prometheus` and `IMGPROXY_PROMETHEUS_BIND` also start a listener for it.
+//!
 //! # What it says about itself
 //!
 //! A line at the start says what was resolved. Later lines report the first export, failures, recovery
@@ -46,7 +51,12 @@ mod aws;
 mod builder;
 mod error;
 mod event;
+// What is pulled only has no queue.
 #[cfg(feature = "_export")]
+#[cfg_attr(
+    not(any(feature = "_otlp", feature = "console")),
+    allow(dead_code, unreachable_code, unused_variables)
+)]
 mod export;
 mod id_generator;
 #[cfg(feature = "logs")]
@@ -57,16 +67,24 @@ mod no_pipeline;
 mod otlp;
 mod outlets;
 #[cfg(feature = "_export")]
+mod overflow;
+#[cfg(feature = "_export")]
+#[cfg_attr(not(any(feature = "_otlp", feature = "console")), allow(dead_code))]
 mod pipeline;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod providers;
 mod resource;
 mod settings;
 mod shutdown_signal;
 mod signal;
 mod start;
+mod views;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
+#[cfg(feature = "prometheus")]
+pub use self::prometheus::{Prometheus, PrometheusBody, PrometheusFuture};
 #[cfg(feature = "_otlp")]
 pub use self::settings::Proxy;
 pub use self::{
@@ -75,6 +93,9 @@ pub use self::{
     event::{SignalStats, TelemetryEvent},
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,
-    settings::{Batching, Exporter, OtlpExporter, Pem, Protocol, Sampler, Settings, SpanLimits},
+    settings::{
+        Batching, Exporter, HistogramAggregation, OtlpExporter, Pem, PrometheusExporter, Protocol,
+        Sampler, Settings, SpanLimits,
+    },
     shutdown_signal::shutdown_signal,
 };

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+#[cfg(feature = "_export")]
+use opentelemetry_sdk::metrics::MeterProviderBuilder;
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
 use super::event::Sink;
@@ -16,7 +18,9 @@ pub(super) struct Outlets {
     pub(super) events: Sink,
     #[cfg(feature = "console")]
     pub(super) terminals: Terminals,
-    pub(super) tracer_provider: Option<Change>,
+    pub(super) tracer_provider: Option<Change<TracerProviderBuilder>>,
+    #[cfg(feature = "_export")]
+    pub(super) meter_provider: Option<Change<MeterProviderBuilder>>,
 }
 
 /// What prints each signal; `None` prints it to the standard output.
@@ -29,12 +33,10 @@ pub(super) struct Terminals {
     pub(super) logs: Option<ConsoleLogExporter>,
 }
 
-/// A change of the tracer provider before it is built.
-pub(super) struct Change(
-    pub(super) Box<dyn FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send>,
-);
+/// A change of a provider before it is built.
+pub(super) struct Change<B>(pub(super) Box<dyn FnOnce(B) -> B + Send>);
 
-impl fmt::Debug for Change {
+impl<B> fmt::Debug for Change<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Change")
     }

@@ -1,5 +1,7 @@
 //! The running providers, and what a service asks of them.
 
+#[cfg(feature = "prometheus")]
+use std::net::SocketAddr;
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -17,6 +19,8 @@ use tokio::sync::oneshot;
 use super::no_pipeline::Pipeline;
 #[cfg(feature = "_export")]
 use super::pipeline::Pipeline;
+#[cfg(feature = "prometheus")]
+use super::prometheus::Prometheus;
 use super::{
     error::TelemetryError,
     event::SignalStats,
@@ -49,9 +53,32 @@ pub struct Telemetry {
     /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
     /// service may, and is to see them from the start (semconv http-spans).
     pub(super) attributes_after_sampling: bool,
+    /// Whether anything reads what is measured.
+    pub(super) measures: bool,
     pub(super) in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
     /// `None` when everything is switched off.
     pub(super) pipeline: Option<Arc<Pipeline>>,
+    #[cfg(feature = "prometheus")]
+    pub(super) pulled: Pulled,
+}
+
+/// What Prometheus pulls.
+#[cfg(feature = "prometheus")]
+#[derive(Debug)]
+pub(super) struct Pulled {
+    pub(super) service: Prometheus,
+    /// Where the listener is bound.
+    pub(super) address: Option<SocketAddr>,
+}
+
+#[cfg(feature = "prometheus")]
+impl Pulled {
+    pub(super) fn nothing() -> Self {
+        Self {
+            service: Prometheus::new(None),
+            address: None,
+        }
+    }
 }
 
 impl Telemetry {
@@ -108,9 +135,9 @@ impl Telemetry {
             // Both id generators are random in the lower 12 bytes.
             .random_trace_ids(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
-        match self.settings.metrics {
-            Exporter::None => layer.metrics(false),
-            _ => layer.gauges(self.gauges()),
+        match self.measures {
+            true => layer.gauges(self.gauges()),
+            false => layer.metrics(false),
         }
     }
 
@@ -138,9 +165,9 @@ impl Telemetry {
         let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
-        match self.settings.metrics {
-            Exporter::None => layer.metrics(false).build(),
-            _ => layer.meter_provider(self.meter_provider()).build(),
+        match self.measures {
+            true => layer.meter_provider(self.meter_provider()).build(),
+            false => layer.metrics(false).build(),
         }
     }
 
@@ -165,6 +192,34 @@ impl Telemetry {
     #[must_use]
     pub const fn gauges(&self) -> &Gauges {
         &self.gauges
+    }
+
+    /// A service that answers with a page of all metrics, for Prometheus to pull. It works without a
+    /// collector. Metrics must be pulled: see
+    /// [`TelemetryBuilder::prometheus`](crate::TelemetryBuilder::prometheus). Otherwise, and after the
+    /// shutdown, it answers with 503.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::Router;
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder().prometheus(true).build()?;
+    /// let app: Router = Router::new().route_service("/metrics", telemetry.prometheus());
+    /// # }
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    #[cfg(feature = "prometheus")]
+    #[must_use]
+    pub fn prometheus(&self) -> Prometheus {
+        self.pulled.service.clone()
+    }
+
+    /// Where the listener for Prometheus is bound, if there is one.
+    #[cfg(feature = "prometheus")]
+    #[must_use]
+    pub const fn prometheus_address(&self) -> Option<SocketAddr> {
+        self.pulled.address
     }
 
     /// The provider of loggers; one that exports nothing when logs are switched off.

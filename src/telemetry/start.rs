@@ -10,6 +10,8 @@ use opentelemetry_sdk::{
     trace::{Sampler as SdkSampler, SdkTracerProvider, TracerProviderBuilder},
 };
 
+#[cfg(feature = "prometheus")]
+use super::providers::Pulled;
 use super::{
     error::TelemetryError,
     event::TelemetryEvent,
@@ -18,6 +20,7 @@ use super::{
     providers::Telemetry,
     resource,
     settings::{Exporter, Settings},
+    views::with_view,
 };
 #[cfg(feature = "_export")]
 use super::{
@@ -36,12 +39,29 @@ impl Telemetry {
         }
         let resource = resource::build(&settings);
         let mut builders = Builders::new(&settings, &resource);
+        #[cfg(feature = "prometheus")]
+        let mut pulled = Pulled::nothing();
         #[cfg(feature = "_export")]
-        let export = match settings.is_enabled() {
+        let change = outlets.meter_provider.take();
+        #[cfg(feature = "_export")]
+        let measures = settings.measures() || change.is_some();
+        #[cfg(not(feature = "_export"))]
+        let measures = settings.measures();
+        #[cfg(feature = "_export")]
+        let export = match settings.is_enabled() || change.is_some() {
             true => {
                 let mut export = Export::start(&settings, &resource, &mut outlets)?;
+                if let Some(Change(change)) = change {
+                    builders.meters = change(builders.meters);
+                }
                 builders.tracers = export.traces(builders.tracers);
                 builders.meters = export.metrics(builders.meters)?;
+                #[cfg(feature = "prometheus")]
+                {
+                    let (meters, page) = export.prometheus(builders.meters, &outlets.events)?;
+                    builders.meters = meters;
+                    pulled = page;
+                }
                 #[cfg(feature = "logs")]
                 {
                     builders.loggers = export.logs(builders.loggers);
@@ -59,7 +79,7 @@ impl Telemetry {
             builders.tracers = change(builders.tracers);
         }
         let tracer_provider = builders.tracers.build();
-        let meter_provider = builders.meters.build();
+        let meter_provider = with_view(builders.meters, &settings).build();
         let gauges = gauges(&meter_provider);
         #[cfg(not(feature = "_export"))]
         let pipeline = None;
@@ -78,8 +98,11 @@ impl Telemetry {
             logger_provider: builders.loggers.build(),
             settings,
             attributes_after_sampling,
+            measures,
             in_progress: OnceLock::new(),
             pipeline,
+            #[cfg(feature = "prometheus")]
+            pulled,
         })
     }
 }

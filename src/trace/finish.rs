@@ -11,7 +11,7 @@ use opentelemetry::{
 };
 
 use super::{
-    config::Config,
+    config::{Config, StartLabels},
     facts::Facts,
     response_headers::{add_server_timing, add_trace_response},
     rpc::{Call, Named},
@@ -20,7 +20,7 @@ use crate::{
     attribute::{self, ERROR_TYPE},
     instrument::{Delivery, Said, Side, SpanAttributes},
     intern,
-    metrics::{HttpMetrics, Measurement, RequestSeries, RpcMetrics},
+    metrics::{HttpMetrics, Labels, Measurement, RequestSeries, RpcMetrics, labelled},
     request::{
         Current, ErrorReport, Interruption, Layer, Recording, RequestState, RequestTrace, Route,
     },
@@ -51,6 +51,8 @@ pub(super) struct Root {
     pub(super) facts: Facts,
     /// The handle of a layer around this one. Its span is the server's.
     pub(super) outer: Option<RequestTrace>,
+    /// What the closures of the service's own have made of the request.
+    pub(super) labels: Option<Box<StartLabels>>,
 }
 
 impl Root {
@@ -98,14 +100,18 @@ impl Finish {
         if let Some(metrics) = state.layer.http_metrics() {
             metrics.started(state.layer.facts.active_series());
         }
-        Self {
+        let finish = Self {
             state,
             attributes,
             call: call.map(Box::new),
             delivery: Delivery::new(Side::Server),
             has_context,
             finished: false,
+        };
+        if let Some(start) = &finish.state.layer.labels {
+            finish.add_labels(start.labels.iter().cloned());
         }
+        finish
     }
 
     /// Makes the request and its context current.
@@ -115,12 +121,30 @@ impl Finish {
         Current::request(state, context)
     }
 
+    fn add_labels(&self, labels: impl IntoIterator<Item = KeyValue>) {
+        let texts = &self.config().recording.texts;
+        let mut live = self.state.live();
+        for label in labels {
+            live.labels.set(texts.attribute(label));
+        }
+    }
+
     fn config(&self) -> &Config {
         &self.state.layer.config
     }
 
     /// The head of the response is there; its body follows.
     pub(super) fn head<B>(&mut self, response: &mut Response<B>, body: Said) {
+        if let Some(metrics) = self.state.layer.http_metrics()
+            && metrics.measures_first_byte()
+        {
+            self.state.live().first_byte = Some(self.state.clock.elapsed());
+        }
+        if let Some(start) = &self.state.layer.labels
+            && let Some(parts) = &start.parts
+        {
+            self.add_labels(self.config().labels.end(parts, response));
+        }
         let config = &*self.state.layer.config;
         if let Some(recorded) = &config.response_headers
             && self.state.is_recording
@@ -212,20 +236,28 @@ impl Finish {
         }
         self.finished = true;
         let elapsed = self.state.clock.elapsed();
+        let (mut labels, mut first_byte) = (Labels::default(), None);
         let (route, custom, worked) = match self.state.changed() {
             None => (self.state.matched.clone(), Vec::new(), false),
             Some(mut live) => {
                 let custom = std::mem::take(&mut live.attributes);
+                (labels, first_byte) = (live.labels.clone(), live.first_byte);
                 (live.route.take(), custom, live.worked)
             }
         };
+        if let (Some(outer), false) = (&self.state.layer.outer, labels.is_empty()) {
+            outer.labelled_inside(labels.as_slice());
+        }
         if let (Some(outer), Some(route)) = (&self.state.layer.outer, &route) {
             outer.route_inside(route);
         }
+        let times = (elapsed, first_byte);
         let mut ending = Ending::default();
         match self.call.take() {
-            Some(call) => self.end_call(*call, &outcome, elapsed, worked, &mut ending),
-            None => self.end_request(&outcome, elapsed, route, &mut ending),
+            Some(call) => {
+                self.end_call(*call, &outcome, elapsed, worked, &labels, &mut ending);
+            }
+            None => self.end_request(&outcome, times, route, &labels, &mut ending),
         }
         if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
@@ -245,8 +277,9 @@ impl Finish {
     fn end_request(
         &self,
         outcome: &Outcome,
-        elapsed: Duration,
+        (elapsed, first_byte): (Duration, Option<Duration>),
         route: Option<Route>,
+        labels: &Labels,
         ending: &mut Ending,
     ) {
         let facts = &self.state.layer.facts;
@@ -270,10 +303,11 @@ impl Finish {
             metrics.ended(series.active, elapsed, status);
             let measurement = Measurement {
                 duration: elapsed,
+                first_byte,
                 request_body: request_body_size,
                 response_body: status.map(|_| self.delivery.bytes),
             };
-            metrics.finished(&series, &measurement);
+            metrics.finished(&series, &measurement, labels);
         }
 
         ending.attributes.extend(status.map(status_code));
@@ -291,6 +325,7 @@ impl Finish {
         outcome: &Outcome,
         elapsed: Duration,
         worked: bool,
+        labels: &Labels,
         ending: &mut Ending,
     ) {
         let code = match outcome {
@@ -320,7 +355,10 @@ impl Finish {
                     .clone()
                     .map(|kind| KeyValue::new(ERROR_TYPE, kind)),
             );
-            metrics.finished(elapsed, &attributes);
+            match labels.is_empty() {
+                true => metrics.finished(elapsed, &attributes),
+                false => metrics.finished(elapsed, &labelled(attributes, labels.as_slice())),
+            }
         }
 
         ending.attributes.extend(code);

@@ -1,8 +1,8 @@
 use std::{error::Error, fmt, net::SocketAddr, sync::Arc};
 
-use http::{Extensions, Method, request::Parts};
+use http::{Extensions, Method, request::Parts, response};
 use opentelemetry::{
-    global,
+    KeyValue, global,
     metrics::MeterProvider,
     propagation::TextMapPropagator,
     trace::{Tracer, TracerProvider},
@@ -12,15 +12,17 @@ use tower_layer::Layer;
 use super::{
     ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, Trust,
     addresses::AddressRules,
-    config::{Config, Filter, TrustRule},
+    config::{Config, Filter, LabelRules, TrustRule},
     headers::RecordedHeaders,
     rpc::Methods,
 };
 use crate::{
     instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
-    metrics::{ActiveRequests, Gauges, HttpMetrics, RpcMetrics, StageMetrics},
+    metrics::{
+        ActiveRequests, Extra, Gauges, HttpMetrics, PictureMetrics, RpcMetrics, StageMetrics,
+    },
     redact::SourceUrls,
-    request::Recording,
+    request::{Labelled, Recording},
     semconv::KnownMethods,
 };
 
@@ -85,7 +87,9 @@ pub struct ImageTraceLayerBuilder {
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
     active_requests: Option<Arc<ActiveRequests>>,
-    imgproxy_metrics: bool,
+    extra_metrics: Extra,
+    labels: LabelRules,
+    labelled: Labelled,
     propagation: Option<Propagation>,
     propagate_external: bool,
     random_trace_ids: bool,
@@ -156,7 +160,79 @@ impl ImageTraceLayerBuilder {
     /// Whether requests are measured a second time under imgproxy's names, for dashboards made for
     /// imgproxy: `requests_total`, `status_codes_total` and `request_duration_seconds`. `false` by default.
     pub fn imgproxy_metrics(mut self, enabled: bool) -> Self {
-        self.imgproxy_metrics = enabled;
+        self.extra_metrics.imgproxy = enabled;
+        self
+    }
+
+    /// Whether the time until the head of the response is measured too, as
+    /// `image.request.time_to_first_byte`; `false` by default. Unlike the duration it does not depend on
+    /// how quickly clients read.
+    pub fn time_to_first_byte(mut self, enabled: bool) -> Self {
+        self.extra_metrics.first_byte = enabled;
+        self
+    }
+
+    /// Gives attributes of your own to the measurements of each request when it arrives. Handlers add
+    /// others with [`RequestTrace::metric_attribute`](crate::RequestTrace::metric_attribute), which says
+    /// more.
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// let layer = ImageTraceLayer::builder()
+    ///     .request_metric_attributes(|parts| {
+    ///         let is_thumbnail = parts.uri.path().starts_with("/thumbnail/");
+    ///         [KeyValue::new("thumbs.kind", if is_thumbnail { "thumbnail" } else { "full" })]
+    ///     })
+    ///     .label_stages(true)
+    ///     .build();
+    /// ```
+    pub fn request_metric_attributes<A: IntoIterator<Item = KeyValue>>(
+        mut self,
+        attributes: impl Fn(&Parts) -> A + Send + Sync + 'static,
+    ) -> Self {
+        let attributes = move |parts: &Parts| attributes(parts).into_iter().collect();
+        self.labels.of_request = Some(Box::new(attributes));
+        self
+    }
+
+    /// Gives attributes of your own to the measurements of each request when the head of its response is
+    /// there. The closure sees both heads. That of the request is copied for it.
+    ///
+    /// ```
+    /// use opentelemetry::KeyValue;
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// let layer = ImageTraceLayer::builder()
+    ///     .metric_attributes(|_, response| {
+    ///         let is_hit = response.headers.get("x-cache").is_some_and(|value| value == "HIT");
+    ///         [KeyValue::new("thumbs.cache", if is_hit { "hit" } else { "miss" })]
+    ///     })
+    ///     .build();
+    /// ```
+    pub fn metric_attributes<A: IntoIterator<Item = KeyValue>>(
+        mut self,
+        attributes: impl Fn(&Parts, &response::Parts) -> A + Send + Sync + 'static,
+    ) -> Self {
+        let attributes = move |request: &Parts, response: &response::Parts| {
+            attributes(request, response).into_iter().collect()
+        };
+        self.labels.of_response = Some(Box::new(attributes));
+        self
+    }
+
+    /// Whether the durations and the CPU times of stages have the request's own attributes too, as they
+    /// are when the stage ends; `false` by default.
+    pub fn label_stages(mut self, enabled: bool) -> Self {
+        self.labelled.stages = enabled;
+        self
+    }
+
+    /// Whether the durations of downloads have the request's own attributes too, as they are when the
+    /// attempt ends; `false` by default.
+    pub fn label_downloads(mut self, enabled: bool) -> Self {
+        self.labelled.downloads = enabled;
         self
     }
 
@@ -390,6 +466,10 @@ impl ImageTraceLayerBuilder {
             .tracer
             .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope())));
         let meter = self.meter.meter();
+        let labels = match meter {
+            Some(_) => self.labels,
+            None => LabelRules::default(),
+        };
         let config = Config {
             traces: !self.without_traces,
             recording: Recording {
@@ -397,13 +477,17 @@ impl ImageTraceLayerBuilder {
                 propagation: self.propagation.unwrap_or(Propagation::Global),
                 propagate_external: self.propagate_external,
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
+                picture_metrics: meter.as_ref().map(PictureMetrics::new),
+                labelled: self.labelled,
                 texts: self.texts,
                 server_timing: self.server_timing,
             },
             http_metrics: meter
                 .as_ref()
-                .map(|meter| HttpMetrics::new(meter, self.imgproxy_metrics, self.active_requests)),
+                .map(|meter| HttpMetrics::new(meter, self.extra_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
+            sees_parts: self.filter.is_some() || self.trust.is_some() || labels.any(),
+            labels,
             random_trace_ids: self.random_trace_ids,
             attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,

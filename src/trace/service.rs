@@ -19,7 +19,7 @@ use super::{
     Record, ResponseBody, ResponseFuture, Trust,
     active::Active,
     attributes::{CommonHeaders, Incoming},
-    config::{Config, TrustRule},
+    config::{Config, StartLabels, TrustRule},
     finish::{Finish, Root},
 };
 use crate::{
@@ -94,12 +94,16 @@ where
     B: 'static,
 {
     let (mut record, mut trust) = (Record::All, Trust::Parent);
-    if config.filter.is_some() || config.trust.is_some() {
+    let mut labels = None;
+    if config.sees_parts {
         let (parts, body) = request.into_parts();
         (record, trust) = config.decide(&parts);
+        if record != Record::Nothing && config.labels.any() {
+            labels = Some(Box::new(config.labels.start(&parts)));
+        }
         request = Request::from_parts(parts, body);
     }
-    let Some(mut active) = config.begin(record, trust, &mut request) else {
+    let Some(mut active) = config.begin(record, trust, labels, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
     let _current = active.attach();
@@ -114,6 +118,7 @@ impl Config {
         self: &Arc<Self>,
         record: Record,
         trust: Trust,
+        labels: Option<Box<StartLabels>>,
         request: &mut Request<B>,
     ) -> Option<Active> {
         if record == Record::Nothing
@@ -165,6 +170,7 @@ impl Config {
             config: Arc::clone(self),
             facts,
             outer,
+            labels,
         };
         let state = Arc::new(RequestState::new(context, recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);

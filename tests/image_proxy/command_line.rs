@@ -72,6 +72,7 @@ fn the_usage_names_every_argument_in_80_columns() {
         "--allow-origin http://origin",
         "--max-memory 64",
         "--drain 0",
+        "--traffic",
         "--demo",
         "--help",
     ] {

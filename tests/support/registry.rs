@@ -13,7 +13,7 @@ const HTTP_OF_CALLS: [&str; 3] = [
     "user_agent.original",
 ];
 
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Metric {
     pub instrument: String,
     pub unit: String,
@@ -102,26 +102,33 @@ impl Registry {
                 self.metrics.insert(name, metric).is_some()
             }
             "span" => {
-                let name = id.strip_prefix("span.image.").unwrap().to_owned();
-                let span = (text(group, "span_kind"), references(group));
-                self.spans.insert(name, span).is_some()
+                let kind = text(group, "span_kind");
+                let name = span_name(&id).unwrap().to_owned();
+                assert!(id.ends_with(&format!(".{kind}")), "{id}");
+                self.spans.insert(name, (kind, references(group))).is_some()
             }
             other => panic!("{other} is no type of a group"),
         };
         assert!(!before, "{id} twice");
         text(group, "stability");
-        let semconv = id.strip_prefix("span.image.").and_then(semconv_group);
+        let semconv = span_name(&id).and_then(semconv_group);
         for name in references(group) {
             let of_semconv = match semconv {
                 Some(semconv) => semconv.knows(&name),
-                None => name == "error.type",
+                None => semconv::HTTP_SERVER.knows(&name),
             };
             let is_known = of_semconv
                 || self.attributes.contains_key(&name)
-                || id == "span.image.call" && HTTP_OF_CALLS.contains(&&*name);
+                || span_name(&id) == Some("call") && HTTP_OF_CALLS.contains(&&*name);
             assert!(is_known, "{id}: {name}");
         }
     }
+}
+
+/// `queue` of `span.image.queue.internal`.
+fn span_name(id: &str) -> Option<&str> {
+    let (name, _) = id.strip_prefix("span.image.")?.rsplit_once('.')?;
+    Some(name)
 }
 
 /// The span of semconv that a group extends.

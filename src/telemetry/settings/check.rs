@@ -10,9 +10,13 @@ use super::credentials::Credentials;
 use super::{
     endpoint::without_secrets,
     exporters::{missing_for_console, missing_for_otlp},
+    prometheus::{LISTEN, NAMESPACE, PrometheusExporter, is_listen, is_namespace},
     protocol::Protocol,
     sampler::Sampler,
-    values::{Batching, Exporter, OtlpExporter, Settings},
+    values::{
+        BOUNDARIES, Batching, Exporter, OtlpExporter, SERIES_LIMIT, SERIES_LIMITS, Settings,
+        are_boundaries,
+    },
 };
 use crate::telemetry::{
     error::{SettingError, TelemetryError},
@@ -25,6 +29,9 @@ impl Settings {
         let mut errors = Vec::new();
         for signal in Signal::ALL {
             exporter(signal, self.exporter(signal), &mut errors);
+        }
+        if let Some(prometheus) = &self.prometheus {
+            pulled(prometheus, &mut errors);
         }
         batching("span_batching", &self.span_batching, &mut errors);
         batching("log_batching", &self.log_batching, &mut errors);
@@ -46,6 +53,15 @@ impl Settings {
             && !(0.0..=1.0).contains(&ratio)
         {
             errors.push(invalid("sampler", ratio, "a ratio from 0 to 1"));
+        }
+        for (metric, boundaries) in &self.histogram_buckets {
+            if !are_boundaries(boundaries) {
+                let setting = format!("histogram_buckets of {metric}");
+                errors.push(invalid(&setting, format!("{boundaries:?}"), BOUNDARIES));
+            }
+        }
+        if !SERIES_LIMITS.contains(&self.series_limit) {
+            errors.push(invalid("series_limit", self.series_limit, SERIES_LIMIT));
         }
         if self.aws_resource && cfg!(not(feature = "aws")) {
             errors.push(SettingError::feature("aws_resource", "true", "aws"));
@@ -75,6 +91,19 @@ fn exporter(signal: Signal, exporter: &Exporter, errors: &mut Vec<SettingError>)
         errors.push(SettingError::feature(setting, value, feature));
     } else if let Exporter::Otlp(exporter) = exporter {
         otlp(setting, exporter, errors);
+    }
+}
+
+fn pulled(prometheus: &PrometheusExporter, errors: &mut Vec<SettingError>) {
+    if cfg!(not(feature = "prometheus")) {
+        errors.push(SettingError::feature("prometheus", "Some", "prometheus"));
+    }
+    if let Some(listen) = prometheus.listen.as_ref().filter(|text| !is_listen(text)) {
+        errors.push(invalid("prometheus.listen", listen, LISTEN));
+    }
+    let namespace = prometheus.namespace.as_ref();
+    if let Some(namespace) = namespace.filter(|text| !is_namespace(text)) {
+        errors.push(invalid("prometheus.namespace", namespace, NAMESPACE));
     }
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::{endpoint::EndpointText, pem::Pem, protocol::Protocol, sampler::Sampler};
+use super::{
+    endpoint::EndpointText, pem::Pem, protocol::Protocol, sampler::Sampler,
+    values::HistogramAggregation,
+};
 use crate::{
     propagation::Propagators,
     telemetry::{id_generator::TraceIdGenerator, signal::Signal},
@@ -28,7 +31,13 @@ pub(crate) struct Code {
     pub(crate) trace_id_generator: Option<TraceIdGenerator>,
     pub(crate) sampler: Option<Sampler>,
     pub(crate) metrics: Option<bool>,
-    pub(crate) imgproxy_metrics: bool,
+    pub(crate) imgproxy_metrics: Option<bool>,
+    pub(crate) prometheus: Option<bool>,
+    pub(crate) prometheus_listen: Option<String>,
+    pub(crate) prometheus_namespace: Option<String>,
+    pub(crate) series_limit: Option<usize>,
+    pub(crate) histogram_buckets: Vec<(String, Vec<f64>)>,
+    pub(crate) histogram_aggregation: Option<HistogramAggregation>,
     pub(crate) logs: Option<bool>,
     pub(crate) aws_resource: Option<bool>,
     pub(crate) max_queue_bytes: Option<usize>,

@@ -21,6 +21,9 @@ const NO_LIMIT: Duration = Duration::from_millis(i32::MAX as u64);
 #[derive(Clone, Default)]
 pub(crate) struct Variables {
     values: HashMap<String, String>,
+    /// `IMGPROXY_`
+    service_prefix: String,
+    /// `IMGPROXY_OPEN_TELEMETRY_`
     prefix: String,
     errors: Vec<SettingError>,
     warnings: Vec<SettingWarning>,
@@ -36,6 +39,7 @@ impl Variables {
                 .into_iter()
                 .map(|(name, value)| (name.into(), value.into()))
                 .collect(),
+            service_prefix: prefix.to_owned(),
             prefix: format!("{prefix}OPEN_TELEMETRY_"),
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -59,9 +63,16 @@ impl Variables {
         format!("{}{name}", self.prefix)
     }
 
+    /// The full name of a variable that imgproxy has beside those of OpenTelemetry: `PROMETHEUS_BIND` is
+    /// `IMGPROXY_PROMETHEUS_BIND`.
+    pub(super) fn of_service(&self, name: &str) -> String {
+        format!("{}{name}", self.service_prefix)
+    }
+
     /// Whether a mistake in this setting is a warning. What is not a variable was set in code.
     pub(super) fn is_standard(&self, setting: &str) -> bool {
-        setting.starts_with("OTEL_") && !setting.starts_with(&self.prefix)
+        let own = [&self.prefix, &self.of_service("PROMETHEUS_")];
+        setting.starts_with("OTEL_") && !own.iter().any(|own| setting.starts_with(own.as_str()))
     }
 
     /// The value of a variable; an empty or blank one counts as unset.

@@ -49,6 +49,32 @@ pub(super) fn exporter(vars: &mut Variables, code: &Code, signal: Signal) -> Exp
     }
 }
 
+/// Whether `OTEL_METRICS_EXPORTER` names `prometheus`: its value, and what happens when that one is
+/// missing.
+pub(super) fn names_prometheus(vars: &Variables) -> Option<(String, Consequence)> {
+    let value = vars.get(&exporter_variable(Signal::Metrics))?;
+    let (pushed, true) = without_prometheus(value) else {
+        return None;
+    };
+    let consequence = match pushed.to_ascii_lowercase().as_str() {
+        "" => Consequence::NotExported,
+        "otlp" | "console" => Consequence::OthersUsed,
+        _ => return None,
+    };
+    Some((value.to_owned(), consequence))
+}
+
+/// The rest of a list of exporters, and whether `prometheus` stands in it.
+fn without_prometheus(list: &str) -> (&str, bool) {
+    let is_prometheus = |name: &str| name.trim().eq_ignore_ascii_case("prometheus");
+    match list.split_once(',') {
+        None if is_prometheus(list) => ("", true),
+        Some((first, rest)) if is_prometheus(rest) => (first.trim(), true),
+        Some((first, rest)) if is_prometheus(first) => (rest.trim(), true),
+        _ => (list, false),
+    }
+}
+
 /// The values of `OTEL_TRACES_EXPORTER` and its siblings.
 enum Named {
     Otlp,
@@ -59,11 +85,22 @@ enum Named {
 fn named(vars: &mut Variables, signal: Signal) -> Option<Named> {
     let variable = exporter_variable(signal);
     vars.read(&[variable.as_str()], |name, value| {
-        let (named, missing) = match value.to_ascii_lowercase().as_str() {
+        let (pushed, is_pulled) = match signal {
+            Signal::Metrics => without_prometheus(value),
+            _ => (value, false),
+        };
+        let (named, missing) = match pushed.to_ascii_lowercase().as_str() {
             "otlp" => (Named::Otlp, missing_for_logs(signal)),
             "console" => (Named::Console, missing_for_console(signal)),
-            "none" => (Named::None, None),
-            _ => return Err(SettingError::invalid(name, value, "otlp, console or none")),
+            "none" if !is_pulled => (Named::None, None),
+            "" if is_pulled => (Named::None, None),
+            _ => {
+                let expected = match signal {
+                    Signal::Metrics => "otlp, console, prometheus, two with a comma, or none",
+                    _ => "otlp, console or none",
+                };
+                return Err(SettingError::invalid(name, value, expected));
+            }
         };
         match missing {
             Some(feature) => Err(SettingError::feature(name, value, feature)),

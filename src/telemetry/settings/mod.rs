@@ -14,6 +14,7 @@ mod exporters;
 mod headers;
 mod pairs;
 mod pem;
+mod prometheus;
 mod protocol;
 #[cfg(feature = "_otlp")]
 mod proxy;
@@ -35,7 +36,8 @@ pub(crate) use self::{
 };
 pub use self::{
     pem::Pem,
+    prometheus::PrometheusExporter,
     protocol::Protocol,
     sampler::Sampler,
-    values::{Batching, Exporter, OtlpExporter, Settings, SpanLimits},
+    values::{Batching, Exporter, HistogramAggregation, OtlpExporter, Settings, SpanLimits},
 };

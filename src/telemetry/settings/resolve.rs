@@ -7,8 +7,12 @@ use super::{
     env::{PREFIX, Variables},
     exporters::{exporter, is_asked_for},
     pairs,
+    prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
-    values::{Batching, Settings, SpanLimits},
+    values::{
+        BOUNDARIES, Batching, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS, Settings,
+        SpanLimits, are_boundaries,
+    },
 };
 use crate::{
     propagation::{Propagator, Propagators},
@@ -49,7 +53,6 @@ impl Settings {
             aws_resource: aws_resource(&mut vars, code),
             propagators: propagators(&mut vars, code),
             propagate_external: propagate_external(&mut vars, code),
-            imgproxy_metrics: code.imgproxy_metrics,
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
             span_limits: span_limits(&mut vars, default.span_limits),
@@ -71,16 +74,24 @@ impl Settings {
                 .parse_timeout(&["OTEL_METRIC_EXPORT_TIMEOUT"])
                 .unwrap_or(default.metric_export_timeout),
             metric_temporality: temporality(&mut vars),
+            histogram_buckets: histogram_buckets(&mut vars, code),
+            histogram_aggregation: histogram_aggregation(&mut vars, code),
+            series_limit: series_limit(&mut vars, code).unwrap_or(default.series_limit),
             ..default
         };
         settings.service_version = code.service_version.clone();
-        if let Some(name) = service_name(&vars, code, &mut settings.resource_attributes) {
-            settings.service_name = name;
-        }
         for (signal, is_asked_for) in asked_for {
             if is_asked_for && !disabled {
                 *settings.exporter_mut(signal) = exporter(&mut vars, code, signal);
             }
+        }
+        let prometheus = prometheus(&mut vars, code, &settings.metrics);
+        let as_imgproxy = is_bound_as_imgproxy(&vars, prometheus.as_ref());
+        settings.imgproxy_metrics = code.imgproxy_metrics.unwrap_or(as_imgproxy);
+        settings.prometheus = prometheus.filter(|_| !disabled);
+        let attributes = &mut settings.resource_attributes;
+        if let Some(name) = service_name(&vars, code, attributes, as_imgproxy) {
+            settings.service_name = name;
         }
         let (errors, warnings) = vars.into_mistakes();
         settings.warnings = warnings;
@@ -247,6 +258,43 @@ fn batching(vars: &mut Variables, family: &str, default: Batching) -> Batching {
     }
 }
 
+fn series_limit(vars: &mut Variables, code: &Code) -> Option<usize> {
+    let variable = vars.own("SERIES_LIMIT");
+    let accepted = |limit: &usize| SERIES_LIMITS.contains(limit);
+    let parsed = vars.parse(&[variable.as_str()], SERIES_LIMIT, |value| {
+        value.parse().ok().filter(accepted)
+    });
+    if let Some(limit) = code.series_limit.filter(|limit| !accepted(limit)) {
+        let limit = limit.to_string();
+        vars.refuse(SettingError::invalid("series_limit", &limit, SERIES_LIMIT));
+    }
+    code.series_limit.or(parsed)
+}
+
+fn histogram_buckets(vars: &mut Variables, code: &Code) -> Vec<(String, Vec<f64>)> {
+    for (metric, boundaries) in &code.histogram_buckets {
+        if !are_boundaries(boundaries) {
+            let setting = format!("histogram_buckets of {metric}");
+            let shown = format!("{boundaries:?}");
+            vars.refuse(SettingError::invalid(setting, &shown, BOUNDARIES));
+        }
+    }
+    code.histogram_buckets.clone()
+}
+
+fn histogram_aggregation(vars: &mut Variables, code: &Code) -> HistogramAggregation {
+    let variable = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    let expected = "explicit_bucket_histogram or base2_exponential_bucket_histogram";
+    let parsed = vars.parse(&[variable], expected, |value| {
+        match value.to_ascii_lowercase().as_str() {
+            "explicit_bucket_histogram" => Some(HistogramAggregation::ExplicitBuckets),
+            "base2_exponential_bucket_histogram" => Some(HistogramAggregation::Base2Exponential),
+            _ => None,
+        }
+    });
+    code.histogram_aggregation.or(parsed).unwrap_or_default()
+}
+
 fn temporality(vars: &mut Variables) -> Temporality {
     let variable = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
     vars.parse(
@@ -279,6 +327,7 @@ fn service_name(
     vars: &Variables,
     code: &Code,
     attributes: &mut Vec<(String, String)>,
+    is_bound_as_imgproxy: bool,
 ) -> Option<String> {
     let mut in_attributes = None;
     attributes.retain(|(key, value)| {
@@ -297,7 +346,8 @@ fn service_name(
     let as_imgproxy = || {
         let endpoint = vars.own("ENDPOINT");
         let switched_on = code.endpoint.is_none() && vars.get(&endpoint).is_some();
-        (switched_on && endpoint.starts_with(PREFIX)).then(|| "imgproxy".to_owned())
+        let as_imgproxy = switched_on && endpoint.starts_with(PREFIX) || is_bound_as_imgproxy;
+        as_imgproxy.then(|| "imgproxy".to_owned())
     };
     set.or(in_attributes).or_else(as_imgproxy)
 }

@@ -1,13 +1,16 @@
 //! All settings as plain data.
 
-use std::{env, fmt, time::Duration};
+use std::{env, fmt, ops::RangeInclusive, time::Duration};
 
 use http::{HeaderName, HeaderValue, Uri};
 use opentelemetry_sdk::metrics::Temporality;
 
 #[cfg(feature = "_otlp")]
 use super::proxy::Proxy;
-use super::{endpoint::without_secrets, pem::Pem, protocol::Protocol, sampler::Sampler};
+use super::{
+    endpoint::without_secrets, pem::Pem, prometheus::PrometheusExporter, protocol::Protocol,
+    sampler::Sampler,
+};
 use crate::{
     propagation::Propagators,
     telemetry::{error::SettingWarning, id_generator::TraceIdGenerator, signal::Signal},
@@ -223,6 +226,32 @@ impl Default for SpanLimits {
     }
 }
 
+/// How histograms are counted: `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`.
+///
+/// It holds for what is pulled too. The text formats of Prometheus have no place for exponential
+/// histograms: there they are summaries, with a sum and a count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HistogramAggregation {
+    /// `explicit_bucket_histogram`: in buckets with fixed boundaries.
+    #[default]
+    ExplicitBuckets,
+    /// `base2_exponential_bucket_histogram`: in up to 160 buckets that follow the measurements.
+    Base2Exponential,
+}
+
+/// The boundaries of a histogram.
+pub(super) const BOUNDARIES: &str = "finite numbers that grow from one to the next";
+
+pub(super) fn are_boundaries(boundaries: &[f64]) -> bool {
+    let grow = |pair: &[f64]| pair[0] < pair[1];
+    boundaries.iter().all(|boundary| boundary.is_finite()) && boundaries.windows(2).all(grow)
+}
+
+/// The SDK takes memory for all of them at once.
+pub(super) const SERIES_LIMITS: RangeInclusive<usize> = 1..=1_000_000;
+pub(super) const SERIES_LIMIT: &str = "a whole number from 1 to 1000000";
+
 /// All settings of [`Telemetry`](crate::Telemetry) as plain data.
 ///
 /// They come from the environment ([`from_env`](Self::from_env)), from a builder
@@ -236,6 +265,8 @@ pub struct Settings {
     pub traces: Exporter,
     /// Where metrics go.
     pub metrics: Exporter,
+    /// How metrics are pulled, beside or instead.
+    pub prometheus: Option<PrometheusExporter>,
     /// Where the service's log goes.
     pub logs: Exporter,
     /// The `service.name` of the resource.
@@ -276,6 +307,13 @@ pub struct Settings {
     pub metric_export_timeout: Duration,
     /// Whether sums and histograms count from the start or from the last export.
     pub metric_temporality: Temporality,
+    /// How many series (different sets of attributes) each metric has at most. All later ones are counted
+    /// as one, with the attribute `otel.metric.overflow`.
+    pub series_limit: usize,
+    /// The boundaries of histograms, by the name of their metric, in place of those that they have.
+    pub histogram_buckets: Vec<(String, Vec<f64>)>,
+    /// What histograms without boundaries in `histogram_buckets` are.
+    pub histogram_aggregation: HistogramAggregation,
     /// Mistakes in `OTEL_*` variables, which are reported when telemetry starts.
     pub warnings: Vec<SettingWarning>,
 }
@@ -287,6 +325,12 @@ impl Settings {
         Signal::ALL
             .iter()
             .any(|signal| !matches!(self.exporter(*signal), Exporter::None))
+            || self.prometheus.is_some()
+    }
+
+    /// Whether anything is measured.
+    pub(crate) fn measures(&self) -> bool {
+        self.metrics != Exporter::None || self.prometheus.is_some()
     }
 
     pub(crate) const fn exporter(&self, signal: Signal) -> &Exporter {
@@ -307,11 +351,16 @@ impl Settings {
 
     /// What the line at the start says.
     pub(crate) fn summary(&self) -> String {
+        let metrics = match (&self.metrics, &self.prometheus) {
+            (pushed, None) => pushed.to_string(),
+            (Exporter::None, Some(pulled)) => pulled.to_string(),
+            (pushed, Some(pulled)) => format!("{pushed} and {pulled}"),
+        };
         format!(
             "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}",
             self.service_name,
             self.traces,
-            self.metrics,
+            metrics,
             self.logs,
             self.propagators,
             self.trace_id_generator,
@@ -327,6 +376,7 @@ impl Default for Settings {
         Self {
             traces: Exporter::None,
             metrics: Exporter::None,
+            prometheus: None,
             logs: Exporter::None,
             service_name: unknown_service(),
             service_version: None,
@@ -346,6 +396,9 @@ impl Default for Settings {
             metric_export_interval: Duration::from_secs(60),
             metric_export_timeout: Duration::from_secs(30),
             metric_temporality: Temporality::default(),
+            series_limit: 2_000,
+            histogram_buckets: Vec::new(),
+            histogram_aggregation: HistogramAggregation::default(),
             warnings: Vec::new(),
         }
     }

@@ -1,0 +1,447 @@
+//! The text formats of Prometheus.
+//!
+//! - 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details>
+//! - OpenMetrics 1.0: <https://prometheus.io/docs/specs/om/open_metrics_spec/>
+
+use std::io::Write;
+
+use opentelemetry::{InstrumentationScope, Key, KeyValue, Value};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::data::{AggregatedMetrics, HistogramDataPoint, Metric, MetricData, ResourceMetrics},
+};
+
+use super::{
+    families::{Collision, Family, gather},
+    names::{Kind, Naming, push_label},
+};
+
+/// One of the two text formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Text format 0.0.4.
+    Text,
+    OpenMetrics,
+}
+
+/// Writes a page, and returns what had to be left out. Whenever `page` is full, `spill` may take what is in
+/// it.
+pub(super) fn encode(
+    metrics: &ResourceMetrics,
+    naming: &Naming,
+    format: Format,
+    page: &mut Vec<u8>,
+    spill: &mut dyn FnMut(&mut Vec<u8>),
+) -> Vec<Collision> {
+    let (families, collisions) = gather(metrics, naming);
+    let mut encoder = Encoder {
+        format,
+        page,
+        spill,
+        line: Vec::new(),
+        keys: Keys::default(),
+        bounds: Bounds::default(),
+    };
+    encoder.target(metrics.resource());
+    for (name, family) in &families {
+        encoder.family(name, family);
+    }
+    if format == Format::OpenMetrics {
+        page.extend_from_slice(b"# EOF\n");
+    }
+    collisions
+}
+
+/// A page with this many bytes is full.
+pub(super) const FULL: usize = 64 << 10;
+
+struct Encoder<'a> {
+    format: Format,
+    page: &'a mut Vec<u8>,
+    spill: &'a mut dyn FnMut(&mut Vec<u8>),
+    /// What the lines of one point have in common.
+    line: Vec<u8>,
+    keys: Keys,
+    bounds: Bounds,
+}
+
+impl Encoder<'_> {
+    /// The resource, which belongs to all metrics.
+    fn target(&mut self, resource: &Resource) {
+        if resource.is_empty() {
+            return;
+        }
+        let attributes = resource.iter().map(|(key, value)| (key.as_str(), value));
+        // The older format has no type for it.
+        let (name, kind) = match self.format {
+            Format::Text => ("target_info", "gauge"),
+            Format::OpenMetrics => ("target", "info"),
+        };
+        self.head(name, kind, None, "Target metadata");
+        self.page.extend_from_slice(b"target_info{");
+        push_joined(self.page, attributes.collect());
+        self.page.extend_from_slice(b"} 1\n");
+    }
+
+    fn head(&mut self, name: &str, kind: &str, unit: Option<&str>, help: &str) {
+        let page = &mut *self.page;
+        // Each line begins and ends as OpenMetrics, the stricter one, wants it.
+        for (what, text) in [("HELP", help), ("TYPE", kind), ("UNIT", unit.unwrap_or(""))] {
+            if !text.is_empty() {
+                for part in ["# ", what, " ", name, " "] {
+                    page.extend_from_slice(part.as_bytes());
+                }
+                let quote = self.format == Format::OpenMetrics;
+                push_escaped(page, text, quote);
+                page.push(b'\n');
+            }
+        }
+    }
+
+    fn family(&mut self, name: &str, family: &Family<'_>) {
+        let total = format!("{name}_total");
+        let is_counter = family.kind == Kind::Counter;
+        let sample = if is_counter { &total } else { name };
+        let kind = self.type_name(name, family.kind);
+        match self.format {
+            Format::Text => self.head(sample, kind, None, family.help),
+            Format::OpenMetrics => self.head(name, kind, family.unit.as_deref(), family.help),
+        }
+        for (scope, metric) in &family.metrics {
+            let mut labels = Vec::new();
+            push_scope(&mut labels, scope.scope());
+            self.metric(sample, metric, &labels);
+        }
+    }
+
+    /// A gauge such as `process_thread_count` looks like a part of a histogram. `promtool` complains about it
+    /// unless its type is unknown.
+    fn type_name(&self, name: &str, kind: Kind) -> &'static str {
+        let suffixes = ["_bucket", "_sum", "_count", "_total"];
+        let is_odd = suffixes.iter().any(|suffix| name.ends_with(suffix));
+        match self.format {
+            Format::Text if kind == Kind::Gauge && is_odd => "untyped",
+            Format::OpenMetrics if kind == Kind::Gauge && is_odd => "unknown",
+            _ => kind.as_str(),
+        }
+    }
+
+    fn metric(&mut self, name: &str, metric: &Metric, scope: &[u8]) {
+        match metric.data() {
+            AggregatedMetrics::F64(data) => self.data(name, data, scope),
+            AggregatedMetrics::U64(data) => self.data(name, data, scope),
+            AggregatedMetrics::I64(data) => self.data(name, data, scope),
+        }
+    }
+
+    fn data<T: Number>(&mut self, name: &str, data: &MetricData<T>, scope: &[u8]) {
+        match data {
+            MetricData::Gauge(gauge) => {
+                for point in gauge.data_points() {
+                    self.labels(|| point.attributes(), scope);
+                    self.sample(name, "", |page| point.value().push(page));
+                }
+            }
+            MetricData::Sum(sum) => {
+                for point in sum.data_points() {
+                    self.labels(|| point.attributes(), scope);
+                    self.sample(name, "", |page| point.value().push(page));
+                }
+            }
+            MetricData::Histogram(histogram) => {
+                for point in histogram.data_points() {
+                    self.labels(|| point.attributes(), scope);
+                    self.buckets(name, point);
+                    self.sample(name, "_sum", |page| point.sum().push(page));
+                    self.sample(name, "_count", |page| point.count().push(page));
+                }
+            }
+            MetricData::ExponentialHistogram(histogram) => {
+                for point in histogram.data_points() {
+                    self.labels(|| point.attributes(), scope);
+                    self.sample(name, "_sum", |page| point.sum().push(page));
+                    self.sample(name, "_count", |page| (point.count() as u64).push(page));
+                }
+            }
+        }
+    }
+
+    /// Puts the labels of a point into `line`.
+    fn labels<'p, I>(&mut self, attributes: impl Fn() -> I, scope: &[u8])
+    where
+        I: Iterator<Item = &'p KeyValue>,
+    {
+        if self.page.len() >= FULL {
+            (self.spill)(self.page);
+        }
+        let line = &mut self.line;
+        line.clear();
+        if !self.keys.push(line, attributes()) {
+            line.clear();
+            self.keys = Keys::new(attributes());
+            if !self.keys.push(line, attributes()) {
+                line.clear();
+                let attributes = attributes();
+                let attributes = attributes.map(|it| (it.key.as_str(), &it.value));
+                push_joined(line, attributes.collect());
+            }
+        }
+        if !line.is_empty() && !scope.is_empty() {
+            line.push(b',');
+        }
+        line.extend_from_slice(scope);
+    }
+
+    fn sample(&mut self, name: &str, suffix: &str, value: impl FnOnce(&mut Vec<u8>)) {
+        let page = &mut *self.page;
+        page.extend_from_slice(name.as_bytes());
+        page.extend_from_slice(suffix.as_bytes());
+        if !self.line.is_empty() {
+            page.push(b'{');
+            page.extend_from_slice(&self.line);
+            page.push(b'}');
+        }
+        page.push(b' ');
+        value(page);
+        page.push(b'\n');
+    }
+
+    fn buckets<T>(&mut self, name: &str, point: &HistogramDataPoint<T>) {
+        self.bounds.set(|| point.bounds(), self.format);
+        let page = &mut *self.page;
+        let start = page.len();
+        page.extend_from_slice(name.as_bytes());
+        page.extend_from_slice(b"_bucket{");
+        page.extend_from_slice(&self.line);
+        if !self.line.is_empty() {
+            page.push(b',');
+        }
+        page.extend_from_slice(b"le=\"");
+        let common = start..page.len();
+        let mut count = 0;
+        let counts = point.bucket_counts();
+        for (number, (bound, more)) in self.bounds.texts.iter().zip(counts).enumerate() {
+            if number > 0 {
+                page.extend_from_within(common.clone());
+            }
+            count += more;
+            page.extend_from_slice(bound);
+            page.extend_from_slice(b"\"} ");
+            count.push(page);
+            page.push(b'\n');
+        }
+    }
+}
+
+/// The texts of the boundaries, which all points of a metric share.
+#[derive(Default)]
+struct Bounds {
+    values: Vec<f64>,
+    texts: Vec<Vec<u8>>,
+}
+
+impl Bounds {
+    fn set<I: Iterator<Item = f64>>(&mut self, bounds: impl Fn() -> I, format: Format) {
+        if !self.texts.is_empty() && bounds().eq(self.values.iter().copied()) {
+            return;
+        }
+        self.values = bounds().collect();
+        let texts = self.values.iter().map(|bound| match format {
+            Format::Text => bound.to_string().into_bytes(),
+            Format::OpenMetrics => canonical(*bound).into_bytes(),
+        });
+        self.texts = texts.chain([b"+Inf".to_vec()]).collect();
+    }
+}
+
+/// OpenMetrics, "Canonical Numbers": as Go's `%g` writes it, and with a point or an exponent.
+fn canonical(number: f64) -> String {
+    let text = format!("{number:e}");
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    match exponent.parse().unwrap_or(0) {
+        exponent @ ..-4 => format!("{mantissa}e-{:02}", -exponent),
+        exponent @ 6.. => format!("{mantissa}e+{exponent:02}"),
+        _ => format!("{number:?}"),
+    }
+}
+
+/// The value of a sample.
+trait Number: Copy {
+    fn push(self, page: &mut Vec<u8>);
+}
+
+impl Number for u64 {
+    fn push(mut self, page: &mut Vec<u8>) {
+        let mut digits = [0; 20];
+        let mut start = digits.len();
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (self % 10) as u8;
+            self /= 10;
+            if self == 0 {
+                break;
+            }
+        }
+        page.extend_from_slice(&digits[start..]);
+    }
+}
+
+impl Number for i64 {
+    fn push(self, page: &mut Vec<u8>) {
+        if self < 0 {
+            page.push(b'-');
+        }
+        self.unsigned_abs().push(page);
+    }
+}
+
+impl Number for f64 {
+    fn push(self, page: &mut Vec<u8>) {
+        if self.is_finite() {
+            // Writing to a `Vec` never fails.
+            let _ = write!(page, "{self}");
+        } else {
+            page.extend_from_slice(match self {
+                Self::INFINITY => b"+Inf",
+                Self::NEG_INFINITY => b"-Inf",
+                _ => b"NaN",
+            });
+        }
+    }
+}
+
+/// Backslashes, line feeds and, where the text stands in quotes, quotes are escaped.
+fn push_escaped(page: &mut Vec<u8>, text: &str, quotes: bool) {
+    let mut rest = text.as_bytes();
+    let is_special = |byte: &u8| matches!(byte, b'\\' | b'\n') || (quotes && *byte == b'"');
+    // Most texts have nothing to escape, which is quicker found out without stopping at it.
+    if !rest.iter().fold(false, |any, byte| any | is_special(byte)) {
+        return page.extend_from_slice(rest);
+    }
+    while let Some(at) = rest.iter().position(is_special) {
+        page.extend_from_slice(&rest[..at]);
+        page.extend_from_slice(match rest[at] {
+            b'\n' => b"\\n",
+            b'"' => b"\\\"",
+            _ => b"\\\\",
+        });
+        rest = &rest[at + 1..];
+    }
+    page.extend_from_slice(rest);
+}
+
+fn push_scope(labels: &mut Vec<u8>, scope: &InstrumentationScope) {
+    let fixed = [
+        ("otel_scope_name", Some(scope.name())),
+        ("otel_scope_version", scope.version()),
+        ("otel_scope_schema_url", scope.schema_url()),
+    ];
+    for (label, value) in fixed {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            push_pair(labels, label.as_bytes(), value);
+        }
+    }
+    for attribute in scope.attributes() {
+        let key = attribute.key.as_str();
+        if !matches!(key, "name" | "version" | "schema_url") {
+            let mut label = b"otel_scope_".to_vec();
+            label.extend(key.bytes().map(|byte| match byte.is_ascii_alphanumeric() {
+                true => byte,
+                false => b'_',
+            }));
+            push_pair(labels, &label, &attribute.value.as_str());
+        }
+    }
+}
+
+fn push_pair(labels: &mut Vec<u8>, label: &[u8], value: &str) {
+    if !labels.is_empty() {
+        labels.push(b',');
+    }
+    labels.extend_from_slice(label);
+    push_value(labels, value);
+}
+
+fn push_value(labels: &mut Vec<u8>, value: &str) {
+    labels.extend_from_slice(b"=\"");
+    push_escaped(labels, value, true);
+    labels.push(b'"');
+}
+
+/// The keys of a point's attributes, and what stands before their values. All points of a metric mostly have
+/// the same.
+#[derive(Default)]
+struct Keys {
+    known: Vec<(Key, Vec<u8>)>,
+    /// Several keys become the same label.
+    collide: bool,
+}
+
+impl Keys {
+    fn new<'a>(attributes: impl Iterator<Item = &'a KeyValue>) -> Self {
+        let mut keys = Self::default();
+        for attribute in attributes {
+            let mut text = b",".to_vec();
+            if keys.known.is_empty() {
+                text.clear();
+            }
+            let start = text.len();
+            push_label(&mut text, attribute.key.as_str());
+            text.extend_from_slice(b"=\"");
+            let label = &text[start..];
+            keys.collide |= keys
+                .known
+                .iter()
+                .any(|(_, other)| other.strip_prefix(b",").unwrap_or(other) == label);
+            keys.known.push((attribute.key.clone(), text));
+        }
+        keys
+    }
+
+    /// Appends the labels of a point with these keys. `false`: it has others.
+    fn push<'a>(&self, line: &mut Vec<u8>, attributes: impl Iterator<Item = &'a KeyValue>) -> bool {
+        let mut known = self.known.iter();
+        for attribute in attributes {
+            match known.next() {
+                Some((key, text)) if *key == attribute.key && !self.collide => {
+                    line.extend_from_slice(text);
+                    push_attribute(line, &attribute.value);
+                    line.push(b'"');
+                }
+                _ => return false,
+            }
+        }
+        known.next().is_none()
+    }
+}
+
+fn push_attribute(line: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::String(text) => push_escaped(line, text.as_str(), true),
+        Value::I64(number) => number.push(line),
+        other => push_escaped(line, &other.as_str(), true),
+    }
+}
+
+/// Attributes as labels, with commas between them. Where several become the same label, their values are
+/// joined, in the order of their keys.
+fn push_joined(labels: &mut Vec<u8>, mut attributes: Vec<(&str, &Value)>) {
+    attributes.sort_by_key(|(key, _)| *key);
+    let mut joined: Vec<(Vec<u8>, String)> = Vec::new();
+    for (key, value) in attributes {
+        let mut label = Vec::new();
+        push_label(&mut label, key);
+        let value = value.as_str();
+        match joined.iter_mut().find(|(other, _)| *other == label) {
+            Some((_, values)) => *values = format!("{values};{value}"),
+            None => joined.push((label, value.into_owned())),
+        }
+    }
+    for (number, (label, value)) in joined.iter().enumerate() {
+        if number > 0 {
+            labels.push(b',');
+        }
+        labels.extend_from_slice(label);
+        push_value(labels, value);
+    }
+}

@@ -1,0 +1,20 @@
+//! Metrics as Prometheus pulls them.
+//!
+//! `page` reads them from the SDK, `families` brings those of one name together, `encode` writes them
+//! under the names that `names` makes, and `service` answers requests with what `negotiate` finds that
+//! they take. `listener` is for services that don't put the page among their own routes.
+
+mod encode;
+mod families;
+mod listener;
+mod names;
+mod negotiate;
+mod page;
+mod service;
+
+pub use self::service::{Prometheus, PrometheusBody, PrometheusFuture};
+pub(super) use self::{
+    listener::{bind, serve},
+    names::Naming,
+    page::Page,
+};
