@@ -378,6 +378,41 @@ async fn no_collector_is_needed() {
     }
 }
 
+/// What is collected for the collector is enough for a page.
+#[tokio::test]
+async fn what_is_only_pushed_can_be_pulled() {
+    for (temporality, status) in [
+        ("cumulative", StatusCode::OK),
+        ("delta", StatusCode::SERVICE_UNAVAILABLE),
+    ] {
+        let server = OtlpServer::start();
+        let preference = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE";
+        let telemetry = builder()
+            .vars([(preference, temporality)])
+            .endpoint(server.endpoint())
+            .metrics(true)
+            .build()
+            .unwrap();
+        assert_eq!(telemetry.settings().prometheus, None);
+        for count in 1..=3 {
+            serve_one(&telemetry).await;
+            let (_, found, page) = ask(&telemetry, get(OPEN_METRICS)).await;
+            assert_eq!(found, status);
+            if status == StatusCode::OK {
+                let page = String::from_utf8(page.to_vec()).unwrap();
+                let lines = lines(&page, "http_server_request_duration_seconds_count");
+                assert!(lines[0].ends_with(&format!("}} {count}")), "{lines:?}");
+            }
+        }
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        let (_, found, _) = ask(&telemetry, get("*/*")).await;
+        assert_eq!(found, StatusCode::SERVICE_UNAVAILABLE, "after the shutdown");
+        let pushed = server.metrics();
+        let name = "http.server.request.duration";
+        assert!(pushed.iter().any(|metric| metric.name == name));
+    }
+}
+
 #[tokio::test]
 async fn what_is_not_pulled_says_so() {
     for telemetry in [

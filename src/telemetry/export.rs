@@ -25,16 +25,19 @@ use super::pipeline::{MetricTerminal, print_spans};
 use super::{
     error::TelemetryError,
     outlets::Outlets,
-    overflow::{Overflow, Watched},
+    overflow::{Onlooker, Overflow, Watched},
     pipeline::{AnyQueue, Gather, IoThread, Pipeline, Queue, QueueSpanProcessor, Reports},
     settings::{Batching, Exporter, Settings},
     signal::Signal,
 };
 #[cfg(feature = "prometheus")]
+use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
+
+#[cfg(feature = "prometheus")]
 use super::{
     error::{Consequence, SettingError, SettingWarning},
     event::{Sink, TelemetryEvent},
-    prometheus::{Naming, Page, Prometheus, bind, serve},
+    prometheus::{Naming, Page, Prometheus, Pushed, SharedReader, Source, bind, serve},
     providers::Pulled,
     settings::PrometheusExporter,
 };
@@ -55,6 +58,9 @@ pub(super) struct Export<'a> {
     reports: Reports,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     overflow: Arc<Overflow>,
+    /// What pages can be made of when nobody has asked for them.
+    #[cfg(feature = "prometheus")]
+    pushed: Option<Pushed>,
     #[cfg(feature = "_otlp")]
     transports: Transports,
     #[cfg(feature = "console")]
@@ -80,6 +86,8 @@ impl<'a> Export<'a> {
             reports: Reports::new(&outlets.events),
             overflow: Arc::new(Overflow::new(settings.series_limit, &outlets.events)),
             queues: Vec::new(),
+            #[cfg(feature = "prometheus")]
+            pushed: None,
         })
     }
 
@@ -133,19 +141,29 @@ impl<'a> Export<'a> {
     /// Lets Prometheus pull metrics, with a listener if the settings ask for one.
     #[cfg(feature = "prometheus")]
     pub(super) fn prometheus(
-        &self,
+        &mut self,
         meters: MeterProviderBuilder,
         events: &Sink,
     ) -> Result<(MeterProviderBuilder, Pulled), TelemetryError> {
-        let Some(settings) = &self.settings.prometheus else {
-            return Ok((meters, Pulled::nothing()));
-        };
+        let asked_for = self.settings.prometheus.as_ref();
         let naming = Naming {
-            namespace: settings.namespace.clone(),
+            namespace: asked_for.and_then(|settings| settings.namespace.clone()),
             imgproxy: self.settings.imgproxy_metrics,
         };
-        let page = Page::new(naming, events.clone(), Arc::clone(&self.overflow));
-        let meters = meters.with_reader(page.reader());
+        let overflow = Arc::clone(&self.overflow);
+        let Some(settings) = asked_for else {
+            // Nothing is measured for pages alone.
+            let source = self.pushed.take().map(Source::Pushed);
+            let page = source.map(|source| Page::new(source, naming, events.clone(), overflow));
+            let pulled = Pulled {
+                service: Prometheus::new(page.map(Arc::new)),
+                address: None,
+            };
+            return Ok((meters, pulled));
+        };
+        let reader = SharedReader::default();
+        let meters = meters.with_reader(reader.clone());
+        let page = Page::new(Source::Own(reader), naming, events.clone(), overflow);
         let service = Prometheus::new(Some(Arc::new(page)));
         let listener = bound(settings, events)?;
         let address = listener.as_ref().and_then(|it| it.local_addr().ok());
@@ -220,11 +238,23 @@ impl<'a> Export<'a> {
         queue
     }
 
-    fn reader<E: PushMetricExporter>(&self, exporter: E) -> PeriodicReader<Watched<E>> {
-        let overflow = Arc::clone(&self.overflow);
-        PeriodicReader::builder(Watched { exporter, overflow })
+    fn reader<E: PushMetricExporter>(&mut self, exporter: E) -> PeriodicReader<Watched<E>> {
+        let onlooker = Arc::new(Onlooker::default());
+        let watched = Watched {
+            exporter,
+            overflow: Arc::clone(&self.overflow),
+            onlooker: Arc::clone(&onlooker),
+        };
+        let reader = PeriodicReader::builder(watched)
             .with_interval(self.settings.metric_export_interval)
-            .build()
+            .build();
+        #[cfg(feature = "prometheus")]
+        if self.settings.metric_temporality == Temporality::Cumulative {
+            let reader = reader.clone();
+            let collect = Box::new(move || reader.force_flush());
+            self.pushed = Some(Pushed { collect, onlooker });
+        }
+        reader
     }
 }
 

@@ -82,11 +82,33 @@ fn has_overflowed(metric: &Metric) -> bool {
 pub(super) struct Watched<E> {
     pub(super) exporter: E,
     pub(super) overflow: Arc<Overflow>,
+    pub(super) onlooker: Arc<Onlooker>,
+}
+
+/// Who wants to see the next collection of metrics before it is exported.
+#[derive(Default)]
+pub(super) struct Onlooker(Mutex<Option<Look>>);
+
+pub(super) type Look = Box<dyn FnOnce(&ResourceMetrics) + Send>;
+
+impl Onlooker {
+    fn show(&self, metrics: &ResourceMetrics) {
+        let look = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(look) = look {
+            look(metrics);
+        }
+    }
+
+    #[cfg(feature = "prometheus")]
+    pub(super) fn wait(&self, look: Look) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(look);
+    }
 }
 
 impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         self.overflow.look(metrics);
+        self.onlooker.show(metrics);
         self.exporter.export(metrics).await
     }
 

@@ -194,10 +194,12 @@ impl Telemetry {
         &self.gauges
     }
 
-    /// A service that answers with a page of all metrics, for Prometheus to pull. It works without a
-    /// collector. Metrics must be pulled: see
-    /// [`TelemetryBuilder::prometheus`](crate::TelemetryBuilder::prometheus). Otherwise, and after the
-    /// shutdown, it answers with 503.
+    /// A service that answers with a page of all metrics, for Prometheus to pull, with a collector or without
+    /// one ([`TelemetryBuilder::prometheus`](crate::TelemetryBuilder::prometheus)).
+    ///
+    /// Where metrics are only pushed, a page has what is collected for the exporter at that moment, which is
+    /// then exported as well; with delta temporality there is none. Without metrics, and after the shutdown, the
+    /// answer is 503.
     ///
     /// ```
     /// # #[cfg(feature = "axum")] {

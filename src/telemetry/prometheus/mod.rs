@@ -16,5 +16,5 @@ pub use self::service::{Prometheus, PrometheusBody, PrometheusFuture};
 pub(super) use self::{
     listener::{bind, serve},
     names::Naming,
-    page::Page,
+    page::{Page, Pushed, SharedReader, Source},
 };

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashSet,
+    fmt,
     io::Write,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     time::Duration,
 };
@@ -27,13 +29,41 @@ use super::{
 };
 use crate::telemetry::{
     event::{Sink, TelemetryEvent},
-    overflow::Overflow,
+    overflow::{Onlooker, Overflow},
 };
 
-/// Reads metrics from their provider when somebody asks for them.
+/// Where the metrics of a page come from.
+#[derive(Debug)]
+pub(in crate::telemetry) enum Source {
+    /// A reader of its own.
+    Own(SharedReader),
+    /// What is collected for the exporter, cumulative.
+    Pushed(Pushed),
+}
+
+/// The collections of the reader that pushes metrics.
+pub(in crate::telemetry) struct Pushed {
+    /// Collects and exports.
+    pub(in crate::telemetry) collect: Box<dyn Fn() -> OTelSdkResult + Send + Sync>,
+    /// Shows what is collected.
+    pub(in crate::telemetry) onlooker: Arc<Onlooker>,
+}
+
+impl fmt::Debug for Pushed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pushed")
+    }
+}
+
+/// Makes pages of the metrics as they are when one is asked for.
 #[derive(Debug)]
 pub(in crate::telemetry) struct Page {
-    reader: Arc<ManualReader>,
+    source: Source,
+    writer: Arc<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
     naming: Naming,
     events: Sink,
     overflow: Arc<Overflow>,
@@ -44,29 +74,61 @@ pub(in crate::telemetry) struct Page {
 }
 
 impl Page {
-    pub(in crate::telemetry) fn new(naming: Naming, events: Sink, overflow: Arc<Overflow>) -> Self {
-        Self {
-            reader: Arc::new(ManualReader::default()),
+    pub(in crate::telemetry) fn new(
+        source: Source,
+        naming: Naming,
+        events: Sink,
+        overflow: Arc<Overflow>,
+    ) -> Self {
+        let writer = Writer {
             naming,
             events,
             overflow,
             length: AtomicUsize::new(0),
             left_out: Mutex::default(),
+        };
+        Self {
+            source,
+            writer: Arc::new(writer),
         }
-    }
-
-    /// What the meter provider is built with.
-    pub(in crate::telemetry) fn reader(&self) -> impl MetricReader {
-        SharedReader(Arc::clone(&self.reader))
     }
 
     /// Collects all metrics and writes them; takes as long as there are series.
     pub(super) fn render(&self, format: Format, gzip: bool) -> Result<Bytes, String> {
-        let mut metrics = ResourceMetrics::default();
-        self.reader
-            .collect(&mut metrics)
-            .map_err(|error| format!("metrics cannot be read: {error}\n"))?;
-        self.overflow.look(&metrics);
+        let unread = |error: &dyn fmt::Display| format!("metrics cannot be read: {error}\n");
+        match &self.source {
+            Source::Own(reader) => {
+                let mut metrics = ResourceMetrics::default();
+                reader
+                    .collect(&mut metrics)
+                    .map_err(|error| unread(&error))?;
+                self.writer.write(&metrics, format, gzip)
+            }
+            Source::Pushed(pushed) => {
+                let writer = Arc::clone(&self.writer);
+                let (send, page) = mpsc::channel();
+                pushed.onlooker.wait(Box::new(move |metrics| {
+                    drop(send.send(writer.write(metrics, format, gzip)));
+                }));
+                // The page counts: what becomes of the export is not its business.
+                let exported = (pushed.collect)();
+                page.try_recv().map_err(|missing| match exported {
+                    Err(error) => unread(&error),
+                    Ok(()) => unread(&missing),
+                })?
+            }
+        }
+    }
+}
+
+impl Writer {
+    fn write(
+        &self,
+        metrics: &ResourceMetrics,
+        format: Format,
+        gzip: bool,
+    ) -> Result<Bytes, String> {
+        self.overflow.look(metrics);
         let length = match gzip {
             true => 2 * FULL,
             false => self.length.load(Ordering::Relaxed),
@@ -81,9 +143,8 @@ impl Page {
                 page.clear();
             }
         };
-        let collisions = encode(&metrics, &self.naming, format, &mut page, &mut spill);
+        let collisions = encode(metrics, &self.naming, format, &mut page, &mut spill);
         spill(&mut page);
-        drop(metrics);
         collisions.iter().for_each(|collision| self.say(collision));
         match packed {
             None => {
@@ -110,9 +171,9 @@ impl Page {
     }
 }
 
-/// The provider owns its readers, and the page reads from this one.
-#[derive(Debug)]
-struct SharedReader(Arc<ManualReader>);
+/// The provider owns its readers, and pages read from this one.
+#[derive(Clone, Debug, Default)]
+pub(in crate::telemetry) struct SharedReader(Arc<ManualReader>);
 
 impl MetricReader for SharedReader {
     fn register_pipeline(&self, pipeline: Weak<Pipeline>) {
