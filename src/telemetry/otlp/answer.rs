@@ -103,7 +103,7 @@ impl Answer {
             && let Some(location) = self.header(LOCATION.as_str())
         {
             let location = match location.contains("://") {
-                true => without_secrets(location),
+                true => one_line(&without_secrets(location)),
                 false => "another path".to_owned(),
             };
             message = format!("{message}, to {location}: set the endpoint to that address");

@@ -177,3 +177,74 @@ fn retry_info(details: &[u8]) -> Option<Duration> {
         .filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(seconds, nanos))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn header() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
+        let names = vec!["grpc-status", "grpc-message", "grpc-status-details-bin"];
+        let name = prop::sample::select(names).prop_map(HeaderName::from_static);
+        let value = prop_oneof![
+            "[0-9]{1,3}",
+            "[A-Za-z0-9+/]{0,200}={0,2}",
+            "(%[0-9a-fA-F]{2}|[ -~]){0,2000}",
+        ];
+        let value = value.prop_map(|text| HeaderValue::from_str(&text).expect("visible"));
+        (name, value)
+    }
+
+    proptest! {
+        #[test]
+        fn any_status_is_one_bounded_line(headers in vec(header(), 0..4)) {
+            if let Some(status) = Status::from_headers(&HeaderMap::from_iter(headers)) {
+                let failure = status.into_failure();
+                prop_assert!(failure.message.chars().count() < 250);
+                prop_assert!(!failure.message.contains(char::is_control));
+            }
+        }
+
+        #[test]
+        fn any_message_is_read_or_refused(body in vec(any::<u8>(), 0..100), gzip in any::<bool>()) {
+            let mut framed = vec![gzip.into()];
+            framed.extend((body.len() as u32).to_be_bytes());
+            framed.extend(&body);
+            for body in [body.clone(), framed] {
+                let answer = Answer {
+                    status: StatusCode::OK,
+                    headers: HeaderMap::new(),
+                    body: body.into(),
+                    trailers: None,
+                };
+                let _ = message(&answer).and_then(|message| Accepted::read(&message));
+            }
+        }
+    }
+
+    #[test]
+    fn a_pause_is_read_from_the_details_of_a_status() {
+        let info = RetryInfo {
+            retry_delay: Some(ProtoDuration {
+                seconds: 7,
+                nanos: 500_000_000,
+            }),
+        };
+        let status = |delay: RetryInfo| RpcStatus {
+            details: vec![Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+                value: delay.encode_to_vec(),
+            }],
+        };
+        let read = |delay| retry_info(&status(delay).encode_to_vec());
+        assert_eq!(read(info), Some(Duration::from_millis(7_500)));
+        for (seconds, nanos) in [(-1, 0), (1, -1), (1, 1_000_000_000)] {
+            let delay = ProtoDuration { seconds, nanos };
+            let info = RetryInfo {
+                retry_delay: Some(delay),
+            };
+            assert_eq!(read(info), None, "{seconds} {nanos}");
+        }
+    }
+}

@@ -85,3 +85,60 @@ fn json(body: &[u8]) -> Option<Accepted> {
         message: message.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, StatusCode, header::RETRY_AFTER};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    fn headers() -> impl Strategy<Value = HeaderMap> {
+        let names = [
+            CONTENT_TYPE,
+            CONTENT_ENCODING,
+            RETRY_AFTER,
+            http::header::LOCATION,
+        ];
+        let name = prop::sample::select(names.to_vec());
+        let value = prop_oneof![
+            Just("application/json".to_owned()),
+            Just("application/x-protobuf".to_owned()),
+            Just("gzip".to_owned()),
+            "[ -~]{0,2000}",
+        ];
+        let pair = (name, value).prop_map(|(name, value): (HeaderName, String)| {
+            (name, HeaderValue::from_str(&value).expect("visible"))
+        });
+        vec(pair, 0..4).prop_map(HeaderMap::from_iter)
+    }
+
+    fn body() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            vec(any::<u8>(), 0..300),
+            r#"\{"(partialSuccess|rejectedSpans|errorMessage)" ?: ?"?[0-9]{0,30}"?.{0,20}\}"#
+                .prop_map(String::into_bytes),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_a_success_or_one_bounded_line(
+            status in 200_u16..600,
+            headers in headers(),
+            body in body(),
+        ) {
+            let answer = Answer {
+                status: StatusCode::from_u16(status).expect("in range"),
+                headers,
+                body: body.into(),
+                #[cfg(feature = "otlp-grpc")]
+                trailers: None,
+            };
+            for failure in accepted(&answer).err().into_iter().chain([answer.failure()]) {
+                prop_assert!(failure.message.chars().count() < 700, "{}", failure.message);
+                prop_assert!(!failure.message.contains(char::is_control));
+            }
+        }
+    }
+}

@@ -442,7 +442,7 @@ impl<B: Gather> AnyQueue for Queue<B> {
     }
 }
 
-#[cfg(all(test, feature = "_otlp"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::telemetry::{event::Sink, settings::Settings, signal::Signal};
@@ -457,6 +457,7 @@ mod tests {
         queue.push(1, 0, |batch| batch.push(item));
     }
 
+    #[cfg(feature = "_otlp")]
     #[tokio::test(start_paused = true)]
     async fn a_flush_hurries_the_pause_before_a_retry() {
         let queue = queue();
@@ -468,6 +469,7 @@ mod tests {
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 
+    #[cfg(feature = "_otlp")]
     #[tokio::test(start_paused = true)]
     async fn after_a_long_outage_the_recent_goes_first() {
         let queue = queue();
@@ -519,5 +521,42 @@ mod tests {
             (queue.pending(), queue.wait(u64::MAX, Instant::now())),
             (0, 0)
         );
+    }
+
+    /// Runs under miri too, which tries many orders.
+    #[test]
+    fn threads_that_push_and_flush_wait_for_what_was_there() {
+        const EACH: u32 = 12;
+        let queue = queue();
+        let produce = || {
+            for item in 0..EACH {
+                push(&queue, item);
+                if item % 5 == 0 || item == EACH - 1 {
+                    let target = queue.flush();
+                    let patience = deadline(Duration::from_secs(60));
+                    assert_eq!(queue.wait(target, patience), 0);
+                }
+            }
+        };
+        let consume = || async {
+            let mut left = 2 * u64::from(EACH);
+            while left > 0 {
+                let taken = queue.next().await;
+                let items = taken.content.items();
+                assert!(taken.count(items, |report| report.count_exported(items, 0)));
+                left -= items;
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(produce);
+            scope.spawn(produce);
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build();
+            runtime.unwrap().block_on(consume());
+        });
+        let stats = queue.report.stats();
+        assert_eq!(stats.exported, 2 * u64::from(EACH));
+        assert_eq!((queue.pending(), queue.lock().unsettled.len()), (0, 0));
     }
 }
