@@ -482,7 +482,7 @@ mod tests {
         queue.give_up_older_than(Duration::from_secs(25), "the collector was away");
         assert_eq!(queue.next().await.content, [2]);
         assert_eq!(
-            queue.report().stats().failed,
+            queue.report.stats().failed,
             3,
             "two given up, and one not sent"
         );
@@ -512,7 +512,7 @@ mod tests {
         assert!(!taken.count(3, |_| unreachable!("counted by the shutdown")));
         drop(taken);
         push(&queue, 5);
-        let stats = queue.report().stats();
+        let stats = queue.report.stats();
         assert_eq!(
             (stats.exported, stats.failed, stats.after_shutdown),
             (1, 4, 1)
