@@ -445,12 +445,11 @@ impl<B: Gather> AnyQueue for Queue<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::{event::Sink, settings::Settings, signal::Signal};
+    use crate::telemetry::{event::Sink, signal::Signal};
 
     fn queue() -> Arc<Queue<Vec<u32>>> {
         let report = Arc::new(SignalReport::new(Signal::Traces, Sink::default()));
-        let limits = Settings::default().span_batching;
-        Arc::new(Queue::new(limits, usize::MAX, report))
+        Arc::new(Queue::new(Batching::SPANS, usize::MAX, report))
     }
 
     fn push(queue: &Queue<Vec<u32>>, item: u32) {

@@ -181,7 +181,7 @@ pub struct Batching {
 }
 
 impl Batching {
-    const SPANS: Self = Self {
+    pub(crate) const SPANS: Self = Self {
         max_queue_size: 16_384,
         max_export_batch_size: 512,
         schedule_delay: Duration::from_secs(5),
