@@ -16,8 +16,10 @@ use opentelemetry_sdk::{
 
 #[cfg(feature = "console")]
 use super::outlets::Terminals;
-#[cfg(feature = "logs")]
+#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 use super::pipeline::QueueLogProcessor;
+#[cfg(any(feature = "_otlp", feature = "console"))]
+use super::pipeline::QueueSpanProcessor;
 #[cfg(all(feature = "console", feature = "logs"))]
 use super::pipeline::print_logs;
 #[cfg(feature = "console")]
@@ -26,7 +28,7 @@ use super::{
     error::TelemetryError,
     outlets::Outlets,
     overflow::{Onlooker, Overflow, Watched},
-    pipeline::{AnyQueue, Gather, IoThread, Pipeline, Queue, QueueSpanProcessor, Reports},
+    pipeline::{AnyQueue, Gather, IoThread, Pipeline, Queue, Reports},
     settings::{Batching, Exporter, Settings},
     signal::Signal,
 };

@@ -28,8 +28,10 @@ mod spans;
 pub(super) use self::console::print_logs;
 #[cfg(feature = "console")]
 pub(super) use self::console::{MetricTerminal, print_spans};
-#[cfg(feature = "logs")]
+#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 pub(super) use self::logs::QueueLogProcessor;
+#[cfg(any(feature = "_otlp", feature = "console"))]
+pub(super) use self::spans::QueueSpanProcessor;
 #[cfg(feature = "_otlp")]
 pub(super) use self::{deliver::Delivery, metrics::QueueMetricExporter};
 pub(super) use self::{
@@ -38,5 +40,5 @@ pub(super) use self::{
     report::Reports,
     self_metrics::register,
     shutdown::Pipeline,
-    spans::{ExceptExports, QueueSpanProcessor},
+    spans::ExceptExports,
 };
