@@ -552,8 +552,8 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_time()
                 .build();
-            let consumed = timeout(Duration::from_secs(60), consume());
-            runtime.unwrap().block_on(async { consumed.await }).unwrap();
+            let bounded = async { timeout(Duration::from_secs(60), consume()).await };
+            runtime.unwrap().block_on(bounded).unwrap();
         });
         let stats = queue.report.stats();
         assert_eq!(stats.exported, 2 * u64::from(EACH));
