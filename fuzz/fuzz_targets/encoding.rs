@@ -66,7 +66,9 @@ fn spans(u: &mut Unstructured<'_>) -> Result<()> {
 
     let (resource, scope) = (resource(u)?, scope(u)?);
     let mut batch = encode::Batch::default();
-    entries.iter().for_each(|entry| batch.push(&scope, None, entry));
+    entries
+        .iter()
+        .for_each(|entry| batch.push(&scope, None, entry));
     let body = batch.request(&encode::Header::resource(&resource), 0);
     let request = ExportTraceServiceRequest::decode(&body[..]).expect("valid protobuf");
     let scopes = &request.resource_spans[0].scope_spans;
