@@ -35,6 +35,13 @@ const MAX_ANSWER: usize = 1024 * 1024;
 
 type Connections = legacy::Client<Connector, Full<Bytes>>;
 
+/// A request as it goes over the wire.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoded {
+    pub(super) body: Bytes,
+    pub(super) gzip: bool,
+}
+
 /// A client for one endpoint; it must be used on the I/O thread, where its connections live.
 #[derive(Debug)]
 pub(super) struct Client {

@@ -14,8 +14,7 @@ use prost::Message;
 
 use super::{
     answer::{Accepted, Answer, Failure, Retry, gunzip, one_line},
-    client::Client,
-    transport::Encoded,
+    client::{Client, Encoded},
 };
 use crate::semconv::GrpcCode;
 

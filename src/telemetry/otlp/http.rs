@@ -7,8 +7,7 @@ use http::{
 
 use super::{
     answer::{Accepted, Answer, Failure, excerpt, one_line},
-    client::Client,
-    transport::Encoded,
+    client::{Client, Encoded},
 };
 
 pub(super) async fn send(

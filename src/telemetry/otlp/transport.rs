@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 use opentelemetry_sdk::Resource;
@@ -13,7 +12,7 @@ use super::grpc;
 use super::http as otlp_http;
 use super::{
     answer::{Accepted, Failure, one_line},
-    client::Client,
+    client::{Client, Encoded},
     encode::{Batch, Header},
     tls::{SystemRoots, Tls},
 };
@@ -33,13 +32,6 @@ pub(crate) struct Transport {
     /// The resource of all requests.
     resource: Header,
     secrets: Secrets,
-}
-
-/// A request as it goes over the wire.
-#[derive(Clone, Debug)]
-pub(crate) struct Encoded {
-    pub(super) body: Bytes,
-    pub(super) gzip: bool,
 }
 
 impl Transport {

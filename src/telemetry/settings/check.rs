@@ -10,8 +10,9 @@ use super::credentials::Credentials;
 use super::{
     endpoint::without_secrets,
     exporters::{missing_for_console, missing_for_otlp},
-    prometheus::{LISTEN, NAMESPACE, PrometheusExporter, is_listen, is_namespace},
+    prometheus::{LISTEN, NAMESPACE, is_listen, is_namespace},
     protocol::Protocol,
+    pulled::PrometheusExporter,
     sampler::Sampler,
     values::{
         BOUNDARIES, Batching, Exporter, OtlpExporter, SERIES_LIMIT, SERIES_LIMITS, Settings,

@@ -18,6 +18,7 @@ mod prometheus;
 mod protocol;
 #[cfg(feature = "_otlp")]
 mod proxy;
+mod pulled;
 mod resolve;
 mod sampler;
 mod values;
@@ -36,8 +37,8 @@ pub(crate) use self::{
 };
 pub use self::{
     pem::Pem,
-    prometheus::PrometheusExporter,
     protocol::Protocol,
+    pulled::PrometheusExporter,
     sampler::Sampler,
     values::{Batching, Exporter, HistogramAggregation, OtlpExporter, Settings, SpanLimits},
 };

@@ -8,7 +8,7 @@ use opentelemetry_sdk::metrics::Temporality;
 #[cfg(feature = "_otlp")]
 use super::proxy::Proxy;
 use super::{
-    endpoint::without_secrets, pem::Pem, prometheus::PrometheusExporter, protocol::Protocol,
+    endpoint::without_secrets, pem::Pem, protocol::Protocol, pulled::PrometheusExporter,
     sampler::Sampler,
 };
 use crate::{

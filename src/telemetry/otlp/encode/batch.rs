@@ -9,7 +9,7 @@ use super::{
     fields::Fields,
     header::Header,
     metrics::{Metric, pieces},
-    writer::{length_tag, varint_len},
+    writer::{field_size, put_length},
 };
 
 /// The entries of one request: spans, log records or metrics.
@@ -156,19 +156,4 @@ impl Batch {
         });
         body
     }
-}
-
-/// The size of a field with `size` bytes of content.
-const fn field_size(size: usize) -> usize {
-    1 + varint_len(size as u64) + size
-}
-
-/// The tag and the length of a field whose content follows.
-pub(super) fn put_length(body: &mut Vec<u8>, field: u8, mut size: usize) {
-    body.push(length_tag(field));
-    while size >= 0x80 {
-        body.push(size as u8 | 0x80);
-        size >>= 7;
-    }
-    body.push(size as u8);
 }

@@ -4,9 +4,9 @@ use std::{borrow::Cow, iter, sync::Arc};
 
 use super::{
     ENTRIES,
-    batch::put_length,
     fields::{Field, Fields},
     header::Header,
+    writer::put_length,
 };
 
 /// The entry of one metric, or of some of its data points.

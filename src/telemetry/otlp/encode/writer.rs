@@ -203,3 +203,18 @@ pub(super) const fn varint_len(value: u64) -> usize {
     // Seven bits a byte, and one byte for 0.
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
 }
+
+/// The size of a field with `size` bytes of content.
+pub(super) const fn field_size(size: usize) -> usize {
+    1 + varint_len(size as u64) + size
+}
+
+/// The tag and the length of a field whose content follows.
+pub(super) fn put_length(body: &mut Vec<u8>, field: u8, mut size: usize) {
+    body.push(length_tag(field));
+    while size >= 0x80 {
+        body.push(size as u8 | 0x80);
+        size >>= 7;
+    }
+    body.push(size as u8);
+}
