@@ -365,6 +365,11 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Colle
                     let Ok(stream) = tls.accept(stream).await else {
                         return;
                     };
+                    // As nginx does.
+                    let connection = match stream.get_ref().1.alpn_protocol() {
+                        Some(b"h2") => connection.http2_only(),
+                        _ => connection.http1_only(),
+                    };
                     let _ = connection
                         .serve_connection(TokioIo::new(stream), service)
                         .await;

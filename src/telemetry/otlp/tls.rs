@@ -26,7 +26,7 @@ use rustls::{
 use super::validity::{Validity, system_time};
 use crate::telemetry::{
     error::SettingError,
-    settings::{Credentials, OtlpExporter, Roots},
+    settings::{Credentials, OtlpExporter, Protocol, Roots},
 };
 
 /// The roots of the system, which are loaded when the first exporter needs them.
@@ -95,11 +95,15 @@ impl Tls {
             key: loaded.key.clone(),
             asked: Arc::clone(&loaded.asked),
         };
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(loaded.verifier.clone())
             .with_client_cert_resolver(Arc::new(identity));
+        if loaded.exporter.protocol == Protocol::Grpc {
+            // Without it servers such as nginx speak HTTP/1.1 (RFC 7301, RFC 9113 §3.2).
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
         Ok(config)
     }
 
