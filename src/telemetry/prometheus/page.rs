@@ -59,6 +59,7 @@ impl fmt::Debug for Pushed {
 #[derive(Debug)]
 pub(in crate::telemetry) struct Page {
     source: Source,
+    overflow: Arc<Overflow>,
     writer: Arc<Writer>,
 }
 
@@ -66,7 +67,6 @@ pub(in crate::telemetry) struct Page {
 struct Writer {
     naming: Naming,
     events: Sink,
-    overflow: Arc<Overflow>,
     /// The length of the last page that was not compressed.
     length: AtomicUsize,
     /// The metrics that were said to be left out.
@@ -83,12 +83,12 @@ impl Page {
         let writer = Writer {
             naming,
             events,
-            overflow,
             length: AtomicUsize::new(0),
             left_out: Mutex::default(),
         };
         Self {
             source,
+            overflow,
             writer: Arc::new(writer),
         }
     }
@@ -102,9 +102,11 @@ impl Page {
                 reader
                     .collect(&mut metrics)
                     .map_err(|error| unread(&error))?;
+                self.overflow.look(&metrics);
                 self.writer.write(&metrics, format, gzip)
             }
             Source::Pushed(pushed) => {
+                // The exporter has looked for metrics at their limit.
                 let writer = Arc::clone(&self.writer);
                 let (send, page) = mpsc::channel();
                 pushed.onlooker.wait(Box::new(move |metrics| {
@@ -128,7 +130,6 @@ impl Writer {
         format: Format,
         gzip: bool,
     ) -> Result<Bytes, String> {
-        self.overflow.look(metrics);
         let length = match gzip {
             true => 2 * FULL,
             false => self.length.load(Ordering::Relaxed),
