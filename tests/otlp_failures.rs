@@ -4,7 +4,6 @@
 use std::{
     collections::HashSet,
     net::TcpListener,
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -20,7 +19,10 @@ use tower_image_trace::{
     telemetry::{SignalStats, TelemetryEvent},
 };
 
-use crate::support::otlp::{Behaviour, OtlpServer, PATIENCE};
+use crate::support::{
+    events::Log,
+    otlp::{Behaviour, OtlpServer, PATIENCE},
+};
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
 
@@ -131,45 +133,6 @@ fn record(telemetry: &Telemetry, spans: usize) {
     let tracer = telemetry.tracer_provider().tracer("test");
     for _ in 0..spans {
         drop(tracer.start("span"));
-    }
-}
-
-/// What telemetry said about itself.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<TelemetryEvent>>>);
-
-impl Log {
-    fn listen(&self, builder: TelemetryBuilder) -> TelemetryBuilder {
-        let log = self.0.clone();
-        builder.on_event(move |event| log.lock().unwrap().push(event.clone()))
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.0
-            .lock()
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    }
-
-    fn says(&self, text: &str) -> bool {
-        self.lines().iter().any(|line| line.contains(text))
-    }
-
-    fn wait_for(&self, text: &str) {
-        eventually(
-            || self.says(text),
-            || format!("{text:?} in {:#?}", self.lines()),
-        );
-    }
-}
-
-fn eventually(condition: impl Fn() -> bool, what: impl Fn() -> String) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "{}", what());
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -382,7 +345,7 @@ fn losses_in_a_row_are_told_together() {
         let builder = log.listen(signal.builder(server.endpoint(), protocol));
         let telemetry = builder.build().unwrap();
         let told = || {
-            let events = log.0.lock().unwrap();
+            let events = log.events();
             let counts = events.iter().filter_map(|event| match event {
                 TelemetryEvent::Lost { count, .. } => Some(*count),
                 _ => None,

@@ -16,11 +16,14 @@ use opentelemetry::{
 use tonic::Code;
 use tower_image_trace::{
     Protocol, Telemetry, TelemetryBuilder, TelemetryError, console::ConsoleExporter,
-    telemetry::TelemetryEvent,
 };
 
+#[cfg(feature = "logs")]
+use crate::support::process::run_alone;
 use crate::support::{
     certificates::{Ca, self_signed_ca},
+    events::Log,
+    file::File,
     otlp::{Behaviour, OtlpServer, PATIENCE},
 };
 
@@ -41,36 +44,6 @@ fn record(telemetry: &Telemetry, spans: usize, bytes: usize) {
         let mut span = tracer.start("span");
         span.set_attribute(KeyValue::new("text", "x".repeat(bytes)));
         span.end();
-    }
-}
-
-/// What telemetry said about itself.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<TelemetryEvent>>>);
-
-impl Log {
-    fn listen(&self, builder: TelemetryBuilder) -> TelemetryBuilder {
-        let log = self.0.clone();
-        builder.on_event(move |event| log.lock().unwrap().push(event.clone()))
-    }
-
-    fn lines(&self) -> Vec<String> {
-        let events = self.0.lock().unwrap();
-        events.iter().map(ToString::to_string).collect()
-    }
-
-    /// Waits for a line that contains `text`.
-    #[track_caller]
-    fn wait_for(&self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let found = self.lines().into_iter().find(|line| line.contains(text));
-            if let Some(line) = found {
-                return line;
-            }
-            assert!(Instant::now() < deadline, "{text:?} in {:#?}", self.lines());
-            thread::sleep(Duration::from_millis(5));
-        }
     }
 }
 
@@ -388,32 +361,6 @@ fn the_collectors_own_certificate_is_trusted_as_it_is() {
     }
 }
 
-/// A file in the folder for temporary files.
-struct File(std::path::PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> Self {
-        let name = format!("{name}-{}-{:?}", std::process::id(), thread::current().id());
-        let file = Self(std::env::temp_dir().join(name));
-        file.write(text);
-        file
-    }
-
-    fn write(&self, text: &str) {
-        std::fs::write(&self.0, text).unwrap();
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 #[test]
 fn certificates_are_read_again_when_their_files_have_changed() {
     // faults C11
@@ -441,11 +388,7 @@ fn certificates_are_read_again_when_their_files_have_changed() {
         let server = OtlpServer::start_tls_at(address, config);
         record(&telemetry, 1, 1);
         let _ = telemetry.force_flush_blocking(Duration::ZERO);
-        let deadline = Instant::now() + PATIENCE;
-        while server.connections() == 0 {
-            assert!(Instant::now() < deadline, "no connection");
-            thread::sleep(Duration::from_millis(5));
-        }
+        server.wait_for_connections(1);
         assert!(server.requests().is_empty());
         root.write(&new.0.pem);
         // A certificate without its key is not taken over.
@@ -818,14 +761,12 @@ fn the_export_does_not_export_itself() {
         let server = OtlpServer::start();
         // A name, so that a thread of its own looks it up.
         let endpoint = format!("localhost:{}", server.address().port());
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "otlp_in_the_field::child_process", "--ignored"])
-            .env("IMGPROXY_OPEN_TELEMETRY_ENDPOINT", endpoint)
-            .env("IMGPROXY_OPEN_TELEMETRY_PROTOCOL", protocol.to_string())
-            .env("IMGPROXY_OPEN_TELEMETRY_ENABLE_LOGS", "true")
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{output:?}");
+        run_alone("otlp_in_the_field::child_process", |command| {
+            command
+                .env("IMGPROXY_OPEN_TELEMETRY_ENDPOINT", endpoint)
+                .env("IMGPROXY_OPEN_TELEMETRY_PROTOCOL", protocol.to_string())
+                .env("IMGPROXY_OPEN_TELEMETRY_ENABLE_LOGS", "true")
+        });
         assert_eq!(server.logs().len(), 1);
     }
 }

@@ -1,13 +1,15 @@
 //! TLS is the same over gRPC and over HTTP: who is trusted, who is shown, and what is said when it fails.
 
-use std::{path::PathBuf, process::Command, sync::mpsc, time::Duration};
+use std::{sync::mpsc, time::Duration};
 
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tower_image_trace::{Protocol, Telemetry, TelemetryBuilder, telemetry::TelemetryEvent};
 
 use crate::support::{
     certificates::{Ca, Identity, self_signed_ca},
+    file::File,
     otlp::{OtlpServer, PATIENCE},
+    process::run_alone,
 };
 
 const HOST: &str = "127.0.0.1";
@@ -248,13 +250,9 @@ fn child_process() {
 }
 
 fn in_a_process_of_its_own(vars: &[(&str, &str)]) {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "otlp_tls::child_process", "--ignored"])
-        .env_clear()
-        .envs(vars.iter().copied())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    run_alone("otlp_tls::child_process", |command| {
+        command.env_clear().envs(vars.iter().copied())
+    });
 }
 
 /// What the log says about the first failure.
@@ -338,30 +336,4 @@ fn a_foreign_client_certificate_is_named() {
             .server_certificate(&ca.pem)
             .client_certificate(&foreign.certificate, &foreign.key)
     });
-}
-
-/// A file that is gone when dropped.
-struct File(PathBuf);
-
-impl File {
-    fn new(name: &str, text: &str) -> Self {
-        let unique = format!(
-            "{}-{:?}-{name}",
-            std::process::id(),
-            std::thread::current().id()
-        );
-        let path = std::env::temp_dir().join(unique);
-        std::fs::write(&path, text).unwrap();
-        Self(path)
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().unwrap()
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use tower_image_trace::metrics::Gauges;
 
-use crate::support::Recorder;
+use crate::support::{Recorder, process::run_alone};
 
 /// What Linux counts CPU time in, on every platform that this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -59,11 +59,7 @@ fn cpu_time_is_told_apart_by_mode() {
 /// Other tests need memory, threads and files too, so this is measured in a process of its own.
 #[test]
 fn memory_threads_and_files_are_counted() {
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "process_metrics::child_process", "--ignored"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    run_alone("process_metrics::child_process", |command| command);
 }
 
 #[test]

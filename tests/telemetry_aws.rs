@@ -1,25 +1,26 @@
 //! On AWS the resource says where the service runs; elsewhere nothing is held up or broken by asking.
 
-use std::{net::TcpListener, process::Command, time::Instant};
+use std::{net::TcpListener, time::Instant};
 
 use axum::{Json, Router, routing::get};
 use opentelemetry::trace::{Tracer, TracerProvider};
 use tower_image_trace::Telemetry;
 
-use crate::support::otlp::{OtlpServer, PATIENCE, ReceivedSpan};
+use crate::support::{
+    otlp::{OtlpServer, PATIENCE, ReceivedSpan},
+    process::run_alone,
+};
 
 /// The detectors read the environment, so each case is a process of its own.
 fn in_a_process_of_its_own(vars: &[(&str, &str)]) -> ReceivedSpan {
     let server = OtlpServer::start();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "telemetry_aws::child_process", "--ignored"])
-        .env_clear()
-        .env("IMGPROXY_OPEN_TELEMETRY_ENDPOINT", server.endpoint())
-        .env("IMGPROXY_OPEN_TELEMETRY_AWS_RESOURCE", "true")
-        .envs(vars.iter().copied())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    run_alone("telemetry_aws::child_process", |command| {
+        command
+            .env_clear()
+            .env("IMGPROXY_OPEN_TELEMETRY_ENDPOINT", server.endpoint())
+            .env("IMGPROXY_OPEN_TELEMETRY_AWS_RESOURCE", "true")
+            .envs(vars.iter().copied())
+    });
     server.spans().remove(0)
 }
 

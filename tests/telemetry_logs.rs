@@ -18,6 +18,7 @@ use tracing_subscriber::{Layer as _, filter::LevelFilter, fmt::format, layer::Su
 use crate::support::{
     Recorder,
     otlp::{OtlpServer, PATIENCE},
+    process::run_alone,
 };
 
 /// A request that writes to the log in its handler and in a stage.
@@ -79,11 +80,7 @@ async fn events_are_exported_with_the_ids_of_their_span() {
 /// The subscriber is that of the whole process, so the exporter's own events reach it as well.
 #[test]
 fn the_exporters_own_events_are_not_exported() {
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "telemetry_logs::child_process", "--ignored"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    run_alone("telemetry_logs::child_process", |command| command);
 }
 
 #[test]

@@ -16,6 +16,8 @@ use opentelemetry_sdk::{
 use tower_image_trace::{Protocol, Telemetry, TelemetryError, telemetry::TelemetryEvent};
 
 use crate::support::otlp::{Behaviour, OtlpServer, PATIENCE};
+#[cfg(target_os = "linux")]
+use crate::support::process::run_alone;
 
 const SPANS: usize = 3_000;
 
@@ -347,11 +349,7 @@ fn while_spans_still_come() {
 #[cfg(target_os = "linux")]
 #[test]
 fn no_thread_is_left() {
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "telemetry_shutdown::child_process", "--ignored"])
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
+    run_alone("telemetry_shutdown::child_process", |command| command);
 }
 
 #[cfg(target_os = "linux")]

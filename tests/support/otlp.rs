@@ -286,6 +286,11 @@ impl OtlpServer {
         self.wait_for(|state| (state.requests.len() >= count).then(|| state.requests.clone()))
     }
 
+    /// Blocks until this many connections were accepted.
+    pub fn wait_for_connections(&self, count: usize) {
+        self.wait_for(|state| (state.connections >= count).then_some(()));
+    }
+
     fn wait_for<T>(&self, mut look: impl FnMut(&State) -> Option<T>) -> T {
         let deadline = Instant::now() + PATIENCE;
         let mut state = self.shared.state.lock().unwrap();
@@ -351,6 +356,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, collector: Colle
             return;
         };
         shared.state.lock().unwrap().connections += 1;
+        shared.changed.notify_all();
         let service = TowerToHyperService::new(router.clone());
         let tls = tls.clone();
         tokio::spawn(async move {
