@@ -13,8 +13,10 @@ mod texts;
 mod tracer;
 mod work;
 
+#[cfg(feature = "_otlp")]
+pub(crate) use self::{attributes::WrittenSpan, tracer::Begun};
 pub(crate) use self::{
-    attributes::{SpanAttributes, add, set},
+    attributes::{AddAttributes, ROUTE, SpanAttributes, SpanEnd, set},
     delivery::{Delivery, Side},
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},

@@ -47,6 +47,7 @@ use super::{
 use super::{
     otlp::{Batch, MetricEncoder, SystemRoots, Transport, data_points},
     pipeline::{Delivery, QueueMetricExporter},
+    written::SpanWriter,
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -60,6 +61,9 @@ pub(super) struct Export<'a> {
     reports: Reports,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     overflow: Arc<Overflow>,
+    /// Writes the spans of layers.
+    #[cfg(feature = "_otlp")]
+    pub(super) span_writer: Option<SpanWriter>,
     /// What pages can be made of when nobody has asked for them.
     #[cfg(feature = "prometheus")]
     pushed: Option<Pushed>,
@@ -88,6 +92,8 @@ impl<'a> Export<'a> {
             reports: Reports::new(&outlets.events),
             overflow: Arc::new(Overflow::new(settings.series_limit, &outlets.events)),
             queues: Vec::new(),
+            #[cfg(feature = "_otlp")]
+            span_writer: None,
             #[cfg(feature = "prometheus")]
             pushed: None,
         })
@@ -98,6 +104,7 @@ impl<'a> Export<'a> {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
+                self.span_writer = Some(SpanWriter::new(self.settings, queue.clone()));
                 let value_limit = self.settings.span_limits.attribute_value_length;
                 tracers.with_span_processor(QueueSpanProcessor::new(queue, value_limit))
             }

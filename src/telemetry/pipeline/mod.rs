@@ -33,7 +33,7 @@ pub(super) use self::logs::QueueLogProcessor;
 #[cfg(any(feature = "_otlp", feature = "console"))]
 pub(super) use self::spans::QueueSpanProcessor;
 #[cfg(feature = "_otlp")]
-pub(super) use self::{deliver::Delivery, metrics::QueueMetricExporter};
+pub(super) use self::{deliver::Delivery, io_thread::is_exporting, metrics::QueueMetricExporter};
 pub(super) use self::{
     io_thread::IoThread,
     queue::{AnyQueue, Gather, Queue},

@@ -28,8 +28,9 @@ impl Gather for Batch {
         self.size()
     }
 
-    fn close(&mut self) {
+    fn close(&mut self) -> Self {
         self.shrink();
+        self.like()
     }
 }
 
@@ -51,7 +52,7 @@ impl SpanBatch for Vec<SpanData> {
 impl SpanBatch for Batch {
     fn push(queue: &Queue<Self>, span: SpanData, value_limit: Option<usize>) {
         let scope = &span.instrumentation_scope;
-        encode::span(&span, value_limit, |entry| {
+        encode::span(&(&span).into(), value_limit, |entry| {
             queue.push(1, entry.len(), |batch| batch.push(scope, None, entry));
         });
     }
