@@ -20,6 +20,7 @@ mod every_row;
 mod failed_requests;
 mod field_faults;
 mod filter_and_trust;
+mod forced_sampling;
 mod gauges;
 mod grpc_calls;
 mod grpc_clients;

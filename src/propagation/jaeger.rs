@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use http::header::HeaderName;
 use opentelemetry::{
     Context,
-    trace::{SpanContext, TraceContextExt, TraceFlags, TraceState},
+    trace::{SpanContext, TraceContextExt, TraceFlags, TraceId, TraceState},
 };
 
 use super::{
@@ -16,6 +16,9 @@ use super::{
 };
 
 static UBER_TRACE_ID: HeaderName = HeaderName::from_static("uber-trace-id");
+/// A text that someone who debugs gives to a request; its trace begins here, is sampled, and has the text as an
+/// attribute of its root span.
+pub(crate) static DEBUG_ID: HeaderName = HeaderName::from_static("jaeger-debug-id");
 static FIELDS: LazyLock<[String; 1]> = LazyLock::new(|| ["uber-trace-id".to_owned()]);
 
 const SAMPLED: i64 = 1;
@@ -25,7 +28,8 @@ const DEBUG: i64 = 2;
 ///
 /// Ids may lack leading zeros; flags are hex. The debug flag is passed on if the sampled flag came
 /// with it. As in Go, the parent span id is ignored, a percent-encoded header is not decoded, and
-/// `uberctx-*` baggage is neither read nor written: use the `baggage` format.
+/// `uberctx-*` baggage is neither read nor written: use the `baggage` format. A `jaeger-debug-id` without a
+/// parent begins a trace that is sampled.
 ///
 /// [client libraries]: https://www.jaegertracing.io/docs/1.21/client-libraries/#propagation-format
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,9 +46,15 @@ impl JaegerPropagator {
 
 impl Format for JaegerPropagator {
     fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
-        if let Some((parent, sampling)) = carrier.first(&UBER_TRACE_ID).and_then(parse) {
-            sampling.store(&mut extraction.cx);
-            extraction.set_parent(parent, true);
+        match carrier.first(&UBER_TRACE_ID).and_then(parse) {
+            Some((parent, sampling)) => {
+                sampling.store(&mut extraction.cx);
+                extraction.set_parent(parent, true);
+            }
+            None if extraction.is_undecided() && carrier.first(&DEBUG_ID).is_some() => {
+                Sampling::Debug(TraceId::INVALID).store(&mut extraction.cx);
+            }
+            None => {}
         }
     }
 

@@ -310,7 +310,7 @@ impl Extractor for NotedHeaders<'_> {
 }
 
 /// Whether a name begins like that of a header of any format: `traceparent`, `tracestate`, `baggage`,
-/// `b3`, `x-b3-…`, `x-amzn-trace-id`, `uber-trace-id`, `ot-…`.
+/// `b3`, `x-b3-…`, `x-amzn-trace-id`, `uber-trace-id`, `jaeger-debug-id`, `ot-…`.
 fn may_be_read(name: &str) -> bool {
     matches!(
         name.as_bytes(),
@@ -318,6 +318,7 @@ fn may_be_read(name: &str) -> bool {
             | [b'b', b'a' | b'3', ..]
             | [b'x', b'-', b'a' | b'b', ..]
             | [b'u', b'b', ..]
+            | [b'j', b'a', ..]
             | [b'o', b't', ..]
     )
 }

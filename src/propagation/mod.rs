@@ -73,6 +73,7 @@ pub use b3::B3Propagator;
 pub use baggage::BaggagePropagator;
 pub(crate) use continued::denied_parent;
 pub use continued::{take_next_trace_id, with_next_trace_id};
+pub(crate) use jaeger::DEBUG_ID;
 pub use jaeger::JaegerPropagator;
 pub(crate) use list::ContextLines;
 pub use list::{Propagator, PropagatorError, Propagators};
@@ -80,6 +81,9 @@ pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 pub use ottrace::OtTracePropagator;
 pub(crate) use random::{RANDOM, RandomRoot, trace_flags, with_flags};
 pub use sampling::is_denied;
+#[cfg(feature = "_export")]
+pub(crate) use sampling::is_forced;
+pub(crate) use sampling::{is_debug, with_forced_sampling};
 pub use tracecontext::TraceContextPropagator;
 pub use undecided::continued_trace_id;
 pub use xray::XRayPropagator;

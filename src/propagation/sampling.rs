@@ -1,5 +1,7 @@
 //! The sampling states of B3, Jaeger and X-Ray that `TraceFlags` cannot hold.
 
+use std::cell::Cell;
+
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceId},
@@ -43,6 +45,35 @@ impl Sampling {
             .filter(|state| belongs(span.span_context(), state))
             .unwrap_or(Self::Decided)
     }
+}
+
+/// Whether the header of the trace in `cx`, or of the one that starts there, asks for it to be sampled
+/// whatever the sampler says: the debug flag of B3 and Jaeger, or `jaeger-debug-id`.
+pub(crate) fn is_debug(cx: &Context) -> bool {
+    matches!(Sampling::of(cx), Sampling::Debug(_))
+}
+
+thread_local! {
+    static IS_FORCED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `start`, in which the samplers of `Telemetry` sample every root span.
+pub(crate) fn with_forced_sampling<R>(start: impl FnOnce() -> R) -> R {
+    // A guard: a panic must not force the next trace of this thread.
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            IS_FORCED.set(self.0);
+        }
+    }
+    let _reset = Reset(IS_FORCED.replace(true));
+    start()
+}
+
+/// Whether this thread starts a span that is to be sampled.
+#[cfg(feature = "_export")]
+pub(crate) fn is_forced() -> bool {
+    IS_FORCED.get()
 }
 
 /// Whether the trace that starts in `cx` must not be sampled, because a header denied sampling

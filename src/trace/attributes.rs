@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use super::{addresses::Addresses, config::Config, facts::Facts, rpc::Call};
 use crate::{
     instrument::{AddAttributes, ROUTE, TextRules},
-    propagation::ContextLines,
+    propagation::{ContextLines, DEBUG_ID},
     redact::Redaction,
     request::Route,
     semconv::{OTHER, parse_length, protocol_version, scheme},
@@ -163,6 +163,13 @@ impl<'a, B> Incoming<'a, B> {
             for attribute in recorded.attributes(headers, is_rpc, &texts.redaction) {
                 attributes.other(attribute);
             }
+        }
+    }
+
+    /// What someone who debugs has called the request.
+    pub(super) fn add_debug_id(&self, texts: &TextRules, attributes: &mut dyn AddAttributes) {
+        if let Some(id) = text(self.request.headers().get(&DEBUG_ID)) {
+            attributes.text("jaeger-debug-id", texts.text(id));
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Config {
     pub(super) attributes_after_sampling: bool,
     pub(super) filter: Option<Box<Filter>>,
     pub(super) trust: Option<TrustRule>,
+    /// Which requests are sampled whatever the sampler says.
+    pub(super) sample_when: Option<Box<SampleRule>>,
     pub(super) addresses: AddressRules,
     pub(super) request_headers: Option<RecordedHeaders>,
     pub(super) response_headers: Option<RecordedHeaders>,
@@ -40,6 +42,8 @@ pub(super) struct Config {
 }
 
 pub(super) type Filter = dyn Fn(&Parts) -> Record + Send + Sync;
+
+pub(super) type SampleRule = dyn Fn(&Parts) -> bool + Send + Sync;
 
 /// Decides what a request's propagated context is worth.
 pub(super) enum TrustRule {

@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use super::{
     ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, Trust,
     addresses::AddressRules,
-    config::{Config, Filter, LabelRules, TrustRule},
+    config::{Config, Filter, LabelRules, SampleRule, TrustRule},
     headers::RecordedHeaders,
     rpc::Methods,
 };
@@ -96,6 +96,7 @@ pub struct ImageTraceLayerBuilder {
     attributes_after_sampling: bool,
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
+    sample_when: Option<Box<SampleRule>>,
     addresses: AddressRules,
     texts: TextRules,
     request_headers: HeaderAllowList,
@@ -309,6 +310,26 @@ impl ImageTraceLayerBuilder {
         self
     }
 
+    /// Samples the requests for which the closure returns true, whatever the sampler, the caller or the dice of
+    /// `Keep` say: for a signed header, or the cookie of someone of the staff. It is not asked about requests that
+    /// are not [trusted](Self::trust) as [`Trust::Parent`].
+    ///
+    /// The samplers of `Telemetry` obey. A layer with another tracer provider cannot change what its sampler
+    /// says. The debug flag of B3 and Jaeger, and a `jaeger-debug-id`, do the same where their formats are read.
+    ///
+    /// ```
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// # fn is_signed_by_us(_: &http::HeaderValue) -> bool { true }
+    /// let layer = ImageTraceLayer::builder()
+    ///     .sample_when(|parts| parts.headers.get("x-trace-me").is_some_and(is_signed_by_us))
+    ///     .build();
+    /// ```
+    pub fn sample_when(mut self, rule: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.sample_when = Some(Box::new(rule));
+        self
+    }
+
     /// [`Trust::Parent`] for callers in `networks`, and `others` for all other callers, unknown
     /// addresses included. Replaces [`trust`](Self::trust).
     ///
@@ -493,12 +514,16 @@ impl ImageTraceLayerBuilder {
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.extra_metrics, self.active_requests)),
             rpc_metrics: meter.as_ref().map(RpcMetrics::new),
-            sees_parts: self.filter.is_some() || self.trust.is_some() || labels.any(),
+            sees_parts: self.filter.is_some()
+                || self.trust.is_some()
+                || self.sample_when.is_some()
+                || labels.any(),
             labels,
             random_trace_ids: self.random_trace_ids,
             attributes_after_sampling: self.attributes_after_sampling,
             filter: self.filter,
             trust: self.trust,
+            sample_when: self.sample_when,
             addresses: self.addresses,
             request_headers: RecordedHeaders::new("request", self.request_headers),
             response_headers: RecordedHeaders::new("response", self.response_headers),

@@ -24,7 +24,10 @@ use super::{
 };
 use crate::{
     instrument::{SpanAttributes, Work, guarded, watch},
-    propagation::{ContextLines, continued_trace_id, denied_parent, is_denied, with_next_trace_id},
+    propagation::{
+        ContextLines, continued_trace_id, denied_parent, is_debug, is_denied, with_forced_sampling,
+        with_next_trace_id,
+    },
     request::{Clock, RequestState, RequestTrace, Route},
 };
 
@@ -93,17 +96,13 @@ where
     S: Service<Request<B>>,
     B: 'static,
 {
-    let (mut record, mut trust) = (Record::All, Trust::Parent);
-    let mut labels = None;
+    let mut decided = Decided::default();
     if config.sees_parts {
         let (parts, body) = request.into_parts();
-        (record, trust) = config.decide(&parts);
-        if record != Record::Nothing && config.labels.any() {
-            labels = Some(Box::new(config.labels.start(&parts)));
-        }
+        decided = config.decide(&parts);
         request = Request::from_parts(parts, body);
     }
-    let Some(mut active) = config.begin(record, trust, labels, &mut request) else {
+    let Some(mut active) = config.begin(decided, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
     let _current = active.attach();
@@ -111,16 +110,30 @@ where
     ResponseFuture::new(future, Some(active))
 }
 
+/// What the closures of the service's own say of a request.
+#[derive(Default)]
+struct Decided {
+    record: Record,
+    trust: Trust,
+    /// Its trace is sampled, whatever the sampler says.
+    is_forced: bool,
+    labels: Option<Box<StartLabels>>,
+}
+
 impl Config {
     /// Opens the root span and puts the handle into the request. Returns `None` for a request that is
     /// not recorded and came without a context.
     fn begin<B: 'static>(
         self: &Arc<Self>,
-        record: Record,
-        trust: Trust,
-        labels: Option<Box<StartLabels>>,
+        decided: Decided,
         request: &mut Request<B>,
     ) -> Option<Active> {
+        let Decided {
+            record,
+            trust,
+            is_forced,
+            labels,
+        } = decided;
         if record == Record::Nothing
             && !self.recording.propagation.may_find(request.headers())
             && !Context::map_current(carries_anything)
@@ -161,7 +174,10 @@ impl Config {
             span.start_time = Some(clock.started_at());
             span.links = links;
             let route = route.as_ref().filter(|route| route.is_on_span);
-            self.start(span, parent, &incoming, route)
+            match is_forced || is_debug(&parent) {
+                true => with_forced_sampling(|| self.start(span, parent, &incoming, route)),
+                false => self.start(span, parent, &incoming, route),
+            }
         };
 
         let Incoming { facts, call, .. } = incoming;
@@ -231,11 +247,14 @@ impl Config {
                 incoming.add_attributes(self, route, attributes);
             });
         }
+        if is_debug(&parent) {
+            attributes.add(texts, |attributes| incoming.add_debug_id(texts, attributes));
+        }
         (begun.context, attributes)
     }
 
-    /// Asks the filter and the trust rule.
-    fn decide(&self, parts: &Parts) -> (Record, Trust) {
+    /// Asks the filter, the trust rule, and the rules of sampling and of labels.
+    fn decide(&self, parts: &Parts) -> Decided {
         // A panic in a closure of the service's must not fail the request.
         let filter = self.filter.as_ref().map(|filter| guarded(|| filter(parts)));
         let record = filter.map_or(Record::All, |record| record.unwrap_or(Record::All));
@@ -249,7 +268,16 @@ impl Config {
                 }
             }
         };
-        (record, trust)
+        // A request that is not trusted has no say in what is sampled.
+        let mut rule = self.sample_when.iter().filter(|_| trust == Trust::Parent);
+        let is_forced = rule.any(|rule| guarded(|| rule(parts)) == Some(true));
+        let has_labels = record != Record::Nothing && self.labels.any();
+        Decided {
+            record,
+            trust,
+            is_forced,
+            labels: has_labels.then(|| Box::new(self.labels.start(parts))),
+        }
     }
 
     /// The context that the root span begins in, and the links it begins with.

@@ -15,6 +15,7 @@ use super::{
     io_thread::is_exporting,
     queue::{AnyQueue, Gather, Queue},
 };
+use crate::propagation::is_forced;
 #[cfg(feature = "_otlp")]
 use crate::telemetry::otlp::{Batch, encode};
 
@@ -127,6 +128,9 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for ExceptExports<S> {
         let mut result = self
             .0
             .should_sample(parent, trace_id, name, kind, attributes, links);
+        if is_forced() {
+            result.decision = SamplingDecision::RecordAndSample;
+        }
         if is_exporting() {
             result.decision = SamplingDecision::Drop;
         }

@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     instrument::{Begun, StartSpan, scope},
-    propagation::RANDOM,
+    propagation::{RANDOM, is_forced},
 };
 
 /// Starts the spans of the layers.
@@ -113,8 +113,8 @@ impl Writing {
 
     /// The decision of the SDK's sampler of the same name. None of them looks at anything else.
     fn samples(&self, parent: &Context, trace_id: TraceId) -> bool {
-        if is_exporting() {
-            return false;
+        if is_exporting() || is_forced() {
+            return !is_exporting();
         }
         let by_ratio = |ratio| {
             let sampler = SdkSampler::TraceIdRatioBased(ratio);
