@@ -1,0 +1,276 @@
+// Starts the page: what is shown follows from the address, the state, and the time.
+
+import { connect, get, now, silence } from './live.js';
+import { isFiltered, link, listQuery, view } from './address.js';
+import { showRoutes, showRunning, showTraces } from './overview.js';
+import { showHealth } from './health.js';
+import { showTrace } from './trace.js';
+import { ago, plural } from './format.js';
+
+const of = (id) => document.getElementById(id);
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+
+let state = null;
+let link_ = '';
+let list = null;
+let listed = '';
+let trace = { id: '' };
+let paused = false;
+let asking = false;
+
+connect(
+  (next) => {
+    state = next;
+    of('service').textContent = next.service.name;
+    of('version').textContent = next.service.version ?? '';
+    render();
+    refresh();
+  },
+  (next) => {
+    link_ = next;
+    const words = { live: 'Live', polling: 'Polling', cut: 'Cut' };
+    of('live').textContent = words[next];
+    of('live').className = `live ${next}`;
+    document.body.classList.toggle('stale', next === 'cut');
+    of('cut').hidden = next === 'live';
+    if (next === 'polling') of('cut').textContent = 'The live stream is cut. The page asks every 2 seconds, and connects again by itself.';
+    if (next === 'cut') of('cut').textContent = `The service does not answer. ${state ? 'What you see is old. ' : ''}The page connects again by itself.`;
+  },
+);
+
+// Asks for what the view needs and does not have, one thing at a time.
+async function refresh() {
+  const chosen = view();
+  const query = listQuery(chosen);
+  const wanted = `${query} ${state?.latest}`;
+  const stale = !paused && listed !== wanted;
+  const other = listed.split(' ')[0] !== query;
+  const runs = (id) => state?.running.find((request) => request.trace_id === id);
+  const wantsTrace = chosen.trace && (trace.id !== chosen.trace || trace.unfinished);
+  if (asking || !(stale || other || wantsTrace)) return;
+  asking = true;
+  try {
+    if (wantsTrace) {
+      const id = chosen.trace;
+      trace = trace.id === id ? trace : { id };
+      const running = runs(id);
+      try {
+        const found = await get(`api/traces/${encodeURIComponent(id)}`);
+        trace = { id, trace: found, unfinished: found.running };
+      } catch (error) {
+        if (running) trace = { id, unfinished: true };
+        else if (error.status) trace = { id, error: missing(error) };
+        else trace = { id, error: 'The service does not answer.', unfinished: true };
+      }
+    }
+    if (stale || other) {
+      try {
+        list = await get(query);
+        listed = wanted;
+        if (other) of('said').textContent = plural(list.matched, 'trace');
+      } catch (error) {
+        if (error.status) {
+          list = { traces: [], matched: 0, error: error.message };
+          listed = wanted;
+        }
+      }
+    }
+  } finally {
+    asking = false;
+  }
+  render();
+  // The address or the state may have moved on meanwhile.
+  const moved = view().trace !== chosen.trace || listQuery(view()) !== query;
+  if (moved) refresh();
+}
+
+const missing = (error) =>
+  error.status === 404
+    ? `${error.message} The page holds some traces of each route, outcome and latency; newer ones take the place of older ones.`
+    : error.message;
+
+function render() {
+  if (document.hidden) return;
+  const chosen = view();
+  of('overview').hidden = chosen.trace !== '';
+  of('trace').hidden = chosen.trace === '';
+  if (!state) return;
+  if (chosen.trace) {
+    const running = state.running.find((request) => request.trace_id === chosen.trace);
+    const shown = trace.id === chosen.trace ? trace : { id: chosen.trace };
+    showTrace({ ...shown, running, neighbours: neighbours(chosen.trace) }, now());
+    const name = shown.trace?.path ?? shown.trace?.name ?? running?.path ?? chosen.trace;
+    document.title = `${name} · ${state.service.name}`;
+  } else {
+    showRunning(state, now());
+    showTraces(list, now(), paused);
+    showRoutes(state);
+    showHealth(state);
+    document.title = `${state.running_total ? `${state.running_total} running · ` : ''}${state.service.name}`;
+  }
+}
+
+function neighbours(id) {
+  const ids = (list?.traces ?? []).map((row) => row.trace_id);
+  const at = ids.indexOf(id);
+  return at < 0 ? { older: ids.find((other) => other !== id) } : { newer: ids[at - 1], older: ids[at + 1] };
+}
+
+// Ages tick between two states. When the service is silent they stand still, because nothing is known.
+let ticks = 0;
+function tick() {
+  ticks += 1;
+  if (document.hidden || !state) return;
+  if (link_ === 'cut') {
+    of('live').textContent = `Cut, ${ago(silence())}`;
+    return;
+  }
+  const runs = state.running.length > 0 && !calm.matches;
+  if (runs && !view().trace) showRunning(state, now());
+  if (ticks % 10 === 0) {
+    render();
+    refresh();
+  }
+}
+setInterval(tick, 100);
+document.addEventListener('visibilitychange', render);
+
+function go(address, replace) {
+  const before = view();
+  history[replace ? 'replaceState' : 'pushState'](null, '', address);
+  moved(before);
+}
+
+function moved(before) {
+  const after = view();
+  if (of('q') !== document.activeElement) of('q').value = after.q;
+  render();
+  refresh();
+  if (before?.trace === after.trace) return;
+  scrollTo(0, 0);
+  const row = before?.trace && document.querySelector(`[data-key="${CSS.escape(before.trace)}"] a`);
+  if (after.trace) of('main').focus();
+  else if (row) row.focus();
+  shownBefore = after;
+}
+
+let shownBefore = view();
+addEventListener('popstate', () => moved(shownBefore));
+
+document.addEventListener('click', (event) => {
+  const control = event.target.closest?.('[data-do]');
+  if (control && actions[control.dataset.do]) return actions[control.dataset.do](control);
+  const anchor = event.target.closest?.('a[href]');
+  const plain = event.button === 0 && !event.metaKey && !event.ctrlKey && !event.shiftKey && !event.altKey;
+  const href = anchor?.getAttribute('href') ?? '';
+  if (plain && (href === './' || href.startsWith('?'))) {
+    event.preventDefault();
+    go(href);
+  }
+});
+
+const THEMES = ['system', 'light', 'dark'];
+function theme(name) {
+  document.documentElement.dataset.theme = name;
+  of('theme').setAttribute('aria-label', `Colours: ${name === 'system' ? 'as the system' : name}`);
+  of('theme').title = of('theme').getAttribute('aria-label');
+  of('theme').textContent = { system: '◐', light: '○', dark: '●' }[name];
+}
+
+const actions = {
+  help: () => of('help').showModal(),
+  pause: () => {
+    paused = !paused;
+    render();
+    refresh();
+  },
+  theme: () => {
+    const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % 3];
+    theme(next);
+    try {
+      localStorage.setItem('theme', next);
+    } catch {
+      // Without storage the choice lasts as long as the page.
+    }
+  },
+  copy: async (button) => {
+    const address = new URL(`./?trace=${button.dataset.trace}`, location.href).href;
+    try {
+      await navigator.clipboard.writeText(address);
+      of('said').textContent = 'The link is copied.';
+      button.classList.add('done');
+      setTimeout(() => button.classList.remove('done'), 1500);
+    } catch {
+      // Browsers give the clipboard to secure pages only.
+      prompt('Copy the link:', address);
+    }
+  },
+};
+
+try {
+  theme(THEMES.includes(localStorage.getItem('theme')) ? localStorage.getItem('theme') : 'system');
+} catch {
+  theme('system');
+}
+
+let typing = 0;
+of('q').value = view().q;
+of('q').addEventListener('input', () => {
+  clearTimeout(typing);
+  typing = setTimeout(search, 200);
+});
+of('search').addEventListener('submit', (event) => {
+  event.preventDefault();
+  search();
+  document.querySelector('#rows a')?.focus();
+});
+function search() {
+  clearTimeout(typing);
+  const q = of('q').value.trim();
+  const before = view();
+  // One search is one step back, however many letters it has.
+  if (q !== before.q || before.trace) go(link({ q, limit: '' }), before.q !== '' && q !== '' && !before.trace);
+}
+
+const keys = {
+  '/': () => of('q').select(),
+  '?': actions.help,
+  p: actions.pause,
+  j: () => step(1),
+  k: () => step(-1),
+  Escape: () => {
+    const chosen = view();
+    if (chosen.trace) go(link({}));
+    else if (isFiltered(chosen)) go('./');
+  },
+};
+
+function step(by) {
+  const chosen = view();
+  if (chosen.trace) {
+    const { newer, older } = neighbours(chosen.trace);
+    const next = by > 0 ? older : newer;
+    if (next) go(link({ trace: next }));
+    return;
+  }
+  const rows = [...document.querySelectorAll('#overview .row')];
+  const at = rows.indexOf(document.activeElement.closest?.('.row'));
+  rows[Math.min(Math.max(at + by, 0), rows.length - 1)]?.focus();
+}
+
+addEventListener('keydown', (event) => {
+  if (event.metaKey || event.ctrlKey || event.altKey || of('help').open) return;
+  if (event.target === of('q')) {
+    if (event.key === 'Escape') {
+      of('q').value = '';
+      search();
+      of('q').blur();
+      event.preventDefault();
+    }
+    return;
+  }
+  const action = keys[event.key];
+  if (!action) return;
+  event.preventDefault();
+  action();
+});
