@@ -1,10 +1,11 @@
 use std::{fmt, mem};
 
-use http::{Response, request::Parts, response};
+use http::{HeaderValue, Response, request::Parts, response};
 use opentelemetry::KeyValue;
 
 use super::{
-    Networks, Record, Trust, addresses::AddressRules, headers::RecordedHeaders, rpc::Methods,
+    Networks, Record, ServerTimingTrace, Trust, addresses::AddressRules, headers::RecordedHeaders,
+    rpc::Methods,
 };
 use crate::{
     instrument::{ErrorView, guarded},
@@ -34,6 +35,10 @@ pub(super) struct Config {
     pub(super) response_headers: Option<RecordedHeaders>,
     /// Whether responses have a `traceresponse` header.
     pub(super) trace_response: bool,
+    /// How `Server-Timing` names the trace, if it does.
+    pub(super) server_timing_trace: Option<ServerTimingTrace>,
+    /// The origins whose pages may read the timing of responses.
+    pub(super) timing_allow_origin: Option<HeaderValue>,
     pub(super) known_methods: KnownMethods,
     pub(super) rpc_methods: Methods,
     pub(super) error_views: Vec<ErrorView>,

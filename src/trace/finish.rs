@@ -13,7 +13,9 @@ use opentelemetry::{
 use super::{
     config::{Config, StartLabels},
     facts::Facts,
-    response_headers::{add_server_timing, add_trace_response},
+    response_headers::{
+        add_server_timing, add_server_timing_trace, add_timing_allow_origin, add_trace_response,
+    },
     rpc::{Call, Named},
 };
 use crate::{
@@ -159,6 +161,12 @@ impl Finish {
         }
         if config.trace_response {
             add_trace_response(response.headers_mut(), &self.state);
+        }
+        if let Some(form) = config.server_timing_trace {
+            add_server_timing_trace(response.headers_mut(), &self.state, form);
+        }
+        if let Some(origins) = &config.timing_allow_origin {
+            add_timing_allow_origin(response.headers_mut(), origins);
         }
         if config.recording.server_timing {
             add_server_timing(response.headers_mut(), &self.state);
