@@ -1,7 +1,7 @@
 //! An image service on axum. It shows where the time of each request goes.
 //!
 //! ```text
-//! cargo run --release --example image_proxy              # prints curl lines to try
+//! cargo run --release --example image_proxy              # prints addresses to open, and curl lines to try
 //! cargo run --release --example image_proxy -- --demo    # sends sample requests itself
 //! curl http://127.0.0.1:8080/metrics                     # what Prometheus pulls
 //! ```
@@ -15,12 +15,14 @@
 //! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
 //! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
 //! steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
+//! `GET /` is a page with sample pictures and the stages of each ([`gallery`]).
 
 mod app;
 mod arguments;
 mod body;
 mod demo;
 mod error;
+mod gallery;
 mod options;
 mod origin;
 mod process;
@@ -42,6 +44,7 @@ use tower_image_trace::{
     pool::Workers,
     shutdown_signal,
     telemetry::{Telemetry, TelemetryError, TelemetryEvent},
+    trace::ServerTimingTrace,
 };
 
 use app::App;
@@ -121,8 +124,13 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     let trace = telemetry
         .trace_layer_builder()
         .time_to_first_byte(true)
+        .server_timing(true)
+        .server_timing_trace(ServerTimingTrace::Trace)
         .build();
-    let router = app.clone().router(trace, count, telemetry.prometheus());
+    let router = app
+        .clone()
+        .router(trace, count, telemetry.prometheus())
+        .merge(gallery::router(origin));
     // Without connect info no span knows the address of its client.
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
