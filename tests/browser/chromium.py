@@ -116,7 +116,7 @@ class Chromium:
             if self.js(f"!!({expression})"):
                 return
             if time.monotonic() > deadline:
-                raise Failed(f"not within {seconds} s: {expression}\nThe page says: {self.js('document.body.innerText')}")
+                raise Failed(f"not within {seconds} s: {expression}\nThe page says: {self.js('document.body.innerText')[:2000]}")
             time.sleep(0.05)
 
     def key(self, key):

@@ -11,7 +11,7 @@ const of = (id) => document.getElementById(id);
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 let state = null;
-let link_ = '';
+let connection = '';
 let list = null;
 let listed = '';
 let trace = { id: '' };
@@ -27,10 +27,10 @@ connect(
     refresh();
   },
   (next) => {
-    link_ = next;
+    connection = next;
     const words = { live: 'Live', polling: 'Polling', cut: 'Cut' };
     of('live').textContent = words[next];
-    of('live').className = `live ${next}`;
+    of('live').className = next;
     document.body.classList.toggle('stale', next === 'cut');
     of('cut').hidden = next === 'live';
     if (next === 'polling') of('cut').textContent = 'The live stream is cut. The page asks every 2 seconds, and connects again by itself.';
@@ -121,7 +121,7 @@ let ticks = 0;
 function tick() {
   ticks += 1;
   if (document.hidden || !state) return;
-  if (link_ === 'cut') {
+  if (connection === 'cut') {
     of('live').textContent = `Cut, ${ago(silence())}`;
     return;
   }
@@ -136,26 +136,28 @@ setInterval(tick, 100);
 document.addEventListener('visibilitychange', render);
 
 function go(address, replace) {
-  const before = view();
   history[replace ? 'replaceState' : 'pushState'](null, '', address);
-  moved(before);
+  // The field is not changed under the hands of who types.
+  if (of('q') !== document.activeElement) of('q').value = view().q;
+  moved();
 }
 
-function moved(before) {
-  const after = view();
-  if (of('q') !== document.activeElement) of('q').value = after.q;
+let opened = view().trace;
+function moved() {
+  const before = opened;
+  opened = view().trace;
   render();
   refresh();
-  if (before?.trace === after.trace) return;
+  if (before === opened) return;
   scrollTo(0, 0);
-  const row = before?.trace && document.querySelector(`[data-key="${CSS.escape(before.trace)}"] a`);
-  if (after.trace) of('main').focus();
-  else if (row) row.focus();
-  shownBefore = after;
+  if (opened) of('main').focus();
+  else document.querySelector(`[data-key="${CSS.escape(before)}"] a`)?.focus();
 }
 
-let shownBefore = view();
-addEventListener('popstate', () => moved(shownBefore));
+addEventListener('popstate', () => {
+  of('q').value = view().q;
+  moved();
+});
 
 document.addEventListener('click', (event) => {
   const control = event.target.closest?.('[data-do]');

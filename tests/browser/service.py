@@ -1,0 +1,73 @@
+"""Runs an example of the crate, and asks it for pictures as clients do."""
+
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+# A proxy of the environment is not asked.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Service:
+    """An example that runs on a free port, until it is closed."""
+
+    def __init__(self, program, log, *arguments):
+        self.log = log
+        with open(log, "wb") as output:
+            self.process = subprocess.Popen([program, "--port", "0", *arguments], stdout=output, stderr=output)
+        deadline = time.monotonic() + 60
+        while not self.addresses():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{program} has not started:\n{self.said()}")
+            time.sleep(0.05)
+        self.address = self.addresses()[0]
+
+    def said(self):
+        with open(self.log, encoding="utf-8", errors="replace") as file:
+            return file.read()
+
+    def addresses(self):
+        """The addresses of its first whole line."""
+        first, end, _ = self.said().partition("\n")
+        return re.findall(r"http://[0-9.]+:[0-9]+", first) if end else []
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class ImageProxy(Service):
+    """The image service, which names its own address and that of the sample pictures."""
+
+    def path(self, options, picture):
+        return f"/resize/{options}/plain/{self.addresses()[1]}/{picture}"
+
+    def get(self, options, picture, **headers):
+        """The status of the answer."""
+        request = urllib.request.Request(self.address + self.path(options, picture), headers=headers)
+        try:
+            with OPENER.open(request, timeout=60) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    def hang(self):
+        """Asks for a picture whose source does not answer. Closing the connection cancels the request."""
+        host, port = self.address.removeprefix("http://").split(":")
+        connection = socket.create_connection((host, int(port)))
+        path = self.path("rs:fit:300:200", "slow.png")
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        return connection
+
+    def hostile(self, path, **headers):
+        """Asks for a path that has markup in it, as it is."""
+        host, port = self.address.removeprefix("http://").split(":")
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall("\r\n".join([*lines, "", ""]).encode())
+            while connection.recv(65536):
+                pass
