@@ -2,7 +2,7 @@
 
 import { connect, get, now, silence } from './live.js';
 import { isFiltered, link, listQuery, view } from './address.js';
-import { showRoutes, showRunning, showTraces } from './overview.js';
+import { showAges, showRoutes, showRunning, showTraces } from './overview.js';
 import { showHealth } from './health.js';
 import { showTrace } from './trace.js';
 import { ago, plural } from './format.js';
@@ -13,10 +13,11 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)');
 let state = null;
 let connection = '';
 let list = null;
-let listed = '';
+let listed = { at: 0 };
 let trace = { id: '' };
 let paused = false;
 let asking = false;
+let rows = '';
 
 connect(
   (next) => {
@@ -40,49 +41,49 @@ connect(
 
 // Asks for what the view needs and does not have, one thing at a time.
 async function refresh() {
+  if (asking) return;
   const chosen = view();
   const query = listQuery(chosen);
-  const wanted = `${query} ${state?.latest}`;
-  const stale = !paused && listed !== wanted;
-  const other = listed.split(' ')[0] !== query;
-  const runs = (id) => state?.running.find((request) => request.trace_id === id);
-  const wantsTrace = chosen.trace && (trace.id !== chosen.trace || trace.unfinished);
-  if (asking || !(stale || other || wantsTrace)) return;
+  const isOther = listed.query !== query;
+  // A busy service has another list at any time. Once a second is enough for a reader.
+  const isOld = !chosen.trace && !paused && listed.latest !== state?.latest && Date.now() - listed.at > 900;
+  const isUnfinished = chosen.trace && (trace.id !== chosen.trace || trace.unfinished);
+  if (!isOther && !isOld && !isUnfinished) return;
   asking = true;
-  try {
-    if (wantsTrace) {
-      const id = chosen.trace;
-      trace = trace.id === id ? trace : { id };
-      const running = runs(id);
-      try {
-        const found = await get(`api/traces/${encodeURIComponent(id)}`);
-        trace = { id, trace: found, unfinished: found.running };
-      } catch (error) {
-        if (running) trace = { id, unfinished: true };
-        else if (error.status) trace = { id, error: missing(error) };
-        else trace = { id, error: 'The service does not answer.', unfinished: true };
-      }
-    }
-    if (stale || other) {
-      try {
-        list = await get(query);
-        listed = wanted;
-        if (other) of('said').textContent = plural(list.matched, 'trace');
-      } catch (error) {
-        if (error.status) {
-          list = { traces: [], matched: 0, error: error.message };
-          listed = wanted;
-        }
-      }
-    }
-  } finally {
-    asking = false;
-  }
+  if (isUnfinished) await askTrace(chosen.trace);
+  if (isOther || isOld) await askList(query, isOther);
+  asking = false;
   render();
-  // The address or the state may have moved on meanwhile.
-  const moved = view().trace !== chosen.trace || listQuery(view()) !== query;
-  if (moved) refresh();
+  // The address may have changed meanwhile.
+  if (view().trace !== chosen.trace || listQuery(view()) !== query) refresh();
 }
+
+async function askTrace(id) {
+  const before = trace.id === id ? trace : { id };
+  try {
+    const found = await get(`api/traces/${encodeURIComponent(id)}`);
+    trace = { id, trace: found, unfinished: found.running };
+  } catch (error) {
+    if (running(id)) trace = { id, unfinished: true };
+    // One that has just ended is asked for again.
+    else if (error.status) trace = { id, error: missing(error), unfinished: before.unfinished && !before.error };
+    else trace = { id, error: 'The service does not answer.', unfinished: true };
+  }
+}
+
+async function askList(query, isOther) {
+  const latest = state?.latest;
+  try {
+    list = await get(query);
+    if (isOther) of('said').textContent = plural(list.matched, 'trace');
+  } catch (error) {
+    // A refusal says why. Without an answer the list stays as it is.
+    list = error.status ? { traces: [], matched: 0, error: error.message } : list;
+  }
+  listed = { query, latest, at: Date.now() };
+}
+
+const running = (id) => state?.running.find((request) => request.trace_id === id);
 
 const missing = (error) =>
   error.status === 404
@@ -96,14 +97,16 @@ function render() {
   of('trace').hidden = chosen.trace === '';
   if (!state) return;
   if (chosen.trace) {
-    const running = state.running.find((request) => request.trace_id === chosen.trace);
     const shown = trace.id === chosen.trace ? trace : { id: chosen.trace };
-    showTrace({ ...shown, running, neighbours: neighbours(chosen.trace) }, now());
-    const name = shown.trace?.path ?? shown.trace?.name ?? running?.path ?? chosen.trace;
+    const request = running(chosen.trace);
+    showTrace({ ...shown, running: request, neighbours: neighbours(chosen.trace) }, now());
+    const name = shown.trace?.path ?? shown.trace?.name ?? request?.path ?? chosen.trace;
     document.title = `${name} · ${state.service.name}`;
   } else {
     showRunning(state, now());
-    showTraces(list, now(), paused);
+    const drawn = JSON.stringify([chosen, listed, paused]);
+    if (drawn !== rows) showTraces(list, now(), paused);
+    rows = drawn;
     showRoutes(state);
     showHealth(state);
     document.title = `${state.running_total ? `${state.running_total} running · ` : ''}${state.service.name}`;
@@ -125,14 +128,15 @@ function tick() {
     of('live').textContent = `Cut, ${ago(silence())}`;
     return;
   }
-  const runs = state.running.length > 0 && !calm.matches;
-  if (runs && !view().trace) showRunning(state, now());
-  if (ticks % 10 === 0) {
+  if (ticks % 5 === 0) {
     render();
+    showAges(now());
     refresh();
+  } else if (state.running.length && !view().trace && !calm.matches) {
+    showRunning(state, now());
   }
 }
-setInterval(tick, 100);
+setInterval(tick, 200);
 document.addEventListener('visibilitychange', render);
 
 function go(address, replace) {

@@ -142,9 +142,17 @@ function trace(row, now) {
       !problem && h('span', { class: 'shares' }, shares(row.spans, row.duration_ms)),
       strip(row.spans, row.duration_ms),
       h('span', { class: 'duration' }, duration(row.duration_ms)),
-      h('span', { class: 'ago' }, ago(now - row.started_at)),
+      h('span', { class: 'ago', 'data-at': row.started_at }, ago(now - row.started_at)),
     ),
   );
+}
+
+// The rows stay as they are, only their ages change.
+export function showAges(now) {
+  for (const node of document.querySelectorAll('#rows .ago')) {
+    const text = ago(now - node.dataset.at);
+    if (node.textContent !== text) node.textContent = text;
+  }
 }
 
 export function showRoutes(state) {
