@@ -204,7 +204,7 @@ function percentiles(route) {
     'table',
     { class: 'percentiles' },
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'time'), ['p50', 'p95', 'p99'].map((name) => h('th', { scope: 'col' }, name)))),
-    h('tbody', {}, row('whole request', route, ''), route.stages.map((stage) => row(short(stage.name), stage, kind(stage.name)))),
+    h('tbody', {}, row('request', route, ''), route.stages.map((stage) => row(short(stage.name), stage, kind(stage.name)))),
   );
 }
 
