@@ -5,7 +5,8 @@ export function duration(ms) {
   if (ms === null || ms === undefined) return '–';
   if (ms >= 59_950) {
     const s = Math.round(ms / 1000);
-    return s < 3600 ? `${Math.floor(s / 60)} min ${s % 60} s` : `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
+    const min = Math.floor(s / 60);
+    return min < 60 ? `${min} min ${s % 60} s` : `${Math.floor(min / 60)} h ${min % 60} min`;
   }
   if (ms <= 0) return '0 ms';
   if (ms < 0.0009995) return `${digits(ms * 1e6)} ns`;
@@ -28,8 +29,8 @@ export function ago(ms) {
 
 export function clock(unixMs) {
   const at = new Date(unixMs);
-  const two = (n) => String(n).padStart(2, '0');
-  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${String(at.getMilliseconds()).padStart(3, '0')}`;
+  const [h, min, s] = [at.getHours(), at.getMinutes(), at.getSeconds()].map((n) => String(n).padStart(2, '0'));
+  return `${h}:${min}:${s}.${String(at.getMilliseconds()).padStart(3, '0')}`;
 }
 
 export const count = (n) => (n ?? 0).toLocaleString('en');

@@ -4,20 +4,21 @@ import { h, show } from './dom.js';
 import { count, mebibytes, plural } from './format.js';
 
 export function showHealth(state) {
-  const { workers, memory } = state;
+  const { workers, memory, requests_in_progress: requests, images_in_progress: images } = state;
+  const busy = workers && `${count(workers.busy)} of ${count(workers.total)} busy`;
+  const waiting = workers && `${count(workers.waiting)} of ${count(workers.queue_size)} waiting`;
+  const held = `${plural(memory.traces, 'trace')}, ${mebibytes(memory.used_bytes)} of ${mebibytes(memory.limit_bytes)}`;
   show(
     document.getElementById('health'),
     h('h2', {}, 'Health'),
     h(
       'div',
       { class: 'card' },
-      workers && meter('Workers', `${count(workers.busy)} of ${count(workers.total)} busy`, workers.busy, workers.total, workers.waiting === 0),
-      workers && meter('Queue', `${count(workers.waiting)} of ${count(workers.queue_size)} waiting`, workers.waiting, workers.queue_size),
-      state.requests_in_progress !== null && fact('In progress',
-        [plural(state.requests_in_progress, 'request'), state.images_in_progress !== null && plural(state.images_in_progress, 'image')]
-          .filter(Boolean).join(', ')),
-      meter('This page', `${plural(memory.traces, 'trace')}, ${mebibytes(memory.used_bytes)} of ${mebibytes(memory.limit_bytes)}`,
-        memory.used_bytes, memory.limit_bytes, true),
+      workers && meter('Workers', busy, workers.busy, workers.total, workers.waiting === 0),
+      workers && meter('Queue', waiting, workers.waiting, workers.queue_size),
+      Number.isFinite(requests) && fact('In progress',
+        plural(requests, 'request') + (Number.isFinite(images) ? `, ${plural(images, 'image')}` : '')),
+      meter('This page', held, memory.used_bytes, memory.limit_bytes, true),
       state.exporters.length
         ? state.exporters.map(exporter)
         : fact('Export', 'None: this page works alone.'),

@@ -28,14 +28,18 @@ connect(
     refresh();
   },
   (next) => {
+    if (connection && next === 'live') of('said').textContent = 'The stream is live again.';
     connection = next;
     const words = { live: 'Live', polling: 'Polling', cut: 'Cut' };
     of('live').textContent = words[next];
     of('live').className = next;
     document.body.classList.toggle('stale', next === 'cut');
     of('cut').hidden = next === 'live';
-    if (next === 'polling') of('cut').textContent = 'The live stream is cut. The page asks every 2 seconds, and connects again by itself.';
-    if (next === 'cut') of('cut').textContent = `The service does not answer. ${state ? 'What you see is old. ' : ''}The page connects again by itself.`;
+    const what = {
+      polling: 'The live stream is cut. The page asks every 2 seconds',
+      cut: `The service does not answer${state ? ', and what you see is old' : ''}. The page tries again every 2 seconds`,
+    };
+    if (what[next]) of('cut').textContent = `${what[next]}, and connects again by itself.`;
   },
 );
 
@@ -87,7 +91,7 @@ const running = (id) => state?.running.find((request) => request.trace_id === id
 
 const missing = (error) =>
   error.status === 404
-    ? `${error.message} The page holds some traces of each route, outcome and latency; newer ones take the place of older ones.`
+    ? `${error.message} The page holds some traces of each route, outcome and latency, and newer ones replace older ones.`
     : error.message;
 
 function render() {

@@ -1,9 +1,9 @@
 // The list of what runs, the held traces, and the routes.
 
 import { h, show } from './dom.js';
-import { age, ago, band, count, duration, kind, MARKS, OUTCOMES, plural, rate, short } from './format.js';
+import { age, ago, band, count, duration, MARKS, OUTCOMES, plural, rate, short } from './format.js';
 import { isFiltered, link, view } from './address.js';
-import { shares, strip } from './waterfall.js';
+import { shares, strip, swatch } from './waterfall.js';
 
 const of = (id) => document.getElementById(id);
 
@@ -64,7 +64,7 @@ function running(request, now, longest, route) {
       h(
         'span',
         { class: 'stage' },
-        h('i', { class: `swatch ${outer ? kind(outer.name) : 'other'}` }),
+        swatch(outer?.name),
         request.stages.map((stage) => `${stage.name} ${age(stage.age_ms + grown)}`).join(' › ') || 'in the service itself',
       ),
       slow && h('span', { class: 'slow' }, `longer than this route’s p99, ${duration(route.p99_ms)}`),
@@ -182,7 +182,7 @@ function card(route, chosen, open) {
         h('span', {}, rate(route.per_second)),
         h('span', {}, plural(route.count, 'request')),
         route.running > 0 && h('span', {}, `${count(route.running)} running`),
-        route.p50_ms !== null && h('span', {}, `p50 ${duration(route.p50_ms)}`),
+        route.count > 0 && h('span', {}, `p50 ${duration(route.p50_ms)}`),
         route.failed > 0 && h('span', { class: 'outcome failed' }, `✕ ${count(route.failed)}`)),
     ),
     h('p', { class: 'facts' },
@@ -195,16 +195,16 @@ function card(route, chosen, open) {
 }
 
 function percentiles(route) {
-  const row = (name, of, mark) =>
+  const row = (name, of, stage) =>
     h('tr', {},
-      h('th', { scope: 'row' }, mark && h('i', { class: `swatch ${mark}` }), h('bdi', {}, name),
-        of.failed > 0 && mark && h('span', { class: 'failed-count' }, ` ✕ ${count(of.failed)}`)),
+      h('th', { scope: 'row' }, stage && swatch(stage), h('bdi', {}, name),
+        of.failed > 0 && stage && h('span', { class: 'failed-count' }, ` ✕ ${count(of.failed)}`)),
       [of.p50_ms, of.p95_ms, of.p99_ms].map((ms) => h('td', {}, duration(ms))));
   return h(
     'table',
     { class: 'percentiles' },
-    h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'time'), ['p50', 'p95', 'p99'].map((name) => h('th', { scope: 'col' }, name)))),
-    h('tbody', {}, row('request', route, ''), route.stages.map((stage) => row(short(stage.name), stage, kind(stage.name)))),
+    h('thead', {}, h('tr', {}, ['time', 'p50', 'p95', 'p99'].map((name) => h('th', { scope: 'col' }, name)))),
+    h('tbody', {}, row('request', route, ''), route.stages.map((stage) => row(short(stage.name), stage, stage.name))),
   );
 }
 
@@ -232,7 +232,8 @@ function grid(route, chosen) {
       h('tr', {}, h('td', {}), [0, 10, 100, 1, 10, 100, 1, 10, 100].map((from, index) =>
         h('th', { scope: 'col', 'aria-label': band(index) }, String(from))))),
     h('tbody', {}, OUTCOMES.map((name, row) =>
-      h('tr', {}, h('th', { scope: 'row', class: `outcome ${name}` }, h('b', { 'aria-hidden': 'true' }, MARKS[name]), ` ${name}`),
+      h('tr', {},
+        h('th', { scope: 'row', class: `outcome ${name}` }, h('b', { 'aria-hidden': 'true' }, MARKS[name]), ` ${name}`),
         route.samples[row].map((n, index) => cell(n, name, index))))),
   );
 }

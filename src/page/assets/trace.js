@@ -4,7 +4,7 @@ import { h, show } from './dom.js';
 import { age, ago, bytes, clock, count, duration, kind } from './format.js';
 import { link } from './address.js';
 import { outcome, target } from './overview.js';
-import { place } from './waterfall.js';
+import { place, swatch } from './waterfall.js';
 
 const article = () => document.getElementById('trace');
 
@@ -44,8 +44,8 @@ function still(request, now) {
     h('h1', {}, target(request)),
     h('p', { class: 'facts' }, h('b', {}, `Running for ${age(ms)}`), h('code', {}, request.trace_id)),
     h('ul', { class: 'plain' },
-      (request.done ?? []).map((stage) => h('li', {}, h('i', { class: `swatch ${kind(stage.name)}` }), `${stage.name} took ${duration(stage.duration_ms)}`)),
-      request.stages.map((stage) => h('li', {}, h('i', { class: `swatch ${kind(stage.name)}` }), `${stage.name} for ${age(stage.age_ms + grown)}`)),
+      (request.done ?? []).map(({ name, duration_ms: ms }) => h('li', {}, swatch(name), `${name} took ${duration(ms)}`)),
+      request.stages.map(({ name, age_ms: ms }) => h('li', {}, swatch(name), `${name} for ${age(ms + grown)}`)),
       !request.stages.length && h('li', {}, 'in the service itself')),
     h('p', { class: 'calm' }, 'The whole trace is here when it ends.'));
 }
@@ -61,8 +61,9 @@ function whole(trace, now) {
       outcome(trace),
       h('b', {}, duration(trace.duration_ms)),
       trace.running && h('b', {}, 'still running'),
-      h('span', { title: new Date(trace.started_at).toISOString() }, `${clock(trace.started_at)}, ${ago(now - trace.started_at)}`),
-      trace.route && h('a', { href: link({ route: trace.route, outcome: '', band: '', q: '' }) }, h('bdi', {}, trace.route)),
+      h('span', { title: new Date(trace.started_at).toISOString() },
+        `${clock(trace.started_at)}, ${ago(now - trace.started_at)}`),
+      h('a', { href: link({ route: trace.name, outcome: '', band: '', q: '' }) }, h('bdi', {}, trace.name)),
       h('code', {}, trace.trace_id),
       h('span', {}, trace.exported ? `exported${trace.kept ? `, kept for: ${trace.kept}` : ''}` : 'not exported')),
     (trace.message || trace.error_type) &&
@@ -90,7 +91,9 @@ function span(item, total) {
   const failed = item.status === 'error';
   const cancelled = item.attributes.find(([key]) => key === 'image.stage.cancelled' || key === 'image.request.cancelled');
   const said = summary(item);
-  const message = item.message || item.events.find(({ name }) => name === 'exception')?.attributes.find(([key]) => key === 'exception.message')?.[1];
+  const exception = item.events.find(({ name }) => name === 'exception')?.attributes ?? [];
+  const message = item.message || new Map(exception).get('exception.message');
+  const drawn = item.depth ? kind(item.name) : 'root';
   return h(
     'details',
     { class: `span${failed ? ' failed' : ''}`, 'data-key': item.span_id },
@@ -98,14 +101,17 @@ function span(item, total) {
       'summary',
       {},
       h('span', { class: 'name', style: { '--depth': String(Math.min(item.depth, 8)) } },
-        h('i', { class: `swatch ${item.depth ? kind(item.name) : 'root'}` }),
+        h('i', { class: `swatch ${drawn}` }),
         h('bdi', {}, item.name),
         failed && h('span', { class: 'outcome failed' }, ' ✕ failed'),
         !failed && cancelled && h('span', { class: 'outcome cancelled' }, ' ⊘ cancelled')),
       h('span', { class: 'track' },
-        h('i', { class: `bar ${item.depth ? kind(item.name) : 'root'}${failed ? ' failed' : ''}`, style: place(item.start_ms, item.duration_ms ?? total, total) }),
+        h('i', {
+          class: `bar ${drawn}${failed ? ' failed' : ''}`,
+          style: place(item.start_ms, item.duration_ms ?? total, total),
+        }),
         item.events.map((event) => h('i', { class: 'event', title: event.name, style: place(event.at_ms, 0, total) }))),
-      h('span', { class: 'duration' }, item.duration_ms === null ? 'open' : duration(item.duration_ms)),
+      h('span', { class: 'duration' }, Number.isFinite(item.duration_ms) ? duration(item.duration_ms) : 'open'),
       said && h('bdi', { class: 'said' }, said),
       failed && message && h('bdi', { class: 'said message' }, message),
     ),
@@ -125,7 +131,8 @@ function span(item, total) {
 
 const pairs = (attributes) =>
   attributes.length > 0 &&
-  h('dl', {}, attributes.map(([key, value]) => h('div', {}, h('dt', {}, h('bdi', {}, key)), h('dd', {}, h('bdi', {}, text(value))))));
+  h('dl', {}, attributes.map(([key, value]) =>
+    h('div', {}, h('dt', {}, h('bdi', {}, key)), h('dd', {}, h('bdi', {}, text(value))))));
 
 const text = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
@@ -133,7 +140,8 @@ const text = (value) => (typeof value === 'string' ? value : JSON.stringify(valu
 function summary(item) {
   const has = new Map(item.attributes);
   const picture = (part) => {
-    const [width, height, format, size] = ['width', 'height', 'format', 'size'].map((name) => has.get(`image.${part}.${name}`));
+    const names = ['width', 'height', 'format', 'size'];
+    const [width, height, format, size] = names.map((name) => has.get(`image.${part}.${name}`));
     return [width && height && `${width}×${height}`, format, size && bytes(Number(size))].filter(Boolean).join(' ');
   };
   const [source, result] = [picture('source'), picture('result')];
@@ -152,9 +160,14 @@ function logs(lines) {
   if (!lines.length) return null;
   return h('section', { 'aria-label': 'Log lines' },
     h('h2', {}, 'Log lines ', h('span', { class: 'number' }, count(lines.length))),
-    h('ol', { class: 'logs' }, lines.map((line) => h('li', { class: /^(error|fatal|warn)/i.test(line.severity) ? 'loud' : null },
-      h('span', {}, `+${duration(line.at_ms)}`),
-      h('b', {}, line.severity),
-      h('bdi', { class: 'body' }, text(line.body)),
-      h('bdi', { class: 'from' }, [line.target, ...line.attributes.map(([key, value]) => `${key}=${text(value)}`)].filter(Boolean).join(' '))))));
+    h('ol', { class: 'logs' }, lines.map(logLine)));
+}
+
+function logLine(line) {
+  const attributes = line.attributes.map(([key, value]) => `${key}=${text(value)}`);
+  return h('li', { class: /^(error|fatal|warn)/i.test(line.severity) && 'loud' },
+    h('span', {}, `+${duration(line.at_ms)}`),
+    h('b', {}, line.severity),
+    h('bdi', { class: 'body' }, text(line.body)),
+    h('bdi', { class: 'from' }, [line.target, ...attributes].filter(Boolean).join(' ')));
 }

@@ -3,6 +3,9 @@
 import { h } from './dom.js';
 import { duration, kind, short } from './format.js';
 
+// The colour and pattern that a stage has everywhere.
+export const swatch = (name) => h('i', { class: `swatch ${name ? kind(name) : 'other'}` });
+
 const percent = (part, whole) => (whole > 0 ? Math.min(Math.max((part / whole) * 100, 0), 100) : 0);
 
 // Where a part lies: it starts at `--at` and takes `--for` of the width.
@@ -40,5 +43,5 @@ export function shares(spans, whole) {
   return longest
     .map(([name, sum]) => [name, Math.round(percent(sum, whole))])
     .filter(([, share]) => share > 0)
-    .map(([name, share]) => h('span', {}, h('i', { class: `swatch ${kind(name)}` }), `${short(name)} ${share} %`));
+    .map(([name, share]) => h('span', {}, swatch(name), `${short(name)} ${share} %`));
 }
