@@ -13,6 +13,8 @@ mod texts;
 mod tracer;
 mod work;
 
+#[cfg(feature = "page")]
+pub(crate) use self::errors::beginning;
 pub(crate) use self::{
     attributes::{SpanAttributes, add, set},
     delivery::{Delivery, Side},

@@ -1,9 +1,10 @@
 //! The state, told to all who listen (WHATWG HTML, server-sent events).
 
 use std::{
-    future::Future,
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,7 @@ use tokio::{
 };
 
 use super::Page;
+use crate::telemetry::asked_to_stop;
 
 /// The listeners at a time.
 const MOST_STREAMS: usize = 16;
@@ -41,20 +43,20 @@ impl Default for Events {
     }
 }
 
+type Receiver = watch::Receiver<Option<Bytes>>;
+type Next = Pin<Box<dyn Future<Output = (Option<Bytes>, Receiver)> + Send>>;
+
 /// What one listener gets. A slow one gets the latest event, not all of them.
 pub(super) struct Stream {
     first: Option<Bytes>,
-    next: Pin<Box<dyn Future<Output = (Option<Bytes>, watch::Receiver<Option<Bytes>>)> + Send>>,
+    next: Next,
     _place: OwnedSemaphorePermit,
 }
 
 impl Stream {
-    pub(super) fn poll(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Bytes>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(first) = self.first.take() {
-            return std::task::Poll::Ready(Some(first));
+            return Poll::Ready(Some(first));
         }
         self.next.as_mut().poll(cx).map(|(event, receiver)| {
             self.next = Box::pin(next(receiver));
@@ -63,9 +65,7 @@ impl Stream {
     }
 }
 
-async fn next(
-    mut receiver: watch::Receiver<Option<Bytes>>,
-) -> (Option<Bytes>, watch::Receiver<Option<Bytes>>) {
+async fn next(mut receiver: Receiver) -> (Option<Bytes>, Receiver) {
     let event = match receiver.changed().await {
         Ok(()) => receiver.borrow_and_update().clone(),
         Err(_) => None,
@@ -81,7 +81,7 @@ impl Page {
         let is_over = receiver.borrow().is_none();
         self.events.opened.notify_one();
         let first = [b"retry: 1000\n".as_slice(), &event(&self.state())].concat();
-        let next: Pin<Box<dyn Future<Output = _> + Send>> = match is_over {
+        let next: Next = match is_over {
             true => Box::pin(async move { (None, receiver) }),
             false => Box::pin(next(receiver)),
         };
@@ -92,9 +92,19 @@ impl Page {
         })
     }
 
-    /// Tells the state while anyone listens, for ever; runs on the I/O thread.
+    /// Tells the state while anyone listens, until the process is asked to stop: a graceful shutdown waits for
+    /// all responses, and streams have no end of their own. Runs on the I/O thread.
     pub(crate) async fn tell(self: Arc<Self>) {
         let _end = End(&self.events.latest);
+        let (mut tell, mut stop) = (pin!(self.tell_for_ever()), pin!(asked_to_stop()));
+        poll_fn(|cx| match stop.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => tell.as_mut().poll(cx),
+        })
+        .await;
+    }
+
+    async fn tell_for_ever(&self) {
         let (mut told, mut when) = (Value::Null, Instant::now());
         loop {
             if self.events.latest.receiver_count() == 0 {
@@ -111,7 +121,7 @@ impl Page {
     }
 }
 
-/// Ends all streams when the I/O thread ends.
+/// Ends all streams, also when the I/O thread ends.
 struct End<'a>(&'a watch::Sender<Option<Bytes>>);
 
 impl Drop for End<'_> {

@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::latency::{Latencies, MOST_BANDS, band};
-use crate::telemetry::{Ended, Outcome, Trace, span_name};
+use crate::{
+    instrument::beginning,
+    telemetry::{Ended, Outcome, Trace, span_name},
+};
 
 /// Further routes are counted as [`OTHER`].
 const MOST_ROUTES: usize = 200;
@@ -20,6 +23,9 @@ const OTHER: &str = "(other)";
 const MOST_STAGES: usize = 16;
 /// Longer names are cut.
 const LONGEST_NAME: usize = 256;
+
+/// What a route takes beside its name, its stages and its histograms, about.
+const ROUTE_BYTES: usize = size_of::<Route>() + 128;
 
 /// One slot of a route for each outcome and latency band.
 pub(super) const SLOTS: usize = 3 * MOST_BANDS;
@@ -41,9 +47,9 @@ pub(super) const fn outcome_index(outcome: Outcome) -> usize {
 #[derive(Debug)]
 pub(super) struct Routes {
     by_name: RwLock<HashMap<Box<str>, Arc<Route>>>,
-    /// The histograms that may still be made.
-    latencies_left: AtomicUsize,
-    latencies: usize,
+    max_bytes: usize,
+    /// The memory that may still be taken, in bytes.
+    left: AtomicUsize,
 }
 
 /// What is known of the traces whose root has this name.
@@ -81,29 +87,37 @@ pub(super) struct StageCounts {
 }
 
 impl Routes {
-    /// `max_bytes`: all histograms together take so much memory at most.
+    /// `max_bytes`: all together takes so much memory at most.
     pub(super) fn new(max_bytes: usize) -> Self {
-        let latencies = max_bytes / size_of::<Latencies>();
-        Self {
+        let routes = Self {
             by_name: RwLock::default(),
-            latencies_left: AtomicUsize::new(latencies),
-            latencies,
-        }
+            max_bytes,
+            left: AtomicUsize::new(max_bytes),
+        };
+        // There is always a place for what has none of its own.
+        routes.claim(ROUTE_BYTES);
+        routes
+    }
+
+    /// Whether there is so much memory left, which is then taken.
+    fn claim(&self, bytes: usize) -> bool {
+        let less = |left: usize| left.checked_sub(bytes);
+        self.left.fetch_update(Relaxed, Relaxed, less).is_ok()
     }
 
     /// The route of that name, made on first use.
     pub(super) fn get(&self, name: &str) -> Arc<Route> {
-        let name = &name[..name.floor_char_boundary_at(LONGEST_NAME)];
+        let name = beginning(name, LONGEST_NAME);
         let routes = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(route) = routes.get(name) {
             return Arc::clone(route);
         }
         drop(routes);
         let mut routes = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let name = match routes.len() < MOST_ROUTES - 1 {
-            true => name,
-            false => OTHER,
-        };
+        let is_known = routes.contains_key(name);
+        let has_place =
+            is_known || routes.len() < MOST_ROUTES - 1 && self.claim(ROUTE_BYTES + 2 * name.len());
+        let name = if has_place { name } else { OTHER };
         let route = routes.entry(name.into());
         Arc::clone(route.or_insert_with(|| Arc::new(Route::new(name))))
     }
@@ -119,9 +133,7 @@ impl Routes {
 
     /// The memory that is in use, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let routes = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        let made = self.latencies - self.latencies_left.load(Relaxed);
-        made * size_of::<Latencies>() + routes.len() * (size_of::<Route>() + 128)
+        self.max_bytes - self.left.load(Relaxed)
     }
 
     /// Counts a trace, `now` after the start.
@@ -139,18 +151,14 @@ impl Routes {
             let found = counts.stages.iter().position(|stage| *stage.name == *name);
             let stage = match found {
                 Some(index) => &mut counts.stages[index],
-                None if counts.stages.len() < MOST_STAGES => {
-                    let name = &name[..name.floor_char_boundary_at(LONGEST_NAME)];
-                    counts.stages.push(StageCounts {
-                        name: name.into(),
-                        count: 0,
-                        failed: 0,
-                        latencies: None,
-                    });
-                    let last = counts.stages.len() - 1;
-                    &mut counts.stages[last]
-                }
-                None => continue,
+                None => match self.stage(name, counts.stages.len()) {
+                    Some(stage) => {
+                        counts.stages.push(stage);
+                        let last = counts.stages.len() - 1;
+                        &mut counts.stages[last]
+                    }
+                    None => continue,
+                },
             };
             stage.count += 1;
             stage.failed += u64::from(part.outcome == Outcome::Failed);
@@ -158,33 +166,26 @@ impl Routes {
         }
     }
 
-    fn add(&self, latencies: &mut Option<Box<Latencies>>, latency: Duration, now: Duration) {
-        if latencies.is_none() {
-            let one_less = |left: usize| left.checked_sub(1);
-            if self
-                .latencies_left
-                .fetch_update(Relaxed, Relaxed, one_less)
-                .is_err()
-            {
-                return;
-            }
-        }
-        let latencies = latencies.get_or_insert_with(Latencies::new);
-        latencies.add(latency, now);
+    /// The counts of a further stage of a route that has so many.
+    fn stage(&self, name: &str, stages: usize) -> Option<StageCounts> {
+        let name = beginning(name, LONGEST_NAME);
+        let bytes = 2 * size_of::<StageCounts>() + name.len();
+        let has_place = stages < MOST_STAGES && self.claim(bytes);
+        has_place.then(|| StageCounts {
+            name: name.into(),
+            count: 0,
+            failed: 0,
+            latencies: None,
+        })
     }
-}
 
-/// `str::floor_char_boundary` for this crate's MSRV.
-trait Cut {
-    fn floor_char_boundary_at(&self, most: usize) -> usize;
-}
-
-impl Cut for str {
-    fn floor_char_boundary_at(&self, most: usize) -> usize {
-        let end = (0..=most.min(self.len())).rev();
-        end.into_iter()
-            .find(|end| self.is_char_boundary(*end))
-            .unwrap_or_default()
+    fn add(&self, latencies: &mut Option<Box<Latencies>>, latency: Duration, now: Duration) {
+        if latencies.is_none() && self.claim(size_of::<Latencies>()) {
+            *latencies = Some(Latencies::new());
+        }
+        if let Some(latencies) = latencies {
+            latencies.add(latency, now);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     mem::size_of,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -26,12 +26,21 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// What a sample takes beside its spans, about.
 const OVERHEAD: usize = size_of::<Sample>() + 160;
 
+/// The buckets of the filter in front of the samples.
+const FILTER: usize = 1 << 14;
+
+fn bucket(held: &[AtomicU16], id: TraceId) -> &AtomicU16 {
+    &held[u128::from_be_bytes(id.to_bytes()) as usize % FILTER]
+}
+
 /// The traces that the page shows.
 #[derive(Debug)]
 pub(crate) struct Store {
     started: Instant,
     pub(super) routes: Routes,
     samples: Mutex<Samples>,
+    /// How many samples are held, by bits of their trace ids: most late spans need no lock to find none.
+    held: Box<[AtomicU16]>,
     /// Samples take so much memory at most.
     max_bytes: usize,
     /// Samples had to give way to others.
@@ -77,7 +86,8 @@ struct Samples {
 }
 
 impl Samples {
-    fn insert(&mut self, sample: Sample) {
+    fn insert(&mut self, sample: Sample, held: &[AtomicU16]) {
+        bucket(held, sample.trace_id).fetch_add(1, Relaxed);
         let place = (sample.route.name.clone(), sample.slot());
         let slot = self.slots.entry(place).or_default();
         slot.push_back(sample.trace_id);
@@ -86,12 +96,13 @@ impl Samples {
         self.bytes += sample.memory();
         self.by_id.insert(sample.trace_id, Arc::new(sample));
         if let Some(oldest) = oldest {
-            self.remove(oldest);
+            self.remove(oldest, held);
         }
     }
 
-    fn remove(&mut self, id: TraceId) -> Option<Arc<Sample>> {
+    fn remove(&mut self, id: TraceId, held: &[AtomicU16]) -> Option<Arc<Sample>> {
         let sample = self.by_id.remove(&id)?;
+        bucket(held, id).fetch_sub(1, Relaxed);
         self.bytes -= sample.memory();
         let place = (sample.route.name.clone(), sample.slot());
         if let Some(slot) = self.slots.get_mut(&place) {
@@ -123,7 +134,8 @@ impl Store {
             started: Instant::now(),
             routes: Routes::new(max_bytes / 4),
             samples: Mutex::default(),
-            max_bytes: max_bytes / 2,
+            held: (0..FILTER).map(|_| AtomicU16::new(0)).collect(),
+            max_bytes: max_bytes / 2 - FILTER * size_of::<AtomicU16>(),
             is_tight: AtomicBool::new(false),
             version: AtomicU64::new(0),
         }
@@ -160,7 +172,8 @@ impl Store {
         let samples = self.samples();
         let (count, bytes) = (samples.by_id.len(), samples.bytes);
         drop(samples);
-        (count, bytes + self.routes.bytes())
+        let filter = FILTER * size_of::<AtomicU16>();
+        (count, bytes + filter + self.routes.bytes())
     }
 
     fn make_room(&self, samples: &mut Samples) {
@@ -170,7 +183,7 @@ impl Store {
         }
         while samples.bytes > self.max_bytes {
             match samples.least() {
-                Some(least) => samples.remove(least),
+                Some(least) => samples.remove(least, &self.held),
                 None => return,
             };
         }
@@ -206,7 +219,7 @@ impl Taker for Store {
             number: 0,
         };
         let mut samples = self.samples();
-        if let Some(other) = samples.remove(root.trace_id) {
+        if let Some(other) = samples.remove(root.trace_id, &self.held) {
             // Another request of the same trace: the one that went worse, or took longer, stands for both.
             let weight = |sample: &Sample| (sample.outcome, sample.duration);
             sample = match weight(&other) > weight(&sample) {
@@ -223,12 +236,15 @@ impl Taker for Store {
         }
         samples.count += 1;
         sample.number = samples.count;
-        samples.insert(sample);
+        samples.insert(sample, &self.held);
         self.make_room(&mut samples);
         self.version.fetch_add(1, Relaxed);
     }
 
     fn join(&self, trace_id: TraceId, later: &Trace) -> bool {
+        if bucket(&self.held, trace_id).load(Relaxed) == 0 {
+            return false;
+        }
         let mut samples = self.samples();
         let Some(sample) = samples.by_id.get_mut(&trace_id) else {
             return false;

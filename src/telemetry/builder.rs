@@ -273,7 +273,7 @@ impl TelemetryBuilder {
         self
     }
 
-    /// The most bytes of memory that the live page holds: at least 65,536, and 8 MiB when left out.
+    /// The most bytes of memory that the live page holds: at least 262,144, and 8 MiB when left out.
     #[cfg(feature = "page")]
     pub const fn trace_page_max_bytes(mut self, bytes: usize) -> Self {
         self.code.page_max_bytes = Some(bytes);

@@ -20,6 +20,8 @@ use opentelemetry_sdk::{
 use super::outlets::Terminals;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 use super::pipeline::EndedSpans;
+#[cfg(all(feature = "logs", feature = "page"))]
+use super::pipeline::GatheredLogs;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 use super::pipeline::QueueLogProcessor;
 #[cfg(all(feature = "console", feature = "logs"))]
@@ -244,6 +246,14 @@ impl<'a> Export<'a> {
 
     #[cfg(feature = "logs")]
     pub(super) fn logs(&mut self, loggers: LoggerProviderBuilder) -> LoggerProviderBuilder {
+        #[cfg(feature = "page")]
+        let loggers = match self.gathered.clone() {
+            Some(gathered) => loggers.with_log_processor(GatheredLogs {
+                gathered,
+                value_limit: self.settings.log_attribute_value_length,
+            }),
+            None => loggers,
+        };
         match &self.settings.logs {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {

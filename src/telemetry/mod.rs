@@ -99,6 +99,7 @@ pub(crate) use self::{
         encode::{Header, message, span_name},
     },
     pipeline::{Ended, Gathered, Outcome, Pipeline, Taker, Trace},
+    shutdown_signal::asked_to_stop,
     signal::Signal,
 };
 pub use self::{

@@ -24,12 +24,12 @@ use opentelemetry::{
 /// The parts of the memory, each with a lock of its own.
 const SHARDS: usize = 16;
 /// The latest traces whose root has ended, by shard.
-const ENDED: usize = 256;
+const ENDED: usize = 128;
 /// The most scopes that spans are told apart by.
 const SCOPES: usize = 64;
 /// The memory that a thread keeps for the next trace: of so many traces, each of at most so many bytes.
-const KEPT_TRACES: usize = 4;
-const KEPT_BYTES: usize = 16 << 10;
+const KEPT_TRACES: usize = 2;
+const KEPT_BYTES: usize = 4 << 10;
 
 /// How a span ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -304,7 +304,7 @@ impl Gathered {
 
     /// The memory that is in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed)
+        self.bytes.load(Relaxed) + SHARDS * ENDED * size_of::<u64>()
     }
 
     fn shard(&self, id: TraceId) -> MutexGuard<'_, Shard> {
@@ -345,15 +345,13 @@ impl Gathered {
         }
         let mut trace = Trace::reused();
         add(&mut trace);
-        let is_late = shard.has_ended(id);
-        if is_late {
+        // Locked in this order: a taker never comes back here.
+        if self.taker.join(id, &trace) {
             drop(shard);
-            if self.taker.join(id, &trace) {
-                return trace.give_back();
-            }
-            // A request of the same trace may be running.
-            shard = self.shard(id);
+            return trace.give_back();
         }
+        // What is late and not held is mostly of no use, but another request of the trace may be running.
+        let is_late = shard.has_ended(id);
         self.bytes.fetch_add(trace.memory(), Relaxed);
         shard.begun += 1;
         let begun = shard.begun;
@@ -362,9 +360,7 @@ impl Gathered {
             is_late,
             begun,
         };
-        if let Some(other) = shard.waiting.insert(id, waiting) {
-            self.bytes.fetch_sub(other.trace.memory(), Relaxed);
-        }
+        shard.waiting.insert(id, waiting);
         self.make_room(&mut shard);
     }
 

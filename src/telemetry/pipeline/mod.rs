@@ -32,6 +32,8 @@ pub(super) use self::console::print_logs;
 pub(super) use self::console::{MetricTerminal, print_spans};
 #[cfg(feature = "page")]
 pub(crate) use self::gathered::{Ended, Gathered, Outcome, Taker, Trace};
+#[cfg(all(feature = "logs", feature = "page"))]
+pub(super) use self::logs::GatheredLogs;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 pub(super) use self::logs::QueueLogProcessor;
 pub(crate) use self::shutdown::Pipeline;

@@ -6,9 +6,9 @@ use super::{code::Code, env::Variables, prometheus::is_listen, resolve::count};
 use crate::telemetry::error::SettingError;
 
 const LISTEN: &str = "host:port, or :port for all addresses, such as 127.0.0.1:9411";
-const MAX_BYTES: &str = "at least 65536 bytes";
+const MAX_BYTES: &str = "at least 262144 bytes";
 /// With less memory the page could hold hardly any trace.
-const LEAST_BYTES: usize = 64 << 10;
+const LEAST_BYTES: usize = 256 << 10;
 
 /// The live page of traces: [`Telemetry::trace_page`](crate::Telemetry::trace_page).
 ///
@@ -26,7 +26,7 @@ pub struct TracePageSettings {
     /// Where a listener of its own serves the page: `host:port`, or `:port` for all addresses of the
     /// machine. `None`: only the service serves it.
     pub listen: Option<String>,
-    /// The most bytes of memory that the page holds; at least 65,536.
+    /// The most bytes of memory that the page holds; at least 262,144.
     pub max_bytes: usize,
     /// The variable that `listen` comes from, for errors.
     variable: Option<String>,
