@@ -38,6 +38,12 @@
 //! With feature `prometheus`, `Telemetry::prometheus` is a service with a page of metrics, with a collector or
 //! without one. `OTEL_METRICS_EXPORTER=prometheus` and `IMGPROXY_PROMETHEUS_BIND` also start a listener for it.
 //!
+//! # The live page
+//!
+//! With feature `page`, `Telemetry::trace_page` is a service with what runs and with samples of what was slow,
+//! failed or cancelled, with a collector or without one: see the module `page`.
+//! `IMGPROXY_OPEN_TELEMETRY_PAGE_BIND` starts a listener for it.
+//!
 //! # What it says about itself
 //!
 //! A line at the start says what was resolved. Later lines report the first export, failures, recovery

@@ -42,6 +42,7 @@ impl Gather for Batch {
 }
 
 /// A batch into which spans go.
+#[cfg_attr(not(any(feature = "_otlp", feature = "page")), allow(dead_code))]
 pub(crate) trait SpanBatch: Gather + fmt::Debug {
     /// Whether the batch is made of entries, or of the spans themselves.
     const TAKES_ENTRIES: bool;
@@ -87,6 +88,7 @@ pub(super) fn others_only<T>(work: impl FnOnce() -> T) -> T {
 /// Hands ended spans on, and never waits: into the queue those that are sampled, and all of them to what
 /// gathers them by their traces.
 #[derive(Debug)]
+#[cfg_attr(not(any(feature = "_otlp", feature = "page")), allow(dead_code))]
 pub(crate) struct EndedSpans<B> {
     pub(crate) queue: Option<Arc<Queue<B>>>,
     #[cfg(feature = "page")]
