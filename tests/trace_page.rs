@@ -314,12 +314,7 @@ async fn requests_of_one_trace_keep_their_own_stages() {
     let good = async {
         send("/good", false).await;
         let state = json(&telemetry, "/api/state").await;
-        let counted: Vec<_> = state["routes"][0]["stages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .cloned()
-            .collect();
+        let counted = state["routes"][0]["stages"].as_array().unwrap();
         assert_eq!(counted.len(), 1);
         assert_eq!(
             counted[0]["name"], "of_good",

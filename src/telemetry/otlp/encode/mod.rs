@@ -34,6 +34,7 @@ pub(crate) use self::{
     metrics::{data_points, metrics},
 };
 
+#[cfg(feature = "page")]
 use fields::Fields;
 use writer::Writer;
 
@@ -75,11 +76,13 @@ pub(crate) fn log_record<R>(
 }
 
 /// The message of an entry.
+#[cfg(feature = "page")]
 pub(crate) fn message(entry: &[u8]) -> &[u8] {
     Fields::new(entry).next().map_or(&[], |field| field.value)
 }
 
 /// The name of the span whose entry this is.
+#[cfg(feature = "page")]
 pub(crate) fn span_name(entry: &[u8]) -> &str {
     let name = Fields::new(message(entry)).find(|field| field.number == 5);
     name.and_then(|name| str::from_utf8(name.value).ok())
