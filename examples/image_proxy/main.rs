@@ -143,7 +143,7 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     let outcome = if arguments.demo {
         demo.run().await
     } else {
-        print_curl_lines(address, origin);
+        print_what_to_try(address, origin);
         let traffic = async {
             match arguments.traffic {
                 true => demo.traffic().await,
@@ -189,9 +189,14 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
     })
 }
 
-fn print_curl_lines(address: SocketAddr, origin: SocketAddr) {
+fn print_what_to_try(address: SocketAddr, origin: SocketAddr) {
     println!(
-        "Listening on http://{address}, with sample pictures on http://{origin}. Try:
+        "Listening on http://{address}, with sample pictures on http://{origin}. Open:
+
+  http://{address}/               sample pictures, each with its stages and its trace
+  http://{address}/debug/traces/  the live traces
+
+Or try:
 
   curl -o cat.jpg  http://{address}/resize/rs:fit:300:200/q:80/f:jpg/plain/http://{origin}/chelsea.png
   curl -o sky.webp http://{address}/resize/rs:fill:400:400/f:webp/plain/http://{origin}/hubble.jpg

@@ -254,12 +254,15 @@ class Page:
             raise Failed(f"the policy is {policy}")
 
     def cut(self):
-        """the page says that the service is gone"""
+        """the page says that the service is gone, and connects when it is there again"""
         self.open()
         self.proxy.close()
         self.browser.until("document.body.classList.contains('stale') && !document.getElementById('cut').hidden")
-        self.says("The service does not answer.")
+        self.says("The service does not answer")
         self.shot("cut", False)
+        self.proxy.start(self.proxy.address.rpartition(":")[2])
+        self.browser.until("document.querySelector('#live.live') && document.getElementById('cut').hidden")
+        self.says("No requests yet.")
 
     def expect_complaints(self, *parts):
         """The browser says of each answer with 4xx that it failed. These are expected, and forgotten."""

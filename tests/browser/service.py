@@ -12,16 +12,19 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Service:
-    """An example that runs on a free port, until it is closed."""
+    """An example that runs until it is closed."""
 
-    def __init__(self, program, log, *arguments):
-        self.log = log
-        with open(log, "wb") as output:
-            self.process = subprocess.Popen([program, "--port", "0", *arguments], stdout=output, stderr=output)
+    def __init__(self, program, log):
+        self.program, self.log = program, log
+        self.start("0")
+
+    def start(self, port):
+        with open(self.log, "wb") as output:
+            self.process = subprocess.Popen([self.program, "--port", port], stdout=output, stderr=output)
         deadline = time.monotonic() + 60
         while not self.addresses():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{program} has not started:\n{self.said()}")
+                raise RuntimeError(f"{self.program} has not started:\n{self.said()}")
             time.sleep(0.05)
         self.address = self.addresses()[0]
 
