@@ -78,6 +78,8 @@ pub mod in_progress;
 mod instrument;
 mod intern;
 pub mod metrics;
+#[cfg(feature = "page")]
+pub mod page;
 pub mod pool;
 pub mod propagation;
 mod redact;

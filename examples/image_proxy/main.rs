@@ -43,7 +43,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
 use tower_image_trace::{
     pool::Workers,
     shutdown_signal,
-    telemetry::{Telemetry, TelemetryError, TelemetryEvent},
+    telemetry::{Exporter, Telemetry, TelemetryError, TelemetryEvent},
     trace::ServerTimingTrace,
 };
 
@@ -130,7 +130,9 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     let router = app
         .clone()
         .router(trace, count, telemetry.prometheus())
-        .merge(gallery::router(origin));
+        .merge(gallery::router(origin))
+        // Added after the layers too: the page does not trace itself.
+        .nest_service("/debug/traces", telemetry.trace_page());
     // Without connect info no span knows the address of its client.
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
@@ -167,14 +169,21 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
 }
 
 /// Exports to the collector that the environment names, or prints traces and leaves metrics to Prometheus if
-/// it names none.
+/// it names none. The live page is there in any case.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
-    let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
-    let telemetry = Telemetry::builder().on_event(say).build()?;
-    if telemetry.is_enabled() {
-        return Ok(telemetry);
+    let builder = || {
+        let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
+        Telemetry::builder().on_event(say).trace_page(true)
+    };
+    let settings = builder().settings()?;
+    let exporters = [&settings.traces, &settings.metrics, &settings.logs];
+    let is_exported = exporters
+        .iter()
+        .any(|exporter| **exporter != Exporter::None);
+    match is_exported || settings.prometheus.is_some() {
+        true => builder().build(),
+        false => builder().console().prometheus(true).build(),
     }
-    Telemetry::builder().console().prometheus(true).build()
 }
 
 async fn bind(port: u16) -> Result<TcpListener, String> {

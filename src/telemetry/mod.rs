@@ -46,6 +46,8 @@
 //! [`Telemetry::span_stats`] and its siblings, and among the metrics as `otel.sdk.exporter.*` and
 //! `otel.sdk.processor.*`.
 
+#[cfg(any(feature = "page", feature = "prometheus"))]
+mod accept;
 #[cfg(feature = "aws")]
 mod aws;
 mod builder;
@@ -59,11 +61,13 @@ mod event;
 )]
 mod export;
 mod id_generator;
+#[cfg(feature = "_listener")]
+mod listener;
 #[cfg(feature = "logs")]
 mod log_lines;
 #[cfg(not(feature = "_export"))]
 mod no_pipeline;
-#[cfg(feature = "_otlp")]
+#[cfg(any(feature = "_otlp", feature = "page"))]
 mod otlp;
 mod outlets;
 #[cfg(feature = "_export")]
@@ -87,6 +91,16 @@ pub use self::log_lines::WithTraceIds;
 pub use self::prometheus::{Prometheus, PrometheusBody, PrometheusFuture};
 #[cfg(feature = "_otlp")]
 pub use self::settings::Proxy;
+#[cfg(feature = "page")]
+pub(crate) use self::{
+    accept::takes_gzip,
+    otlp::{
+        Batch,
+        encode::{Header, message, span_name},
+    },
+    pipeline::{Ended, Gathered, Outcome, Pipeline, Taker, Trace},
+    signal::Signal,
+};
 pub use self::{
     builder::TelemetryBuilder,
     error::{Consequence, SettingError, SettingWarning, TelemetryError},
@@ -95,7 +109,7 @@ pub use self::{
     providers::Telemetry,
     settings::{
         Batching, Exporter, HistogramAggregation, OtlpExporter, Pem, PrometheusExporter, Protocol,
-        Sampler, Settings, SpanLimits,
+        Sampler, Settings, SpanLimits, TracePageSettings,
     },
     shutdown_signal::shutdown_signal,
 };

@@ -1,3 +1,5 @@
+#[cfg(feature = "page")]
+use std::sync::Arc;
 use std::{fmt, mem};
 
 use http::{HeaderValue, Response, request::Parts, response};
@@ -7,6 +9,8 @@ use super::{
     Networks, Record, ServerTimingTrace, Trust, addresses::AddressRules, headers::RecordedHeaders,
     rpc::Methods,
 };
+#[cfg(feature = "page")]
+use crate::request::RunningRequests;
 use crate::{
     instrument::{ErrorView, guarded},
     metrics::{HttpMetrics, RpcMetrics},
@@ -16,6 +20,9 @@ use crate::{
 
 /// What a layer does with each request; shared by all its services and their requests.
 pub(super) struct Config {
+    /// Where running requests are listed.
+    #[cfg(feature = "page")]
+    pub(super) running: Option<Arc<RunningRequests>>,
     /// Whether there are spans at all.
     pub(super) traces: bool,
     pub(super) recording: Recording,

@@ -16,6 +16,8 @@ use super::{
     headers::RecordedHeaders,
     rpc::Methods,
 };
+#[cfg(feature = "page")]
+use crate::request::RunningRequests;
 use crate::{
     instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::{
@@ -107,6 +109,8 @@ pub struct ImageTraceLayerBuilder {
     known_methods: Option<Vec<Method>>,
     rpc_methods: Option<Methods>,
     error_views: Vec<ErrorView>,
+    #[cfg(feature = "page")]
+    running: Option<Arc<RunningRequests>>,
 }
 
 impl ImageTraceLayerBuilder {
@@ -117,6 +121,13 @@ impl ImageTraceLayerBuilder {
             disabled: true,
             ..Self::default()
         }
+    }
+
+    /// Where running requests are listed.
+    #[cfg(feature = "page")]
+    pub(crate) fn running(mut self, running: Arc<RunningRequests>) -> Self {
+        self.running = Some(running);
+        self
     }
 
     /// Where spans go.
@@ -490,7 +501,13 @@ impl ImageTraceLayerBuilder {
             Some(_) => self.labels,
             None => LabelRules::default(),
         };
+        #[cfg(feature = "page")]
+        let lists_stages = self.running.is_some();
+        #[cfg(not(feature = "page"))]
+        let lists_stages = false;
         let config = Config {
+            #[cfg(feature = "page")]
+            running: self.running,
             traces: !self.without_traces,
             recording: Recording {
                 tracer,
@@ -501,6 +518,7 @@ impl ImageTraceLayerBuilder {
                 labelled: self.labelled,
                 texts: self.texts,
                 server_timing: self.server_timing,
+                keeps_stages: self.server_timing || lists_stages,
             },
             http_metrics: meter
                 .as_ref()

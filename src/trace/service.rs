@@ -165,8 +165,15 @@ impl Config {
             self.start(span, parent, &incoming, route, &mut attributes)
         };
 
+        #[cfg(feature = "page")]
+        let seen = match self.running {
+            Some(_) if recording && outer.is_none() => Some(incoming.seen()),
+            _ => None,
+        };
         let Incoming { facts, call, .. } = incoming;
         let root = Root {
+            #[cfg(feature = "page")]
+            seen,
             config: Arc::clone(self),
             facts,
             outer,

@@ -27,7 +27,7 @@ pub struct PeerAddr {
 }
 
 impl PeerAddr {
-    pub(in crate::trace) fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         self.address.ip()
     }
 
@@ -41,7 +41,7 @@ impl PeerAddr {
 
     /// The peer in a request's extensions: a `PeerAddr`, a `SocketAddr`, or (feature `axum`) axum's
     /// `ConnectInfo<SocketAddr>`.
-    pub(super) fn of(extensions: &Extensions) -> Option<Self> {
+    pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
         if let Some(peer) = extensions.get::<Self>() {
             return Some(peer.clone());
         }

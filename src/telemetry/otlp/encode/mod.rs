@@ -34,6 +34,7 @@ pub(crate) use self::{
     metrics::{data_points, metrics},
 };
 
+use fields::Fields;
 use writer::Writer;
 
 /// The field of the entries in the message of their scope.
@@ -71,6 +72,18 @@ pub(crate) fn log_record<R>(
 ) -> R {
     let limit = value_limit.unwrap_or(usize::MAX);
     entry(|w| log_record::log_record(w, record, limit), take)
+}
+
+/// The message of an entry.
+pub(crate) fn message(entry: &[u8]) -> &[u8] {
+    Fields::new(entry).next().map_or(&[], |field| field.value)
+}
+
+/// The name of the span whose entry this is.
+pub(crate) fn span_name(entry: &[u8]) -> &str {
+    let name = Fields::new(message(entry)).find(|field| field.number == 5);
+    name.and_then(|name| str::from_utf8(name.value).ok())
+        .unwrap_or_default()
 }
 
 /// Encodes into a buffer that the thread keeps.
