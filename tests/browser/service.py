@@ -1,5 +1,7 @@
 """Runs an example of the crate, and asks it for pictures as clients do."""
 
+import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -20,7 +22,9 @@ class Service:
 
     def start(self, port):
         with open(self.log, "wb") as output:
-            self.process = subprocess.Popen([self.program, "--port", port], stdout=output, stderr=output)
+            self.process = subprocess.Popen(
+                [self.program, "--port", port], stdout=output, stderr=output,
+                env={**os.environ, "OTEL_SERVICE_NAME": pathlib.Path(self.program).name})
         deadline = time.monotonic() + 60
         while not self.addresses():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -33,9 +37,9 @@ class Service:
             return file.read()
 
     def addresses(self):
-        """The addresses of its first whole line."""
-        first, end, _ = self.said().partition("\n")
-        return re.findall(r"http://[0-9.]+:[0-9]+", first) if end else []
+        """The addresses of the line that says where it listens."""
+        line = re.search(r"^(Listening on )?http://.*\n", self.said(), re.MULTILINE)
+        return re.findall(r"http://[0-9.]+:[0-9]+", line[0]) if line else []
 
     def close(self):
         self.process.terminate()
@@ -66,7 +70,7 @@ class ImageProxy(Service):
         return connection
 
     def hostile(self, path, **headers):
-        """Asks for a path that has markup in it, as it is."""
+        """Asks for a path as it is."""
         host, port = self.address.removeprefix("http://").split(":")
         lines = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
