@@ -247,7 +247,10 @@ class Page:
         self.browser.js("document.getElementById('theme').click()")
 
     def foreign(self):
-        """nothing is asked of another host, and nothing is complained of"""
+        """nothing is asked of another host, nothing is complained of, and the page has at most 60 kB"""
+        size = sum(file.stat().st_size for file in (ROOT / "src/page/assets").iterdir())
+        if size > 60_000:
+            raise Failed(f"the page has {size} bytes")
         hosts = {urllib.parse.urlsplit(url).netloc for url in self.browser.requests if url.startswith("http")}
         others = {host for host in hosts if not re.fullmatch(r"127\.0\.0\.1:\d+", host)}
         if others or self.browser.complaints:
