@@ -145,7 +145,7 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     let outcome = if arguments.demo {
         demo.run().await
     } else {
-        print_curl_lines(address, origin);
+        print_what_to_try(address, origin);
         let traffic = async {
             match arguments.traffic {
                 true => demo.traffic().await,
@@ -198,12 +198,12 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
     })
 }
 
-fn print_curl_lines(address: SocketAddr, origin: SocketAddr) {
+fn print_what_to_try(address: SocketAddr, origin: SocketAddr) {
     println!(
-        "Listening on http://{address}, with sample pictures on http://{origin}. Look at them, and at the traces:
+        "Listening on http://{address}, with sample pictures on http://{origin}. Open:
 
-  http://{address}/
-  http://{address}/debug/traces/
+  http://{address}/               sample pictures, each with its stages and its trace
+  http://{address}/debug/traces/  the live traces
 
 Or try:
 

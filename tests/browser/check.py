@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 ROWS = "document.querySelectorAll('#rows .row')"
 RUNNING = "document.querySelector('#running')"
 # Markup in all that a client chooses. None of it may run, or become an element.
-MARKUP = "<img/src=x/onerror=alert(1)><script>alert(2)</script>"
+MARKUP = "<img src=x onerror=alert(1)><svg onload=alert(2)>"
 UPSTREAM = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
@@ -91,7 +91,7 @@ class Page:
         self.browser.until("document.querySelectorAll('.processing_image').length > 8")
         self.browser.until("[...document.images].every((img) => img.complete && img.naturalWidth > 0)")
         self.shot("gallery")
-        self.expect_complaints("missing.jpg", "notes.txt")
+        self.expect_complaints("missing.jpg", "notes.txt", "elsewhere.png")
         link = self.browser.js("document.querySelector('figure a').href")
         self.browser.js("document.querySelector('figure a').click()")
         self.browser.until("document.querySelector('#trace .span')")
@@ -134,10 +134,12 @@ class Page:
         if not otlp["resourceSpans"]:
             raise Failed(f"the OTLP JSON has no spans: {otlp}")
         self.trace("missing.jpg")
-        self.says("404", "failed", "the source does not exist")
+        self.says("! 404", "✕ failed", "the source does not exist")
         self.shot("missing")
         self.trace("notes.txt")
-        self.says("422", "failed")
+        self.says("! 422", "✕ failed")
+        self.trace("elsewhere.png")
+        self.says("✕ failed 502", "the source's redirect is not followed")
         self.trace("slow.png")
         self.says("cancelled", "downloading_image")
         self.shot("cancelled")
@@ -169,7 +171,7 @@ class Page:
         self.browser.js("document.querySelector('.grid a.failed').click()")
         self.browser.until("/route=.*outcome=failed&band=[0-8]/.test(location.search)")
         count = int(self.browser.js("document.querySelector('.grid [aria-current]').textContent"))
-        self.browser.until(f"{ROWS}.length === {count} && [...{ROWS}].every((row) => row.textContent.includes('failed'))")
+        self.browser.until(f"{ROWS}.length === {count} && [...{ROWS}].every((row) => row.textContent.includes('✕ failed'))")
         self.shot("grid", False)
 
     def keyboard(self):
@@ -198,13 +200,15 @@ class Page:
 
     def hostile(self):
         """markup in paths, queries and headers stays text"""
-        self.proxy.hostile(f"/resize/{MARKUP}/plain/{MARKUP}?{MARKUP}", user_agent=MARKUP)
-        self.proxy.hostile(f"/{MARKUP}", user_agent=MARKUP, traceparent=f"00-{UPSTREAM[::-1]}-00f067aa0ba902b7-01")
-        elements = self.browser.js("document.querySelectorAll('img, script').length")
+        # The service decodes its options, and says them in its error.
+        markup = urllib.parse.quote(MARKUP)
+        path = f"/resize/{markup}/plain/x?{markup}"
+        self.proxy.hostile(path, user_agent=MARKUP, traceparent=f"00-{UPSTREAM[::-1]}-00f067aa0ba902b7-01")
+        elements = self.browser.js("document.querySelectorAll('img, svg, script').length")
         self.trace(UPSTREAM[::-1])
         self.browser.js("document.querySelectorAll('.span summary').forEach((summary) => summary.click())")
-        self.says("onerror=alert(1)", "user_agent.original")
-        if self.browser.js("document.querySelectorAll('img, script').length") != elements or self.browser.dialogs:
+        self.says(MARKUP, "user_agent.original", "exception.message")
+        if self.browser.js("document.querySelectorAll('img, svg, script').length") != elements or self.browser.dialogs:
             raise Failed("text of a request has become markup")
         self.shot("hostile")
 
@@ -222,8 +226,8 @@ class Page:
         self.browser.until("document.querySelectorAll('figure a').length > 8")
         if self.browser.js("document.documentElement.scrollWidth") > 360:
             raise Failed("the gallery is too wide")
-        self.browser.until("document.querySelectorAll('figure.failed').length === 2")
-        self.expect_complaints("missing.jpg", "notes.txt")
+        self.browser.until("document.querySelectorAll('figure.failed').length === 3")
+        self.expect_complaints("missing.jpg", "notes.txt", "elsewhere.png")
         self.browser.size(1280, 900)
 
     def dark(self):
@@ -243,7 +247,10 @@ class Page:
         self.browser.js("document.getElementById('theme').click()")
 
     def foreign(self):
-        """nothing is asked of another host, and nothing is complained of"""
+        """nothing is asked of another host, nothing is complained of, and the page has at most 60 kB"""
+        size = sum(file.stat().st_size for file in (ROOT / "src/page/assets").iterdir())
+        if size > 60_000:
+            raise Failed(f"the page has {size} bytes")
         hosts = {urllib.parse.urlsplit(url).netloc for url in self.browser.requests if url.startswith("http")}
         others = {host for host in hosts if not re.fullmatch(r"127\.0\.0\.1:\d+", host)}
         if others or self.browser.complaints:
@@ -254,12 +261,15 @@ class Page:
             raise Failed(f"the policy is {policy}")
 
     def cut(self):
-        """the page says that the service is gone"""
+        """the page says that the service is gone, and connects when it is there again"""
         self.open()
         self.proxy.close()
         self.browser.until("document.body.classList.contains('stale') && !document.getElementById('cut').hidden")
-        self.says("The service does not answer.")
+        self.says("The service does not answer")
         self.shot("cut", False)
+        self.proxy.start(self.proxy.address.rpartition(":")[2])
+        self.browser.until("document.querySelector('#live.live') && document.getElementById('cut').hidden")
+        self.says("No requests yet.")
 
     def expect_complaints(self, *parts):
         """The browser says of each answer with 4xx that it failed. These are expected, and forgotten."""

@@ -1,5 +1,7 @@
 """Runs an example of the crate, and asks it for pictures as clients do."""
 
+import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -12,16 +14,21 @@ OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Service:
-    """An example that runs on a free port, until it is closed."""
+    """An example that runs until it is closed."""
 
-    def __init__(self, program, log, *arguments):
-        self.log = log
-        with open(log, "wb") as output:
-            self.process = subprocess.Popen([program, "--port", "0", *arguments], stdout=output, stderr=output)
+    def __init__(self, program, log):
+        self.program, self.log = program, log
+        self.start("0")
+
+    def start(self, port):
+        with open(self.log, "wb") as output:
+            self.process = subprocess.Popen(
+                [self.program, "--port", port], stdout=output, stderr=output,
+                env={**os.environ, "OTEL_SERVICE_NAME": pathlib.Path(self.program).name})
         deadline = time.monotonic() + 60
         while not self.addresses():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{program} has not started:\n{self.said()}")
+                raise RuntimeError(f"{self.program} has not started:\n{self.said()}")
             time.sleep(0.05)
         self.address = self.addresses()[0]
 
@@ -30,9 +37,9 @@ class Service:
             return file.read()
 
     def addresses(self):
-        """The addresses of its first whole line."""
-        first, end, _ = self.said().partition("\n")
-        return re.findall(r"http://[0-9.]+:[0-9]+", first) if end else []
+        """The addresses of the line that says where it listens."""
+        line = re.search(r"^(Listening on )?http://.*\n", self.said(), re.MULTILINE)
+        return re.findall(r"http://[0-9.]+:[0-9]+", line[0]) if line else []
 
     def close(self):
         self.process.terminate()
@@ -63,7 +70,7 @@ class ImageProxy(Service):
         return connection
 
     def hostile(self, path, **headers):
-        """Asks for a path that has markup in it, as it is."""
+        """Asks for a path as it is."""
         host, port = self.address.removeprefix("http://").split(":")
         lines = [f"GET {path} HTTP/1.1", f"Host: {host}:{port}", "Connection: close"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

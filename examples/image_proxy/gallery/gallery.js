@@ -16,6 +16,7 @@ const PICTURES = [
   ['rs:fit:300:200/f:jpg', 'moved.png'],
   ['rs:fit:300:200', 'notes.txt'],
   ['rs:fit:300:200', 'missing.jpg'],
+  ['rs:fit:300:200', 'elsewhere.png'],
 ];
 
 const SHORT = { downloading_image: 'download', processing_image: 'processing' };

@@ -56,7 +56,7 @@ const BANDS = ['0', '10 µs', '100 µs', '1 ms', '10 ms', '100 ms', '1 s', '10 s
 export const band = (n) => (n < 8 ? `${BANDS[n]} to ${BANDS[n + 1]}` : 'over 100 s');
 
 export const OUTCOMES = ['ok', 'failed', 'cancelled'];
-export const MARKS = { ok: '✓', failed: '✕', cancelled: '⊘' };
+export const MARKS = { ok: '✓', failed: '✕', cancelled: '⊘', refused: '!' };
 
 // What a stage is drawn as.
 export function kind(name) {

@@ -30,6 +30,8 @@ connect(
   (next) => {
     if (connection && next === 'live') of('said').textContent = 'The stream is live again.';
     connection = next;
+    // Another process may have taken its place.
+    listed.latest = null;
     const words = { live: 'Live', polling: 'Polling', cut: 'Cut' };
     of('live').textContent = words[next];
     of('live').className = next;

@@ -7,10 +7,13 @@ import { shares, strip, swatch } from './waterfall.js';
 
 const of = (id) => document.getElementById(id);
 
+const mark = (name) => h('b', { 'aria-hidden': 'true' }, MARKS[name]);
+
 export function outcome(row) {
-  const status = row.status ? ` ${row.status}` : '';
-  const word = row.outcome === 'ok' && row.status ? '' : ` ${row.outcome}`;
-  return h('span', { class: `outcome ${row.outcome}` }, h('b', { 'aria-hidden': 'true' }, MARKS[row.outcome]), word, status);
+  // A client's mistake is no failure of the service, and no success either.
+  const name = row.outcome === 'ok' && row.status >= 400 ? 'refused' : row.outcome;
+  const words = [row.outcome === 'ok' && row.status ? '' : row.outcome, row.status];
+  return h('span', { class: `outcome ${name}` }, mark(name), ` ${words.filter(Boolean).join(' ')}`);
 }
 
 // What was asked for, as the client wrote it.
@@ -170,7 +173,7 @@ export function showRoutes(state) {
 function card(route, chosen, open) {
   const number = (n, word, name) =>
     n > 0 && h('a', { class: `outcome ${name}`, href: link({ route: route.name, outcome: name, band: '', limit: '' }) },
-      h('b', { 'aria-hidden': 'true' }, MARKS[name]), ` ${count(n)} ${word}`);
+      mark(name), ` ${count(n)} ${word}`);
   return h(
     'details',
     { class: 'card', 'data-key': route.name, open },
@@ -233,7 +236,7 @@ function grid(route, chosen) {
         h('th', { scope: 'col', 'aria-label': band(index) }, String(from))))),
     h('tbody', {}, OUTCOMES.map((name, row) =>
       h('tr', {},
-        h('th', { scope: 'row', class: `outcome ${name}` }, h('b', { 'aria-hidden': 'true' }, MARKS[name]), ` ${name}`),
+        h('th', { scope: 'row', class: `outcome ${name}` }, mark(name), ` ${name}`),
         route.samples[row].map((n, index) => cell(n, name, index))))),
   );
 }
