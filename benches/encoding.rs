@@ -86,7 +86,7 @@ fn one_span(criterion: &mut Criterion) {
         spans: vec![span.clone().into()],
         ..ScopeSpans::default()
     };
-    encode::span(&span, None, |entry| {
+    encode::span(&(&span).into(), None, |entry| {
         assert_eq!(entry, message.encode_to_vec());
     });
 
@@ -112,7 +112,7 @@ fn one_span(criterion: &mut Criterion) {
             || span.clone(),
             |span| {
                 bytes.clear();
-                encode::span(&span, black_box(None), |entry| {
+                encode::span(&(&span).into(), black_box(None), |entry| {
                     bytes.extend_from_slice(entry)
                 });
                 black_box(&bytes);
@@ -122,7 +122,7 @@ fn one_span(criterion: &mut Criterion) {
     });
     group.bench_function("this crate, without freeing the span", |bencher| {
         bencher.iter(|| {
-            encode::span(black_box(&span), black_box(None), |entry| {
+            encode::span(black_box(&(&span).into()), black_box(None), |entry| {
                 black_box(entry);
             });
         });
@@ -154,7 +154,9 @@ fn one_request(criterion: &mut Criterion) {
                 let mut batch = encode::Batch::default();
                 for span in spans {
                     let scope = &span.instrumentation_scope;
-                    encode::span(&span, None, |entry| batch.push(scope, None, entry));
+                    encode::span(&(&span).into(), None, |entry| {
+                        batch.push(scope, None, entry)
+                    });
                 }
                 batch.request(&resource, 0)
             },

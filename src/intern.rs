@@ -16,6 +16,12 @@ const PROBES: usize = 8;
 /// An insert-only table that is read without a lock.
 pub(crate) struct Table<T, const PLACES: usize>([OnceLock<T>; PLACES]);
 
+impl<T, const PLACES: usize> Default for Table<T, PLACES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T, const PLACES: usize> Table<T, PLACES> {
     pub(crate) const fn new() -> Self {
         Self([const { OnceLock::new() }; PLACES])

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod allocations;
+mod both_spans;
 mod buffer_pool;
 mod cancelled_requests;
 mod completed_requests;

@@ -1,20 +1,30 @@
 //! The modes of the benchmark: the same request, served in every way that is compared.
 
-use std::{convert::Infallible, future::poll_fn, hint::black_box, task::Poll, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    hint::black_box,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    task::Poll,
+    thread,
+    time::Duration,
+};
 
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use opentelemetry::{KeyValue, trace::Tracer};
+use opentelemetry::{KeyValue, global, trace::Tracer};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     metrics::{InMemoryMetricExporter, PeriodicReader, SdkMeterProvider},
+    propagation::TraceContextPropagator,
     trace::{Sampler, SdkTracerProvider, SpanData, SpanProcessor},
 };
 use tower::{Layer, service_fn};
 use tower_image_trace::{
-    ImageTraceLayer, Propagator, Propagators, RequestTrace, metrics::Gauges,
+    ImageTraceLayer, Propagator, Propagators, RequestTrace, Telemetry, metrics::Gauges, telemetry,
     trace::ImageTraceLayerBuilder,
 };
 
@@ -56,6 +66,13 @@ pub(crate) fn modes() -> Vec<Mode> {
     let metrics = ImageTraceLayer::builder().traces(false);
     let metrics = metrics.gauges(&gauges).build();
     let both = builder(&on).gauges(&gauges).build();
+    global::set_tracer_provider(on.clone());
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let globals = ImageTraceLayer::builder().metrics(false).build();
+    let collector = collector();
+    let whole_off = telemetry(collector, telemetry::Sampler::AlwaysOff, false);
+    let whole_traces = telemetry(collector, telemetry::Sampler::AlwaysOn, false);
+    let whole_both = telemetry(collector, telemetry::Sampler::AlwaysOn, true);
 
     let floor_off = Floor::new(&off, None);
     let floor_traces = Floor::new(&on, None);
@@ -102,6 +119,31 @@ pub(crate) fn modes() -> Vec<Mode> {
             layered(&looked_at, handle),
         ),
         over("floor: traces", "traces", layered(&traces, handle)),
+        over(
+            "floor: traces",
+            "on the globals, traces",
+            layered(&globals, handle),
+        ),
+        over(
+            "floor: sampled out",
+            "telemetry, sampled out",
+            layered(&whole_off, handle),
+        ),
+        over(
+            "floor: traces",
+            "telemetry, traces",
+            layered(&whole_traces, handle),
+        ),
+        over(
+            "floor: traces and metrics",
+            "telemetry, traces and metrics",
+            layered(&whole_both, handle),
+        ),
+        over(
+            "floor: three child spans",
+            "telemetry, three stages",
+            layered(&whole_both, handle_in_stages),
+        ),
         mode("metrics", BARE, None, layered(&metrics, handle)),
         over(
             "floor: traces and metrics",
@@ -254,6 +296,55 @@ fn builder(tracers: &SdkTracerProvider) -> ImageTraceLayerBuilder {
     ImageTraceLayer::builder()
         .tracer_provider(tracers.clone())
         .propagators(formats)
+}
+
+/// The layer of a whole telemetry: spans are encoded, and sent to a collector in this process.
+fn telemetry(collector: SocketAddr, sampler: telemetry::Sampler, metrics: bool) -> ImageTraceLayer {
+    let telemetry = Telemetry::builder()
+        .endpoint(format!("http://{collector}"))
+        .protocol(telemetry::Protocol::Http)
+        .propagators([Propagator::TraceContext].into_iter().collect())
+        .trace_id_generator(telemetry::TraceIdGenerator::Random)
+        .sampler(sampler)
+        .metrics(metrics)
+        .build()
+        .expect("telemetry");
+    // It lives as long as the process.
+    Box::leak(Box::new(telemetry)).trace_layer()
+}
+
+/// Takes whatever comes over HTTP.
+fn collector() -> SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            thread::spawn(move || take(connection));
+        }
+    });
+    address
+}
+
+fn take(connection: TcpStream) -> io::Result<()> {
+    let mut reader = BufReader::new(connection.try_clone()?);
+    let mut connection = connection;
+    let mut line = String::new();
+    let mut length = 0;
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap_or(0);
+        }
+        if line == "\r\n" {
+            io::copy(&mut (&mut reader).take(length), &mut io::sink())?;
+            connection.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
+            )?;
+        }
+    }
 }
 
 fn tracers(sampler: Sampler) -> SdkTracerProvider {

@@ -54,7 +54,7 @@ fn spans(u: &mut Unstructured<'_>) -> Result<()> {
     let mut entries = Vec::new();
     let mut messages = Vec::new();
     for span in spans {
-        let entry = encode::span(&span, limit, <[u8]>::to_vec);
+        let entry = encode::span(&(&span).into(), limit, <[u8]>::to_vec);
         let message = expected::span(span, limit);
         assert_eq!(entry, message.encode_to_vec());
         let decoded = ScopeSpans::decode(&entry[..]).expect("valid protobuf");

@@ -74,15 +74,17 @@ impl Finish {
             url = texts.full_url(&url);
         }
         span.attributes = Some(attributes(request, &method, server.as_ref(), url));
-        let (context, recording) = config.tracer.start(span, &parent);
+        let begun = config.tracer.start(span, &parent);
 
         if config.propagate.includes(request.uri()) {
-            config.propagation.inject(&context, request.headers_mut());
+            config
+                .propagation
+                .inject(&begun.context, request.headers_mut());
         }
         Self {
             config: Arc::clone(config),
-            context,
-            recording,
+            context: begun.context,
+            recording: begun.is_recording,
             method,
             server,
             head_request: request.method() == Method::HEAD,

@@ -102,6 +102,13 @@ impl DownloadLayerBuilder {
         self
     }
 
+    /// What starts the spans.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn tracer(mut self, tracer: Box<dyn StartSpan>) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
     /// Where measurements go.
     pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
         self.meter.of(&provider);

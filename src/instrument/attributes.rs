@@ -1,13 +1,78 @@
-use std::cell::Cell;
+use std::{borrow::Cow, cell::Cell, fmt, sync::Arc, time::SystemTime};
 
-use opentelemetry::{Key, KeyValue, trace::SpanRef};
+use opentelemetry::{
+    Key, KeyValue, StringValue,
+    trace::{SpanContext, SpanRef, Status},
+};
 
-use crate::intern::same;
+use super::TextRules;
+use crate::intern::{self, same};
+
+/// The attribute that the end of a request may still change.
+pub(crate) const ROUTE: &str = "http.route";
+
+/// What takes the attributes of a span one after the other, each with a new key.
+pub(crate) trait AddAttributes {
+    fn fixed(&mut self, key: &'static str, text: &'static str);
+
+    /// A text that many spans share.
+    fn shared(&mut self, key: &'static str, text: &StringValue);
+
+    /// A text of the client that recurs in many requests.
+    fn interned(&mut self, key: &'static str, text: &str);
+
+    fn text(&mut self, key: &'static str, text: Cow<'_, str>);
+
+    fn number(&mut self, key: &'static str, number: i64);
+
+    fn other(&mut self, attribute: KeyValue);
+
+    /// Whether [`recurring`](Self::recurring) is quicker than adding the same again.
+    fn keeps_recurring(&self) -> bool {
+        false
+    }
+
+    /// The attributes that `add` makes of nothing but these texts, which recur together.
+    fn recurring(&mut self, of: &[&str], add: &dyn Fn(&mut dyn AddAttributes));
+}
+
+/// For spans of the SDK.
+impl AddAttributes for Vec<KeyValue> {
+    fn fixed(&mut self, key: &'static str, text: &'static str) {
+        add(self, || KeyValue::new(key, text));
+    }
+
+    fn shared(&mut self, key: &'static str, text: &StringValue) {
+        add(self, || KeyValue::new(key, text.clone()));
+    }
+
+    fn interned(&mut self, key: &'static str, text: &str) {
+        let text = intern::text(text);
+        add(self, || KeyValue::new(key, text));
+    }
+
+    fn text(&mut self, key: &'static str, text: Cow<'_, str>) {
+        let text = text.into_owned();
+        add(self, || KeyValue::new(key, text));
+    }
+
+    fn number(&mut self, key: &'static str, number: i64) {
+        add(self, || KeyValue::new(key, number));
+    }
+
+    fn other(&mut self, attribute: KeyValue) {
+        self.push(attribute);
+    }
+
+    fn recurring(&mut self, _: &[&str], add: &dyn Fn(&mut dyn AddAttributes)) {
+        add(self);
+    }
+}
 
 /// Adds an attribute that is made in its place. A temporary one would be moved there at once, and the
 /// processor would stall on reading what it has just written, at every attribute.
 #[inline]
-pub(crate) fn add(attributes: &mut Vec<KeyValue>, attribute: impl FnOnce() -> KeyValue) {
+fn add(attributes: &mut Vec<KeyValue>, attribute: impl FnOnce() -> KeyValue) {
     attributes.extend(std::iter::once_with(attribute));
 }
 
@@ -21,12 +86,44 @@ pub(crate) fn set(attributes: &mut Vec<KeyValue>, attribute: KeyValue) {
     }
 }
 
-/// The attributes of a span that has begun, kept until it ends so that they can still be replaced.
-#[derive(Debug, Default)]
-pub(crate) struct SpanAttributes(Option<Box<Kept>>);
+/// A span that is written down by the telemetry of the crate, without the SDK.
+pub(crate) trait WrittenSpan: fmt::Debug + Send + Sync {
+    /// Writes the attributes that `add` adds, cut as `texts` says.
+    fn add(&self, texts: &TextRules, add: &mut dyn FnMut(&mut dyn AddAttributes));
 
+    /// Ends the span of that context, unless it has ended.
+    fn end(&self, context: &SpanContext, end: SpanEnd<'_>);
+}
+
+/// What the owner of a span says at its end.
+pub(crate) struct SpanEnd<'a> {
+    pub(crate) at: SystemTime,
+    /// `None`: as it began.
+    pub(crate) name: Option<Cow<'static, str>>,
+    /// With keys that the span does not have.
+    pub(crate) last: &'a mut dyn Iterator<Item = KeyValue>,
+    /// In place of the one that the span began with.
+    pub(crate) route: Option<StringValue>,
+    /// In place of others of the same keys.
+    pub(crate) of_service: Vec<KeyValue>,
+    pub(crate) status: Status,
+    /// The attributes of the exception that the span ends with.
+    pub(crate) exception: Option<Vec<KeyValue>>,
+}
+
+/// The attributes of a span that has begun, so that they can still be replaced until it ends.
 #[derive(Debug, Default)]
-struct Kept {
+pub(crate) enum SpanAttributes {
+    /// The span does not record.
+    #[default]
+    None,
+    Kept(Box<Kept>),
+    Written(Arc<dyn WrittenSpan>),
+}
+
+/// The attributes of a span of the SDK, which has one value more of a key that is set twice.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
     /// The first `seen` keys are those of this span. Keys of an earlier span may follow: they are left in
     /// place because the next span mostly has the same.
     keys: Vec<Key>,
@@ -52,7 +149,7 @@ thread_local! {
 const MOST_SPARE: usize = 64;
 
 impl SpanAttributes {
-    /// The attributes of a span that begins with these.
+    /// The attributes of a span of the SDK that begins with these.
     pub(crate) fn begun_with(attributes: &[KeyValue]) -> Self {
         // The spare is missing while another span uses it, and while the thread ends.
         let spare = SPARE.try_with(Cell::take).unwrap_or_default();
@@ -67,43 +164,57 @@ impl SpanAttributes {
             keys.extend(new.map(|attribute| attribute.key.clone()));
         }
         kept.seen = attributes.len();
-        Self(Some(kept))
+        Self::Kept(kept)
     }
 
-    /// Where attributes with new keys are added.
-    pub(crate) fn kept(&mut self) -> &mut Vec<KeyValue> {
-        &mut self.0.get_or_insert_default().attributes
+    /// Adds attributes with new keys, cut as `texts` says.
+    pub(crate) fn add(&mut self, texts: &TextRules, mut add: impl FnMut(&mut dyn AddAttributes)) {
+        match self {
+            Self::None => {}
+            Self::Kept(kept) => {
+                let old = kept.attributes.len();
+                add(&mut kept.attributes);
+                texts.cut_all(&mut kept.attributes[old..]);
+            }
+            Self::Written(span) => span.add(texts, &mut add),
+        }
     }
 
-    /// Sets an attribute in place of an earlier one of the same key, unless a sampler has seen that.
-    pub(crate) fn set(&mut self, attribute: KeyValue) {
-        self.0.get_or_insert_default().set(attribute);
-    }
-
-    /// Gives the attributes to the span, then the `last` ones, which have new keys, and those of the
-    /// service in place of others of the same keys.
-    pub(crate) fn give(
-        self,
-        span: &SpanRef<'_>,
-        last: impl Iterator<Item = KeyValue>,
-        of_service: Vec<KeyValue>,
-    ) {
-        let mut kept = self.0.unwrap_or_default();
-        if of_service.is_empty() {
-            span.set_attributes(kept.attributes.drain(..).chain(last));
+    /// Ends the span. What a sampler has seen is not replaced.
+    pub(crate) fn end(self, span: &SpanRef<'_>, end: SpanEnd<'_>) {
+        let mut kept = match self {
+            Self::None => return,
+            Self::Written(written) => return written.end(span.span_context(), end),
+            Self::Kept(kept) => kept,
+        };
+        if end.status != Status::Unset {
+            span.set_status(end.status);
+        }
+        if let Some(route) = end.route {
+            kept.set(KeyValue::new(ROUTE, route));
+        }
+        if end.of_service.is_empty() {
+            span.set_attributes(kept.attributes.drain(..).chain(end.last));
         } else {
-            kept.attributes.extend(last);
-            for attribute in of_service {
+            kept.attributes.extend(end.last);
+            for attribute in end.of_service {
                 kept.set(attribute);
             }
             span.set_attributes(kept.attributes.drain(..));
         }
-        Self(Some(kept)).recycle();
+        if let Some(name) = end.name {
+            span.update_name(name);
+        }
+        if let Some(attributes) = end.exception {
+            span.add_event_with_timestamp("exception", end.at, attributes);
+        }
+        span.end_with_timestamp(end.at);
+        Self::Kept(kept).recycle();
     }
 
     /// Leaves the memory for the next span.
     pub(crate) fn recycle(self) {
-        if let Some(mut kept) = self.0
+        if let Self::Kept(mut kept) = self
             && kept.keys.capacity().max(kept.attributes.capacity()) <= MOST_SPARE
         {
             kept.attributes.clear();

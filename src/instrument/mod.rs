@@ -15,8 +15,10 @@ mod work;
 
 #[cfg(feature = "page")]
 pub(crate) use self::errors::beginning;
+#[cfg(feature = "_otlp")]
+pub(crate) use self::{attributes::WrittenSpan, tracer::Begun};
 pub(crate) use self::{
-    attributes::{SpanAttributes, add, set},
+    attributes::{AddAttributes, ROUTE, SpanAttributes, SpanEnd, set},
     delivery::{Delivery, Side},
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},

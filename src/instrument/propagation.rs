@@ -2,7 +2,7 @@ use std::{any::Any, sync::Arc};
 
 use http::HeaderMap;
 use opentelemetry::{Context, global, propagation::TextMapPropagator};
-use opentelemetry_http::{HeaderExtractor, HeaderInjector};
+use opentelemetry_http::HeaderInjector;
 
 use crate::propagation::{ContextLines, Propagators};
 
@@ -39,9 +39,9 @@ impl Propagation {
                 Context::map_current(|context| propagators.extract_noted(context, headers, lines))
             }
             Self::Global => global::get_text_map_propagator(|propagator| {
-                propagator.extract(&HeaderExtractor(headers))
+                propagator.extract(&lines.extractor(headers))
             }),
-            Self::Custom(propagator) => propagator.extract(&HeaderExtractor(headers)),
+            Self::Custom(propagator) => propagator.extract(&lines.extractor(headers)),
         }
     }
 

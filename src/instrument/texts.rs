@@ -12,7 +12,7 @@ use crate::{
 const ELLIPSIS: &str = "…";
 
 /// How texts are recorded: redacted, and cut at a length.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TextRules {
     pub(crate) redaction: Redaction,
     /// The longest message of an error, in bytes.
@@ -86,7 +86,11 @@ impl TextRules {
     }
 
     /// A text without URLs.
+    #[inline]
     pub(crate) fn cut<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        if text.len() <= self.longest_attribute {
+            return Cow::Borrowed(text);
+        }
         bounded(text, self.longest_attribute, Cow::Borrowed)
     }
 

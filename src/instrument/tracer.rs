@@ -1,26 +1,45 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use opentelemetry::{
     Context,
-    trace::{Span, SpanBuilder, Status, TraceContextExt, Tracer},
+    trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer},
 };
 
+use super::attributes::WrittenSpan;
 use crate::propagation::{RANDOM, RandomRoot, with_flags};
+
+/// A span that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// A context with the span in it.
+    pub(crate) context: Context,
+    pub(crate) is_recording: bool,
+    /// The span, if it is not one of the SDK.
+    pub(crate) written: Option<Arc<dyn WrittenSpan>>,
+}
+
+impl Begun {
+    /// A span of which nothing but its ids is left; they need no allocation.
+    pub(crate) fn unrecorded(span: SpanContext, parent: &Context) -> Self {
+        Self {
+            context: parent.with_remote_span_context(span),
+            is_recording: false,
+            written: None,
+        }
+    }
+}
 
 /// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into a context while the
 /// span's type is known, which saves one allocation a span.
 pub(crate) trait StartSpan: Send + Sync {
-    /// Returns a context with the new span in it, and whether that span records. A root span with a
-    /// random trace id has the random flag.
-    fn start_root(
-        &self,
-        span: SpanBuilder,
-        parent: &Context,
-        has_random_id: bool,
-    ) -> (Context, bool);
+    /// Starts a span. A root span with a random trace id has the random flag.
+    fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun;
 
     /// [`start_root`](Self::start_root) for a span of a trace that has begun.
-    fn start(&self, span: SpanBuilder, parent: &Context) -> (Context, bool) {
+    fn start(&self, span: SpanBuilder, parent: &Context) -> Begun {
         self.start_root(span, parent, false)
     }
 
@@ -33,26 +52,24 @@ where
     T: Tracer + Send + Sync,
     T::Span: Send + Sync + 'static,
 {
-    fn start_root(
-        &self,
-        span: SpanBuilder,
-        parent: &Context,
-        has_random_id: bool,
-    ) -> (Context, bool) {
+    fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun {
         let span = self.build_with_context(span, parent);
         if span.is_recording() {
             let context = match has_random_id {
                 true => parent.with_span(RandomRoot::new(span)),
                 false => parent.with_span(span),
             };
-            (context, true)
+            Begun {
+                context,
+                is_recording: true,
+                written: None,
+            }
         } else {
-            // Its ids are all that is left of it; they need no allocation.
             let span = match has_random_id {
                 true => with_flags(span.span_context(), RANDOM),
                 false => span.span_context().clone(),
             };
-            (parent.with_remote_span_context(span), false)
+            Begun::unrecorded(span, parent)
         }
     }
 

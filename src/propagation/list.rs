@@ -7,6 +7,7 @@ use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator, text_map_propagator::FieldIter},
 };
+use opentelemetry_http::HeaderExtractor;
 
 use super::{
     b3::B3Propagator,
@@ -267,6 +268,47 @@ impl<'a> ContextLines<'a> {
     }
 }
 
+/// The headers for any propagator. A name that was noted is not looked up, which takes a hash of the name
+/// each time.
+pub(crate) struct NotedHeaders<'a> {
+    lines: &'a ContextLines<'a>,
+    headers: HeaderExtractor<'a>,
+}
+
+impl<'a> ContextLines<'a> {
+    pub(crate) fn extractor(&'a self, headers: &'a HeaderMap) -> NotedHeaders<'a> {
+        NotedHeaders {
+            lines: self,
+            headers: HeaderExtractor(headers),
+        }
+    }
+}
+
+impl Extractor for NotedHeaders<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        if !self.lines.others {
+            let line = match key {
+                "traceparent" => self.lines.traceparent,
+                "tracestate" => self.lines.tracestate,
+                _ => return self.headers.get(key),
+            };
+            // As `HeaderValue::to_str` has it.
+            let is_shown = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t');
+            let text = line.filter(|line| line.iter().all(is_shown));
+            return text.and_then(|line| str::from_utf8(line).ok());
+        }
+        self.headers.get(key)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.headers.keys()
+    }
+
+    fn get_all(&self, key: &str) -> Option<Vec<&str>> {
+        self.headers.get_all(key)
+    }
+}
+
 /// Whether a name begins like that of a header of any format: `traceparent`, `tracestate`, `baggage`,
 /// `b3`, `x-b3-…`, `x-amzn-trace-id`, `uber-trace-id`, `ot-…`.
 fn may_be_read(name: &str) -> bool {
@@ -366,6 +408,42 @@ impl FromStr for Propagators {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn noted_headers_are_those_of_the_map() {
+        let parent: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let maps: [&[(&str, &[u8])]; 5] = [
+            &[],
+            &[("traceparent", parent), ("tracestate", b"a=1"), ("x", b"y")],
+            &[("traceparent", parent), ("traceparent", b"another")],
+            &[("traceparent", b"\xff"), ("tracestate", b"a=\tb")],
+            &[("traceparent", b""), ("b3", b"0"), ("tracestate", b"a")],
+        ];
+        for lines in maps {
+            let mut headers = HeaderMap::new();
+            for (name, line) in lines {
+                let name = http::HeaderName::from_static(name);
+                headers.append(name, HeaderValue::from_bytes(line).unwrap());
+            }
+            let mut noted = ContextLines::default();
+            for (name, line) in &headers {
+                noted.note(name.as_str(), line);
+            }
+            let (noted, map) = (noted.extractor(&headers), HeaderExtractor(&headers));
+            for key in [
+                "traceparent",
+                "tracestate",
+                "Traceparent",
+                "b3",
+                "x",
+                "none",
+            ] {
+                assert_eq!(noted.get(key), map.get(key), "{key} of {lines:?}");
+                assert_eq!(noted.get_all(key), map.get_all(key));
+            }
+            assert_eq!(noted.keys(), map.keys());
+        }
+    }
 
     #[test]
     fn every_header_that_a_format_writes_may_be_found() {

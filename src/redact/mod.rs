@@ -81,7 +81,7 @@ pub enum SourceUrls {
 }
 
 /// What a layer redacts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Redaction {
     /// Replaces the default keys.
     pub(crate) sensitive_keys: Option<Vec<String>>,

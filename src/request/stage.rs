@@ -406,7 +406,7 @@ impl StageSpan {
             let Notes { attributes, events } = std::mem::take(notes);
             let tracer = &stage.recording().tracer;
             *self = Self::Begun {
-                context: tracer.start(stage.builder(events), stage.parent()).0,
+                context: tracer.start(stage.builder(events), stage.parent()).context,
                 attributes,
             };
         }

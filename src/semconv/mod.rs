@@ -10,5 +10,5 @@ pub(crate) use self::{
         KnownMethods, OTHER, content_length, int, is_bodiless, number, parse_length,
         protocol_version, scheme,
     },
-    server::{host, host_and_port, server},
+    server::{ServerText, host, server},
 };

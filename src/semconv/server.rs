@@ -5,20 +5,49 @@ use http::{HeaderMap, Uri, header};
 /// RFC 1035 §2.3.4: no name is longer.
 const LONGEST_NAME: usize = 255;
 
-/// The host and port that the client asked for: `:authority`, or else the `Host` header (semconv
-/// http-spans: `server.address`). The brackets of an IPv6 address are not part of it.
+/// Where a client says which server it asked for: in `:authority`, or else in the `Host` header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ServerText<'a> {
+    Authority(&'a str),
+    /// Empty: nowhere.
+    Host(&'a str),
+}
+
+impl<'a> ServerText<'a> {
+    pub(crate) fn of(uri: &'a Uri, host: impl FnOnce() -> Option<&'a str>) -> Self {
+        match uri.authority() {
+            Some(authority) => Self::Authority(authority.as_str()),
+            None => Self::Host(host().unwrap_or_default()),
+        }
+    }
+
+    /// The text, and a name of the place that it stands in.
+    pub(crate) fn whole(self) -> [&'a str; 2] {
+        match self {
+            Self::Authority(text) => [text, "authority"],
+            Self::Host(text) => [text, "host"],
+        }
+    }
+
+    /// The host and port (semconv http-spans: `server.address`). The brackets of an IPv6 address are not
+    /// part of it.
+    pub(crate) fn parts(self) -> Option<(&'a str, Option<u16>)> {
+        match self {
+            Self::Authority(text) => {
+                let without_userinfo = text.rsplit_once('@');
+                host_and_port(without_userinfo.map_or(text, |(_, host)| host))
+            }
+            Self::Host(text) => host_and_port(text),
+        }
+    }
+}
+
+/// The host and port that the client asked for.
 pub(crate) fn server<'a>(
     uri: &'a Uri,
     host: impl FnOnce() -> Option<&'a str>,
 ) -> Option<(&'a str, Option<u16>)> {
-    match uri.authority() {
-        Some(authority) => {
-            let authority = authority.as_str();
-            let without_userinfo = authority.rsplit_once('@');
-            host_and_port(without_userinfo.map_or(authority, |(_, host)| host))
-        }
-        None => host_and_port(host()?),
-    }
+    ServerText::of(uri, host).parts()
 }
 
 /// The one `Host` line. A request with several is to be refused (RFC 9112 §3.2), and names no server.

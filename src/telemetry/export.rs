@@ -49,6 +49,7 @@ use super::{
 use super::{
     otlp::{Batch, MetricEncoder, SystemRoots, Transport, data_points},
     pipeline::{Delivery, QueueMetricExporter},
+    written::SpanWriter,
 };
 #[cfg(feature = "page")]
 use super::{pipeline::Gathered, providers::Shown};
@@ -74,6 +75,9 @@ pub(super) struct Export<'a> {
     /// Where spans wait for the end of their request.
     #[cfg(feature = "page")]
     gathered: Option<Arc<Gathered>>,
+    /// Writes the spans of layers.
+    #[cfg(feature = "_otlp")]
+    pub(super) span_writer: Option<SpanWriter>,
     /// What pages can be made of when nobody has asked for them.
     #[cfg(feature = "prometheus")]
     pushed: Option<Pushed>,
@@ -104,6 +108,8 @@ impl<'a> Export<'a> {
             queues: Vec::new(),
             #[cfg(feature = "page")]
             gathered: None,
+            #[cfg(feature = "_otlp")]
+            span_writer: None,
             #[cfg(feature = "prometheus")]
             pushed: None,
         })
@@ -114,6 +120,10 @@ impl<'a> Export<'a> {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
+                let writer = SpanWriter::new(self.settings, queue.clone());
+                #[cfg(feature = "page")]
+                let writer = writer.gathering(self.gathered.clone());
+                self.span_writer = Some(writer);
                 let value_limit = self.settings.span_limits.attribute_value_length;
                 tracers.with_span_processor(EndedSpans {
                     queue: Some(queue),

@@ -90,6 +90,8 @@ mod shutdown_signal;
 mod signal;
 mod start;
 mod views;
+#[cfg(feature = "_otlp")]
+mod written;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::trace::noop::NoopTracerProvider;
+use opentelemetry::trace::{TracerProvider as _, noop::NoopTracerProvider};
 #[cfg(feature = "logs")]
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
 #[cfg(feature = "logs")]
@@ -21,6 +21,8 @@ use super::no_pipeline::Pipeline;
 use super::pipeline::Pipeline;
 #[cfg(feature = "prometheus")]
 use super::prometheus::Prometheus;
+#[cfg(feature = "_otlp")]
+use super::written::SpanWriter;
 use super::{
     error::TelemetryError,
     event::SignalStats,
@@ -32,6 +34,7 @@ use crate::page::{Page, TracePage, TracePageBuilder};
 use crate::{
     download::DownloadLayer,
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
+    instrument::{StartSpan, scope},
     metrics::Gauges,
     propagation::Propagators,
     trace::{ImageTraceLayer, ImageTraceLayerBuilder},
@@ -55,6 +58,9 @@ pub struct Telemetry {
     /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
     /// service may, and is to see them from the start (semconv http-spans).
     pub(super) attributes_after_sampling: bool,
+    /// Writes the spans of layers, unless they are to be seen by something of the service's.
+    #[cfg(feature = "_otlp")]
+    pub(super) span_writer: Option<SpanWriter>,
     /// Whether anything reads what is measured.
     pub(super) measures: bool,
     pub(super) in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
@@ -148,9 +154,9 @@ impl Telemetry {
             return ImageTraceLayerBuilder::disabled();
         }
         let layer = ImageTraceLayer::builder();
-        let layer = match self.makes_spans() {
-            true => layer.tracer_provider(self.tracer_provider()),
-            false => layer.traces(false),
+        let layer = match self.tracer() {
+            Some(tracer) => layer.tracer(tracer),
+            None => layer.traces(false),
         };
         let layer = layer
             .propagators(self.propagators())
@@ -181,6 +187,16 @@ impl Telemetry {
         is_exported || settings.trace_page.is_some()
     }
 
+    /// What makes the spans of layers, if there are any.
+    fn tracer(&self) -> Option<Box<dyn StartSpan>> {
+        #[cfg(feature = "_otlp")]
+        if let Some(writer) = &self.span_writer {
+            return Some(Box::new(writer.clone()));
+        }
+        self.makes_spans()
+            .then(|| Box::new(self.tracer_provider.tracer_with_scope(scope())) as _)
+    }
+
     /// A layer that records the downloads of a client, with these providers, settings and formats.
     #[must_use]
     pub fn download_layer(&self) -> DownloadLayer {
@@ -188,9 +204,9 @@ impl Telemetry {
             return DownloadLayer::disabled();
         }
         let layer = DownloadLayer::builder();
-        let layer = match self.makes_spans() {
-            true => layer.tracer_provider(self.tracer_provider()),
-            false => layer.tracer_provider(NoopTracerProvider::new()),
+        let layer = match self.tracer() {
+            Some(tracer) => layer.tracer(tracer),
+            None => layer.tracer_provider(NoopTracerProvider::new()),
         };
         let layer = layer
             .propagators(self.propagators())

@@ -83,6 +83,11 @@ impl Telemetry {
             outlets.events.emit(&TelemetryEvent::Started { summary });
         }
         let attributes_after_sampling = outlets.tracer_provider.is_none();
+        #[cfg(feature = "_otlp")]
+        let span_writer = match (&export, attributes_after_sampling) {
+            (Some(export), true) => export.span_writer.clone(),
+            _ => None,
+        };
         if let Some(Change(change)) = outlets.tracer_provider.take() {
             builders.tracers = change(builders.tracers);
         }
@@ -110,6 +115,8 @@ impl Telemetry {
             logger_provider: builders.loggers.build(),
             settings,
             attributes_after_sampling,
+            #[cfg(feature = "_otlp")]
+            span_writer,
             measures,
             in_progress: OnceLock::new(),
             pipeline,

@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
-use opentelemetry::KeyValue;
 
 #[cfg(feature = "page")]
 use super::finish::Seen;
 use super::{addresses::Addresses, config::Config, facts::Facts, rpc::Call};
 use crate::{
-    instrument::add,
+    instrument::{AddAttributes, ROUTE, TextRules},
     propagation::ContextLines,
     redact::Redaction,
     request::Route,
@@ -123,30 +122,13 @@ impl<'a, B> Incoming<'a, B> {
     }
 
     /// The attributes that samplers may look at (semconv http-spans: provided at span creation).
-    pub(super) fn add_attributes(
+    pub(super) fn add_attributes<A: AddAttributes + ?Sized>(
         &self,
         config: &Config,
         route: Option<&Route>,
-        attributes: &mut Vec<KeyValue>,
+        attributes: &mut A,
     ) {
-        match &self.call {
-            Some(call) => call.add_attributes(attributes),
-            None => {
-                self.add_http_attributes(&config.recording.texts.redaction, attributes);
-                if let Some(route) = route {
-                    add(attributes, || {
-                        KeyValue::new("http.route", route.path.clone())
-                    });
-                }
-            }
-        }
-        let is_rpc = self.call.is_some();
-        // Semconv rpc-spans, server: calls have neither the protocol nor the client's address.
-        if !is_rpc {
-            add(attributes, || {
-                KeyValue::new("network.protocol.version", self.facts.protocol_version)
-            });
-        }
+        let texts = &config.recording.texts;
         let read;
         let addresses = match &self.addresses {
             Some(addresses) => addresses,
@@ -155,41 +137,79 @@ impl<'a, B> Incoming<'a, B> {
                 &read
             }
         };
-        addresses.add_attributes(!is_rpc, attributes);
-        if let Some(agent) = text(self.headers.user_agent) {
-            let agent = config.recording.texts.recurring(agent);
-            add(attributes, || KeyValue::new("user_agent.original", agent));
+        match &self.call {
+            // Semconv rpc-spans, server: calls have neither the protocol nor the client's address.
+            Some(call) => {
+                call.add_attributes(attributes);
+                addresses.add_server(attributes);
+                self.add_agent(texts, attributes);
+            }
+            None => {
+                self.add_url(&texts.redaction, attributes);
+                // What a proxy says is not in the texts below.
+                if self.addresses.is_some() || !attributes.keeps_recurring() {
+                    self.add_recurring(texts, route, addresses, attributes);
+                } else {
+                    let [server, place] = addresses.server().whole();
+                    let of = [
+                        self.facts.method.as_str(),
+                        self.facts.scheme,
+                        self.facts.protocol_version,
+                        route.map_or("", |route| route.path.as_str()),
+                        place,
+                        server,
+                        text(self.headers.user_agent).unwrap_or_default(),
+                    ];
+                    attributes.recurring(&of, &|attributes| {
+                        self.add_recurring(texts, route, addresses, attributes);
+                    });
+                }
+                addresses.add_client(attributes);
+            }
         }
+        addresses.add_peer(attributes);
         if let Some(recorded) = &config.request_headers {
             let headers = self.request.headers();
-            attributes.extend(recorded.attributes(
-                headers,
-                is_rpc,
-                &config.recording.texts.redaction,
-            ));
+            let is_rpc = self.call.is_some();
+            for attribute in recorded.attributes(headers, is_rpc, &texts.redaction) {
+                attributes.other(attribute);
+            }
         }
     }
 
-    fn add_http_attributes(&self, redaction: &Redaction, attributes: &mut Vec<KeyValue>) {
-        let uri = original_uri(self.request);
-        let method = &self.facts.method;
-        add(attributes, || {
-            KeyValue::new("http.request.method", method.clone())
-        });
-        if method.as_str() == OTHER {
-            let method = self.request.method().as_str().to_owned();
-            add(attributes, || {
-                KeyValue::new("http.request.method_original", method)
-            });
+    fn add_url<A: AddAttributes + ?Sized>(&self, redaction: &Redaction, attributes: &mut A) {
+        if self.facts.method.as_str() == OTHER {
+            let method = self.request.method().as_str();
+            attributes.text("http.request.method_original", method.into());
         }
-        add(attributes, || {
-            KeyValue::new("url.scheme", self.facts.scheme)
-        });
-        let path = redaction.path(uri.path()).into_owned();
-        add(attributes, || KeyValue::new("url.path", path));
+        let uri = original_uri(self.request);
+        attributes.text("url.path", redaction.path(uri.path()));
         if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
-            let query = redaction.query(query).into_owned();
-            add(attributes, || KeyValue::new("url.query", query));
+            attributes.text("url.query", redaction.query(query));
+        }
+    }
+
+    /// The attributes that many requests share.
+    fn add_recurring<A: AddAttributes + ?Sized>(
+        &self,
+        texts: &TextRules,
+        route: Option<&Route>,
+        addresses: &Addresses<'_>,
+        attributes: &mut A,
+    ) {
+        attributes.shared("http.request.method", &self.facts.method);
+        attributes.fixed("url.scheme", self.facts.scheme);
+        if let Some(route) = route {
+            attributes.shared(ROUTE, &route.path);
+        }
+        attributes.fixed("network.protocol.version", self.facts.protocol_version);
+        addresses.add_server(attributes);
+        self.add_agent(texts, attributes);
+    }
+
+    fn add_agent<A: AddAttributes + ?Sized>(&self, texts: &TextRules, attributes: &mut A) {
+        if let Some(agent) = text(self.headers.user_agent) {
+            attributes.shared("user_agent.original", &texts.recurring(agent));
         }
     }
 }

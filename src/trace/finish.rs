@@ -24,7 +24,7 @@ use super::{
 use crate::request::{Asked, Place};
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::{Delivery, Said, Side, SpanAttributes},
+    instrument::{Delivery, Said, Side, SpanAttributes, SpanEnd},
     intern,
     metrics::{HttpMetrics, Labels, Measurement, RequestSeries, RpcMetrics, labelled},
     request::{
@@ -195,11 +195,11 @@ impl Finish {
         {
             let is_rpc = self.call.is_some();
             let texts = &config.recording.texts;
-            let attributes = recorded.attributes(response.headers(), is_rpc, &texts.redaction);
-            let kept = self.attributes.kept();
-            let old = kept.len();
-            kept.extend(attributes);
-            texts.cut_all(&mut kept[old..]);
+            self.attributes.add(texts, |attributes| {
+                for attribute in recorded.attributes(response.headers(), is_rpc, &texts.redaction) {
+                    attributes.other(attribute);
+                }
+            });
         }
         if config.trace_response {
             add_trace_response(response.headers_mut(), &self.state);
@@ -456,34 +456,34 @@ impl Finish {
             let phase = KeyValue::new(attribute::REQUEST_CANCELLED, *phase);
             ending.attributes.push(phase);
         }
-        let span = self.state.context.span();
-        let ended_at = self.state.clock.started_at() + elapsed;
+        let mut status = Status::Unset;
         if let Some(error_type) = ending.error_type.take() {
             ending
                 .attributes
                 .push(KeyValue::new(ERROR_TYPE, error_type));
             // Semconv http-spans, Status: no description when the status code explains the error.
-            span.set_status(Status::error(match outcome {
+            status = Status::error(match outcome {
                 Outcome::Failed(report) => report.message.to_string(),
                 _ => String::new(),
-            }));
+            });
         }
         self.config()
             .recording
             .texts
             .cut_all(&mut ending.attributes);
-        let mut attributes = std::mem::take(&mut self.attributes);
-        if let Some(route) = ending.route.take() {
-            attributes.set(KeyValue::new("http.route", route));
-        }
-        attributes.give(&span, ending.attributes.drain(..), custom);
-        if let Some(name) = ending.span_name.take() {
-            span.update_name(name);
-        }
-        if let Outcome::Failed(report) = outcome {
-            span.add_event_with_timestamp("exception", ended_at, report.event_attributes());
-        }
-        span.end_with_timestamp(ended_at);
+        let end = SpanEnd {
+            at: self.state.clock.started_at() + elapsed,
+            name: ending.span_name.take(),
+            last: &mut ending.attributes.drain(..),
+            route: ending.route.take(),
+            of_service: custom,
+            status,
+            exception: match outcome {
+                Outcome::Failed(report) => Some(report.event_attributes()),
+                _ => None,
+            },
+        };
+        std::mem::take(&mut self.attributes).end(&self.state.context.span(), end);
     }
 }
 

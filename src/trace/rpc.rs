@@ -13,7 +13,7 @@ use opentelemetry::{KeyValue, StringValue};
 
 use super::web::WebFrames;
 use crate::{
-    instrument::add,
+    instrument::AddAttributes,
     intern,
     semconv::{GrpcCode, OTHER},
 };
@@ -129,11 +129,10 @@ impl Call {
     }
 
     /// The attributes that are known when the call arrives.
-    pub(super) fn add_attributes(&self, attributes: &mut Vec<KeyValue>) {
-        add(attributes, || KeyValue::new("rpc.system.name", "grpc"));
+    pub(super) fn add_attributes<A: AddAttributes + ?Sized>(&self, attributes: &mut A) {
+        attributes.fixed("rpc.system.name", "grpc");
         if let Method::Known(method) = &self.method {
-            let method = Arc::clone(method);
-            add(attributes, || KeyValue::new("rpc.method", method));
+            attributes.shared("rpc.method", &Arc::clone(method).into());
         }
     }
 

@@ -142,9 +142,8 @@ impl Config {
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);
-        let mut attributes = SpanAttributes::default();
-        let (context, recording) = if !has_span {
-            (parent, false)
+        let (context, attributes) = if !has_span {
+            (parent, SpanAttributes::None)
         } else {
             let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));
             // Behind a wildcard the service mostly names the route itself, which the span could not take
@@ -162,7 +161,7 @@ impl Config {
             span.start_time = Some(clock.started_at());
             span.links = links;
             let route = route.as_ref().filter(|route| route.is_on_span);
-            self.start(span, parent, &incoming, route, &mut attributes)
+            self.start(span, parent, &incoming, route)
         };
 
         #[cfg(feature = "page")]
@@ -179,7 +178,8 @@ impl Config {
             outer,
             labels,
         };
-        let state = Arc::new(RequestState::new(context, recording, clock, route, root));
+        let is_recording = !matches!(attributes, SpanAttributes::None);
+        let state = Arc::new(RequestState::new(context, is_recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
         let trace = RequestTrace::new(handle);
         count_body(request, &trace);
@@ -192,30 +192,28 @@ impl Config {
         )))
     }
 
-    /// Returns a context with the root span in it, and whether that span records.
+    /// Returns a context with the root span in it, and the attributes that it began with.
     fn start<B>(
         &self,
         mut span: SpanBuilder,
         mut parent: Context,
         incoming: &Incoming<'_, B>,
         route: Option<&Route>,
-        attributes: &mut SpanAttributes,
-    ) -> (Context, bool) {
-        let add_attributes = |added: &mut Vec<_>| {
-            incoming.add_attributes(self, route, added);
-            self.recording.texts.cut_all(added);
-        };
-        let mut known = Vec::with_capacity(ROOT_ATTRIBUTES);
+    ) -> (Context, SpanAttributes) {
+        let texts = &self.recording.texts;
+        let mut seen = SpanAttributes::None;
         if !self.attributes_after_sampling {
-            add_attributes(&mut known);
-            *attributes = SpanAttributes::begun_with(&known);
+            let mut attributes = Vec::with_capacity(ROOT_ATTRIBUTES);
+            incoming.add_attributes(self, route, &mut attributes);
+            texts.cut_all(&mut attributes);
+            seen = SpanAttributes::begun_with(&attributes);
+            span.attributes = Some(attributes);
         }
-        span.attributes = Some(known);
         let tracer = &self.recording.tracer;
         let continued = continued_trace_id(&parent);
         let is_new = continued.is_none() && !parent.span().span_context().is_valid();
         let has_random_id = is_new && self.random_trace_ids;
-        let (context, recording) = match (continued, denied_parent(&parent)) {
+        let begun = match (continued, denied_parent(&parent)) {
             (_, Some(denied)) => {
                 parent = parent.with_remote_span_context(denied);
                 tracer.start_root(span, &parent, has_random_id)
@@ -226,13 +224,21 @@ impl Config {
                 with_next_trace_id(id, || tracer.start(span, &parent))
             }
         };
-        if !recording {
-            std::mem::take(attributes).recycle();
-        } else if self.attributes_after_sampling {
-            *attributes = SpanAttributes::begun_with(&[]);
-            add_attributes(attributes.kept());
+        let mut attributes = match begun.written {
+            _ if !begun.is_recording => {
+                seen.recycle();
+                return (begun.context, SpanAttributes::None);
+            }
+            Some(written) => SpanAttributes::Written(written),
+            None if self.attributes_after_sampling => SpanAttributes::begun_with(&[]),
+            None => seen,
+        };
+        if self.attributes_after_sampling {
+            attributes.add(texts, |attributes| {
+                incoming.add_attributes(self, route, attributes);
+            });
         }
-        (context, recording)
+        (begun.context, attributes)
     }
 
     /// Asks the filter and the trust rule.

@@ -15,7 +15,7 @@ thread_local! {
 /// Whether this thread belongs to the export, so that what it traces or logs must not be exported.
 ///
 /// The thread decides, because others replace the current context.
-pub(super) fn is_exporting() -> bool {
+pub(crate) fn is_exporting() -> bool {
     IS_EXPORTING.get()
 }
 

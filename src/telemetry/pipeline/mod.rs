@@ -39,8 +39,10 @@ pub(super) use self::logs::QueueLogProcessor;
 pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;
+#[cfg(all(feature = "_otlp", feature = "page"))]
+pub(super) use self::spans::ended;
 #[cfg(feature = "_otlp")]
-pub(super) use self::{deliver::Delivery, metrics::QueueMetricExporter};
+pub(super) use self::{deliver::Delivery, io_thread::is_exporting, metrics::QueueMetricExporter};
 pub(super) use self::{
     io_thread::IoThread,
     queue::{AnyQueue, Gather, Queue},

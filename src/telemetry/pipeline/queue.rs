@@ -27,8 +27,10 @@ pub(crate) trait Gather: Default + Send + Sync + 'static {
     /// The memory that they take, in bytes.
     fn size(&self) -> usize;
 
-    /// No further item comes into this batch.
-    fn close(&mut self) {}
+    /// No further item comes into this batch. Returns the next one, which is empty.
+    fn close(&mut self) -> Self {
+        Self::default()
+    }
 }
 
 /// Items that are printed as they are. What they take is not counted.
@@ -105,8 +107,8 @@ impl<B: Gather> State<B> {
         if self.open.items() == 0 {
             return;
         }
-        let mut content = mem::take(&mut self.open);
-        content.close();
+        let next = self.open.close();
+        let content = mem::replace(&mut self.open, next);
         let unsettled = Unsettled {
             uncounted: content.items(),
             bytes: content.size(),
@@ -164,7 +166,7 @@ impl<B: Gather> Queue<B> {
 
     /// Adds `items` that take `bytes` with `add`, or drops and counts them when the queue is full or
     /// closed.
-    pub(super) fn push(&self, items: u64, bytes: usize, add: impl FnOnce(&mut B)) {
+    pub(crate) fn push(&self, items: u64, bytes: usize, add: impl FnOnce(&mut B)) {
         let mut state = self.lock();
         if state.closed {
             drop(state);

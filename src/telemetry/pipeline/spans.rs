@@ -3,7 +3,10 @@
 use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
 #[cfg(feature = "page")]
-use opentelemetry::trace::{SpanId, Status};
+use opentelemetry::{
+    InstrumentationScope,
+    trace::{SpanId, Status},
+};
 use opentelemetry::{
     Context, KeyValue,
     trace::{Link, SpanKind, TraceId},
@@ -24,7 +27,7 @@ use crate::attribute::{REQUEST_CANCELLED, STAGE_CANCELLED};
 #[cfg(feature = "_otlp")]
 use crate::telemetry::otlp::Batch;
 #[cfg(any(feature = "_otlp", feature = "page"))]
-use crate::telemetry::otlp::encode;
+use crate::telemetry::otlp::encode::{self, Recorded};
 
 #[cfg(feature = "_otlp")]
 impl Gather for Batch {
@@ -36,8 +39,9 @@ impl Gather for Batch {
         self.size()
     }
 
-    fn close(&mut self) {
+    fn close(&mut self) -> Self {
         self.shrink();
+        self.like()
     }
 }
 
@@ -109,42 +113,46 @@ impl<B: SpanBatch> EndedSpans<B> {
         if queue.is_none() && !is_gathered {
             return;
         }
-        encode::span(span, self.value_limit, |entry| {
+        let recorded = Recorded::from(span);
+        encode::span(&recorded, self.value_limit, |entry| {
             if let Some(queue) = queue {
                 B::push_entry(queue, span, entry);
             }
             #[cfg(feature = "page")]
             if let Some(gathered) = &self.gathered {
-                gathered.ended(&ended(span, entry));
+                gathered.ended(&ended(&recorded, &span.instrumentation_scope, entry));
             }
         });
     }
 }
 
-/// What the gathered traces need to know of a span of the SDK's.
+/// What the gathered traces need to know of a span.
 #[cfg(feature = "page")]
-fn ended<'a>(span: &'a SpanData, entry: &'a [u8]) -> Ended<'a> {
-    let is_cancelled = |attribute: &KeyValue| {
-        let key = attribute.key.as_str();
-        key == REQUEST_CANCELLED || key == STAGE_CANCELLED
-    };
+pub(crate) fn ended<'a>(
+    span: &Recorded<'a>,
+    scope: &'a InstrumentationScope,
+    entry: &'a [u8],
+) -> Ended<'a> {
+    const CANCELLED: [&str; 2] = [REQUEST_CANCELLED, STAGE_CANCELLED];
+    let is_cancelled = |attribute: &KeyValue| CANCELLED.contains(&attribute.key.as_str());
     let outcome = match span.status {
         Status::Error { .. } => Outcome::Failed,
         _ if span.attributes.iter().any(is_cancelled) => Outcome::Cancelled,
+        _ if encode::has_any(span.written, CANCELLED) => Outcome::Cancelled,
         _ => Outcome::Ok,
     };
-    let duration = span.end_time.duration_since(span.start_time);
+    let duration = span.end.duration_since(span.start);
     Ended {
-        trace_id: span.span_context.trace_id(),
-        span_id: span.span_context.span_id(),
-        parent_id: span.parent_span_id,
-        is_local_root: span.parent_span_is_remote || span.parent_span_id == SpanId::INVALID,
-        is_sampled: span.span_context.is_sampled(),
+        trace_id: span.context.trace_id(),
+        span_id: span.context.span_id(),
+        parent_id: span.parent,
+        is_local_root: span.parent_is_remote || span.parent == SpanId::INVALID,
+        is_sampled: span.context.is_sampled(),
         outcome,
-        started_at: span.start_time,
+        started_at: span.start,
         duration: duration.unwrap_or_default(),
-        name: &span.name,
-        scope: &span.instrumentation_scope,
+        name: span.name,
+        scope,
         entry,
     }
 }

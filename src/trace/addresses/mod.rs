@@ -7,7 +7,7 @@ mod peer;
 use std::{fmt, net::SocketAddr};
 
 use http::{Extensions, Request};
-use opentelemetry::{KeyValue, StringValue};
+use opentelemetry::StringValue;
 
 use self::forwarded::{Client, Forwarded};
 pub use self::{
@@ -16,9 +16,8 @@ pub use self::{
     peer::PeerAddr,
 };
 use crate::{
-    instrument::{add, guarded},
-    intern,
-    semconv::{host_and_port, scheme, server},
+    instrument::{AddAttributes, guarded},
+    semconv::{ServerText, scheme},
 };
 
 type FindPeer = dyn Fn(&Extensions) -> Option<SocketAddr> + Send + Sync;
@@ -56,7 +55,9 @@ impl fmt::Debug for AddressRules {
 #[derive(Debug)]
 pub(super) struct Addresses<'a> {
     pub(super) scheme: &'static str,
-    server: Option<(&'a str, Option<u16>)>,
+    server: ServerText<'a>,
+    /// The port that a proxy has said.
+    server_port: Option<u16>,
     client: Option<StringValue>,
     peer: Option<PeerAddr>,
 }
@@ -71,7 +72,8 @@ impl<'a> Addresses<'a> {
         let peer = rules.peer(request.extensions());
         let mut addresses = Self {
             scheme: scheme(uri.scheme_str()),
-            server: server(uri, || host),
+            server: ServerText::of(uri, || host),
+            server_port: None,
             client: peer.as_ref().map(PeerAddr::text),
             peer,
         };
@@ -88,10 +90,11 @@ impl<'a> Addresses<'a> {
         if forwarded.proto.is_some() {
             self.scheme = scheme(forwarded.proto);
         }
-        self.server = forwarded.host.and_then(host_and_port).or(self.server);
-        if let (Some((_, port)), Some(forwarded)) = (&mut self.server, forwarded.port) {
-            *port = Some(forwarded);
+        let host = forwarded.host.map(ServerText::Host);
+        if let Some(host) = host.filter(|host| host.parts().is_some()) {
+            self.server = host;
         }
+        self.server_port = forwarded.port;
         self.client = match forwarded.client {
             None => self.client.take(),
             Some(Client::Hidden) => None,
@@ -99,26 +102,30 @@ impl<'a> Addresses<'a> {
         };
     }
 
-    pub(super) fn add_attributes(&self, with_client: bool, attributes: &mut Vec<KeyValue>) {
-        if let Some((host, port)) = self.server {
-            let host = intern::text(host);
-            add(attributes, || KeyValue::new("server.address", host));
-            if let Some(port) = port {
-                add(attributes, || KeyValue::new("server.port", i64::from(port)));
+    /// What the server's address is read from.
+    pub(super) fn server(&self) -> ServerText<'a> {
+        self.server
+    }
+
+    pub(super) fn add_server<A: AddAttributes + ?Sized>(&self, attributes: &mut A) {
+        if let Some((host, port)) = self.server.parts() {
+            attributes.interned("server.address", host);
+            if let Some(port) = self.server_port.or(port) {
+                attributes.number("server.port", port.into());
             }
         }
-        if let Some(client) = self.client.as_ref().filter(|_| with_client) {
-            add(attributes, || {
-                KeyValue::new("client.address", client.clone())
-            });
+    }
+
+    pub(super) fn add_client<A: AddAttributes + ?Sized>(&self, attributes: &mut A) {
+        if let Some(client) = &self.client {
+            attributes.shared("client.address", client);
         }
+    }
+
+    pub(super) fn add_peer<A: AddAttributes + ?Sized>(&self, attributes: &mut A) {
         if let Some(peer) = &self.peer {
-            add(attributes, || {
-                KeyValue::new("network.peer.address", peer.text())
-            });
-            add(attributes, || {
-                KeyValue::new("network.peer.port", i64::from(peer.port()))
-            });
+            attributes.shared("network.peer.address", &peer.text());
+            attributes.number("network.peer.port", peer.port().into());
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    cell::RefCell,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -59,7 +60,52 @@ impl From<SocketAddr> for PeerAddr {
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
         Self {
             address,
-            text: address.ip().to_string().into(),
+            text: text_of(address.ip()),
+        }
+    }
+}
+
+/// How many texts a thread keeps.
+const KEPT: usize = 64;
+
+thread_local! {
+    /// The texts of the last addresses, for servers that give every request the address alone: to format
+    /// one takes two allocations.
+    static TEXTS: RefCell<[Option<(IpAddr, Arc<str>)>; KEPT]> =
+        const { RefCell::new([const { None }; KEPT]) };
+}
+
+fn text_of(ip: IpAddr) -> Arc<str> {
+    let last = match ip {
+        IpAddr::V4(ip) => ip.octets()[3],
+        IpAddr::V6(ip) => ip.octets()[15],
+    };
+    let kept = TEXTS.try_with(|texts| {
+        let place = &mut texts.borrow_mut()[usize::from(last) % KEPT];
+        match place {
+            Some((of, text)) if *of == ip => Arc::clone(text),
+            _ => {
+                let text = Arc::<str>::from(ip.to_string());
+                *place = Some((ip, Arc::clone(&text)));
+                text
+            }
+        }
+    });
+    // This fails only while the thread ends.
+    kept.unwrap_or_else(|_| ip.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_kept_and_do_not_mix() {
+        let ips = ["10.0.0.1", "10.0.1.1", "::1", "10.0.0.65", "2001:db8::1"];
+        for text in ips.iter().chain(&ips) {
+            let ip = text.parse().unwrap();
+            assert_eq!(&*text_of(ip), *text);
+            assert!(Arc::ptr_eq(&text_of(ip), &text_of(ip)));
         }
     }
 }

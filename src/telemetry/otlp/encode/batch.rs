@@ -31,7 +31,7 @@ struct Run {
 }
 
 /// Who wrote the entries.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Source {
     scope: InstrumentationScope,
     target: Option<String>,
@@ -70,7 +70,8 @@ impl Batch {
         self.push_encoded(&metric.scope, &metric.entry, metric.points);
     }
 
-    fn push_encoded(&mut self, header: &Arc<Header>, entry: &[u8], items: u64) {
+    /// Adds the entry of `items` items below a header, which one batch has once.
+    pub(crate) fn push_encoded(&mut self, header: &Arc<Header>, entry: &[u8], items: u64) {
         let is_same = |run: &Run| Arc::ptr_eq(&run.header, header);
         let index = self.runs.iter().position(is_same).unwrap_or_else(|| {
             self.runs.push(Run {
@@ -99,10 +100,28 @@ impl Batch {
         self.size
     }
 
-    /// Gives back the memory that no entry came for.
+    /// Gives back the memory that no entry came for, if that is much.
     pub(crate) fn shrink(&mut self) {
         for run in &mut self.runs {
-            run.entries.shrink_to_fit();
+            let entries = &mut run.entries;
+            if entries.capacity() - entries.len() > entries.len() / 8 {
+                entries.shrink_to_fit();
+            }
+        }
+    }
+
+    /// An empty batch with room for as much of the same scopes: a buffer that grows would be moved while
+    /// others wait for it.
+    pub(crate) fn like(&self) -> Self {
+        let runs = self.runs.iter().filter(|run| !run.entries.is_empty());
+        let runs = runs.map(|run| Run {
+            source: run.source.clone(),
+            header: Arc::clone(&run.header),
+            entries: Vec::with_capacity(run.entries.len()),
+        });
+        Self {
+            runs: runs.collect(),
+            ..Self::default()
         }
     }
 
@@ -129,7 +148,8 @@ impl Batch {
 
     /// The only entry of a batch in pieces, when it is a metric with several data points.
     fn split_metric(&self) -> Option<Vec<Self>> {
-        let run = self.runs.first().filter(|_| self.items > 1)?;
+        let mut runs = self.runs.iter().filter(|run| !run.entries.is_empty());
+        let run = runs.next().filter(|_| self.items > 1)?;
         let pieces = pieces(Fields::new(&run.entries).next()?, self.size / 2);
         let batches = pieces.map(|(entry, points)| {
             let mut batch = Self::default();
@@ -141,14 +161,15 @@ impl Batch {
 
     /// The body of the export request before compression, behind so many free bytes.
     pub(crate) fn request(&self, resource: &Header, free: usize) -> Vec<u8> {
+        let runs = || self.runs.iter().filter(|run| !run.entries.is_empty());
         let scope_size = |run: &Run| run.header.around(run.entries.len());
-        let scopes = self.runs.iter().map(|run| field_size(scope_size(run)));
+        let scopes = runs().map(|run| field_size(scope_size(run)));
         let resource_size = resource.around(scopes.sum());
         let mut body = Vec::with_capacity(free + field_size(resource_size));
         body.resize(free, 0);
         put_length(&mut body, 1, resource_size);
         resource.put(&mut body, |body| {
-            for run in &self.runs {
+            for run in runs() {
                 put_length(body, ENTRIES, scope_size(run));
                 run.header
                     .put(body, |body| body.extend_from_slice(&run.entries));

@@ -35,7 +35,7 @@ impl Header {
     }
 
     /// `target` is the one of log records, which stands in the place of the scope's name.
-    pub(super) fn scope(scope: &InstrumentationScope, target: Option<&str>) -> Self {
+    pub(crate) fn scope(scope: &InstrumentationScope, target: Option<&str>) -> Self {
         let attributes: Vec<_> = scope.attributes().collect();
         Self::new(scope.schema_url(), |w| {
             unique(

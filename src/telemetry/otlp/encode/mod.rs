@@ -10,6 +10,7 @@
 //!
 //! The module uses nothing of the crate, so that benchmark and fuzz target include it by its path.
 
+mod attributes;
 mod batch;
 mod fields;
 mod header;
@@ -24,15 +25,17 @@ mod writer;
 
 use std::cell::RefCell;
 
-#[cfg(feature = "logs")]
-use opentelemetry_sdk::logs::SdkLogRecord;
-use opentelemetry_sdk::trace::SpanData;
-
+#[cfg(feature = "page")]
+pub(crate) use self::attributes::has_any;
 pub(crate) use self::{
+    attributes::Attributes,
     batch::Batch,
     header::Header,
     metrics::{data_points, metrics},
+    span::Recorded,
 };
+#[cfg(feature = "logs")]
+use opentelemetry_sdk::logs::SdkLogRecord;
 
 #[cfg(feature = "page")]
 use fields::Fields;
@@ -53,12 +56,12 @@ thread_local! {
 /// String values of attributes are cut to `value_limit` characters: the
 /// `OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT` of the specification.
 pub(crate) fn span<R>(
-    span: &SpanData,
+    span: &Recorded<'_>,
     value_limit: Option<usize>,
     take: impl FnMut(&[u8]) -> R,
 ) -> R {
     let limit = value_limit.unwrap_or(usize::MAX);
-    entry(|w| span::span(w, span, limit), take)
+    entry(ENTRIES, |w| span::span(w, span, limit), take)
 }
 
 /// Gives `take` the entry of a log record.
@@ -72,7 +75,7 @@ pub(crate) fn log_record<R>(
     take: impl FnMut(&[u8]) -> R,
 ) -> R {
     let limit = value_limit.unwrap_or(usize::MAX);
-    entry(|w| log_record::log_record(w, record, limit), take)
+    entry(ENTRIES, |w| log_record::log_record(w, record, limit), take)
 }
 
 /// The message of an entry.
@@ -89,12 +92,12 @@ pub(crate) fn span_name(entry: &[u8]) -> &str {
         .unwrap_or_default()
 }
 
-/// Encodes into a buffer that the thread keeps.
+/// Encodes a message into a buffer that the thread keeps.
 #[inline]
-fn entry<R>(fields: impl Fn(&mut Writer), mut take: impl FnMut(&[u8]) -> R) -> R {
+fn entry<R>(field: u8, fields: impl Fn(&mut Writer), mut take: impl FnMut(&[u8]) -> R) -> R {
     let mut encode = |w: &mut Writer| {
         w.clear();
-        w.message(ENTRIES, &fields);
+        w.message(field, &fields);
         take(w.written())
     };
     let taken = WRITER.try_with(|kept| {

@@ -1,35 +1,89 @@
 //! `Span` of `opentelemetry/proto/trace/v1/trace.proto`.
 
-use opentelemetry::trace::{Event, Link, SpanId, SpanKind, Status, TraceFlags, TraceState};
+use std::time::SystemTime;
+
+use opentelemetry::{
+    KeyValue,
+    trace::{Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceState},
+};
 use opentelemetry_sdk::trace::SpanData;
 
 use super::{value::attributes, writer::Writer};
+
+/// The field of the attributes.
+pub(super) const ATTRIBUTES: u8 = 9;
 
 // Bits 8 and 9 of the flags of spans and links (`SpanFlags`).
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
+/// What a span is made of.
+///
+/// The last value of a key counts among `attributes`; none of these keys is in `written`.
+#[derive(Debug)]
+pub(crate) struct Recorded<'a> {
+    pub(crate) context: &'a SpanContext,
+    pub(crate) parent: SpanId,
+    pub(crate) parent_is_remote: bool,
+    pub(crate) name: &'a str,
+    pub(crate) kind: &'a SpanKind,
+    pub(crate) start: SystemTime,
+    pub(crate) end: SystemTime,
+    /// The first attributes, as they were written when they came.
+    pub(crate) written: &'a [u8],
+    pub(crate) attributes: &'a [KeyValue],
+    pub(crate) dropped_attributes: u32,
+    pub(crate) events: &'a [Event],
+    pub(crate) dropped_events: u32,
+    pub(crate) links: &'a [Link],
+    pub(crate) dropped_links: u32,
+    pub(crate) status: &'a Status,
+}
+
+impl<'a> From<&'a SpanData> for Recorded<'a> {
+    fn from(span: &'a SpanData) -> Self {
+        Self {
+            context: &span.span_context,
+            parent: span.parent_span_id,
+            parent_is_remote: span.parent_span_is_remote,
+            name: &span.name,
+            kind: &span.span_kind,
+            start: span.start_time,
+            end: span.end_time,
+            written: &[],
+            attributes: &span.attributes,
+            dropped_attributes: span.dropped_attributes_count,
+            events: &span.events,
+            dropped_events: span.events.dropped_count,
+            links: &span.links,
+            dropped_links: span.links.dropped_count,
+            status: &span.status,
+        }
+    }
+}
+
 /// The fields of a `Span`.
-pub(super) fn span(w: &mut Writer, span: &SpanData, limit: usize) {
-    let context = &span.span_context;
-    w.fixed32_field_16(flags(context.trace_flags(), span.parent_span_is_remote));
-    w.message(15, |w| status(w, &span.status));
-    w.count(14, span.links.dropped_count);
+pub(super) fn span(w: &mut Writer, span: &Recorded<'_>, limit: usize) {
+    let context = span.context;
+    w.fixed32_field_16(flags(context.trace_flags(), span.parent_is_remote));
+    w.message(15, |w| status(w, span.status));
+    w.count(14, span.dropped_links);
     for span_link in span.links.iter().rev() {
         w.message(13, |w| link(w, span_link, limit));
     }
-    w.count(12, span.events.dropped_count);
+    w.count(12, span.dropped_events);
     for span_event in span.events.iter().rev() {
         w.message(11, |w| event(w, span_event, limit));
     }
-    w.count(10, span.dropped_attributes_count);
-    attributes(w, 9, &span.attributes, limit);
-    w.time(8, span.end_time);
-    w.time(7, span.start_time);
-    w.varint(6, kind(&span.span_kind));
-    w.text(5, &span.name);
-    if span.parent_span_id != SpanId::INVALID {
-        w.bytes(4, &span.parent_span_id.to_bytes());
+    w.count(10, span.dropped_attributes);
+    attributes(w, ATTRIBUTES, span.attributes, limit);
+    w.raw(span.written);
+    w.time(8, span.end);
+    w.time(7, span.start);
+    w.varint(6, kind(span.kind));
+    w.text(5, span.name);
+    if span.parent != SpanId::INVALID {
+        w.bytes(4, &span.parent.to_bytes());
     }
     trace_state(w, 3, context.trace_state());
     w.bytes(2, &context.span_id().to_bytes());

@@ -11,8 +11,8 @@ use super::writer::{Writer, copy, length_tag};
 const MANY: usize = 129;
 
 // Fields of `KeyValue`.
-const KEY: u8 = 1;
-const VALUE: u8 = 2;
+pub(super) const KEY: u8 = 1;
+pub(super) const VALUE: u8 = 2;
 
 // Fields of `AnyValue`.
 pub(super) const STRING: u8 = 1;
@@ -75,7 +75,7 @@ pub(super) fn text_attribute(w: &mut Writer, field: u8, key: &str, text: &str) {
 }
 
 #[inline]
-fn any_value(w: &mut Writer, value: &Value, limit: usize) {
+pub(super) fn any_value(w: &mut Writer, value: &Value, limit: usize) {
     match value {
         Value::String(text) => w.bytes(STRING, cut(text.as_str(), limit).as_bytes()),
         Value::Bool(value) => w.varint(BOOL, (*value).into()),

@@ -145,6 +145,12 @@ impl Writer {
         self.array([0x80 | FIXED32, 16 >> 4]);
     }
 
+    /// Fields that are written already.
+    #[inline]
+    pub(super) fn raw(&mut self, fields: &[u8]) {
+        self.take(fields.len()).copy_from_slice(fields);
+    }
+
     /// A field of type `bytes`, or a `string` that is written even when it is empty.
     #[inline]
     pub(super) fn bytes(&mut self, field: u8, bytes: &[u8]) {
@@ -210,11 +216,15 @@ pub(super) const fn field_size(size: usize) -> usize {
 }
 
 /// The tag and the length of a field whose content follows.
-pub(super) fn put_length(body: &mut Vec<u8>, field: u8, mut size: usize) {
+pub(super) fn put_length(body: &mut Vec<u8>, field: u8, size: usize) {
     body.push(length_tag(field));
-    while size >= 0x80 {
-        body.push(size as u8 | 0x80);
-        size >>= 7;
+    put_varint(body, size as u64);
+}
+
+pub(super) fn put_varint(body: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        body.push(value as u8 | 0x80);
+        value >>= 7;
     }
-    body.push(size as u8);
+    body.push(value as u8);
 }

@@ -30,7 +30,7 @@ use opentelemetry_sdk::{
 use proptest::{collection::vec, option, prelude::*};
 use prost::Message;
 
-use super::{Batch, Header, data_points, fields::Fields, metrics, span};
+use super::{Attributes, Batch, Header, Recorded, data_points, fields::Fields, metrics, span};
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -184,7 +184,7 @@ fn value_limit() -> impl Strategy<Value = Option<usize>> {
 }
 
 fn encoded(data: &SpanData, limit: Option<usize>) -> Vec<u8> {
-    span(data, limit, <[u8]>::to_vec)
+    span(&data.into(), limit, <[u8]>::to_vec)
 }
 
 /// A span without anything that could be left out.
@@ -219,6 +219,35 @@ proptest! {
         prop_assert_eq!(format!("{decoded:?}"), format!("{message:?}"));
     }
 
+    #[test]
+    fn attributes_that_come_one_after_the_other_are_the_same_bytes(
+        data in span_data(),
+        limit in value_limit(),
+    ) {
+        let limit_of_each = limit.unwrap_or(usize::MAX);
+        let mut written = Attributes::default();
+        let others = [KeyValue::new("first", "text"), KeyValue::new("last", -7)];
+        let keys = others.iter().chain(&data.attributes);
+        // Each is set a second time.
+        for attribute in keys.chain(&data.attributes) {
+            written.remove(attribute.key.as_str());
+            written.push(attribute, limit_of_each);
+        }
+        for other in &others {
+            written.remove(other.key.as_str());
+        }
+        let mut expected = data.attributes.clone();
+        expected::keep_last(&mut expected, |attribute| &attribute.key);
+        expected.retain(|attribute| others.iter().all(|other| other.key != attribute.key));
+        prop_assert_eq!(written.count() as usize, expected.len());
+        let data = SpanData { attributes: expected, ..data };
+        let span_of_bytes = Recorded {
+            attributes: &[],
+            written: written.written(),
+            ..(&data).into()
+        };
+        prop_assert_eq!(span(&span_of_bytes, limit, <[u8]>::to_vec), encoded(&data, limit));
+    }
 }
 
 proptest! {
@@ -438,7 +467,7 @@ fn a_span_that_ends_while_another_is_taken_is_encoded_too() {
         name: name.into(),
         ..plain_span(Vec::new())
     });
-    let (first, second) = span(&outer, None, |bytes| {
+    let (first, second) = span(&(&outer).into(), None, |bytes| {
         (bytes.to_vec(), encoded(&inner, None))
     });
     assert_eq!(first, expected::span(outer, None).encode_to_vec());

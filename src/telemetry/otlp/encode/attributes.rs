@@ -1,0 +1,146 @@
+//! Attributes that are written as they come, from the first to the last.
+
+use opentelemetry::{KeyValue, Value};
+
+use super::{
+    entry,
+    fields::Fields,
+    span::ATTRIBUTES,
+    value::{INT, KEY, STRING, VALUE, any_value, cut},
+    writer::{copy, field_size, length_tag, put_length, put_varint, varint_len},
+};
+
+/// The attributes of a span, written. The caller sees to it that keys are unique.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes {
+    written: Vec<u8>,
+    count: u32,
+}
+
+impl Attributes {
+    /// In the memory of others, which are forgotten.
+    pub(crate) fn in_place_of(mut written: Vec<u8>) -> Self {
+        written.clear();
+        Self { written, count: 0 }
+    }
+
+    pub(crate) fn into_memory(self) -> Vec<u8> {
+        self.written
+    }
+
+    pub(crate) fn written(&self) -> &[u8] {
+        &self.written
+    }
+
+    pub(crate) const fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Adds a text, cut to `limit` characters.
+    #[inline]
+    pub(crate) fn text(&mut self, key: &str, text: &str, limit: usize) {
+        self.count += 1;
+        let text = cut(text, limit);
+        // Four pairs of tag and length: `KeyValue`, key, `AnyValue`, text.
+        let size = key.len() + text.len() + 8;
+        if size >= 0x80 || key.is_empty() {
+            return self.long_text(key, text);
+        }
+        // Every length is one byte.
+        let [tag, key_tag, value_tag, text_tag] = [ATTRIBUTES, KEY, VALUE, STRING].map(length_tag);
+        let (key_len, text_len) = (key.len() as u8, text.len() as u8);
+        let (head, target) = self.grow(size).split_at_mut(4);
+        head.copy_from_slice(&[tag, size as u8 - 2, key_tag, key_len]);
+        let (target_key, target) = target.split_at_mut(key.len());
+        copy(target_key, key.as_bytes());
+        let (head, target) = target.split_at_mut(4);
+        head.copy_from_slice(&[value_tag, text_len + 2, text_tag, text_len]);
+        copy(target, text.as_bytes());
+    }
+
+    /// Everything before a value of so many bytes.
+    fn begin(&mut self, key: &str, value: usize) {
+        let key_size = match key.len() {
+            0 => 0,
+            size => field_size(size),
+        };
+        put_length(&mut self.written, ATTRIBUTES, key_size + field_size(value));
+        if key_size > 0 {
+            put_length(&mut self.written, KEY, key.len());
+            self.written.extend_from_slice(key.as_bytes());
+        }
+        put_length(&mut self.written, VALUE, value);
+    }
+
+    #[inline(never)]
+    fn long_text(&mut self, key: &str, text: &str) {
+        let value = field_size(text.len());
+        self.begin(key, value);
+        put_length(&mut self.written, STRING, text.len());
+        self.written.extend_from_slice(text.as_bytes());
+    }
+
+    pub(crate) fn number(&mut self, key: &str, number: i64) {
+        self.count += 1;
+        let number = number.cast_unsigned();
+        self.begin(key, 1 + varint_len(number));
+        self.written.push(INT << 3);
+        put_varint(&mut self.written, number);
+    }
+
+    /// Adds any attribute, its texts cut to `limit` characters.
+    pub(crate) fn push(&mut self, attribute: &KeyValue, limit: usize) {
+        let key = attribute.key.as_str();
+        match &attribute.value {
+            Value::String(text) => return self.text(key, text.as_str(), limit),
+            Value::I64(number) => return self.number(key, *number),
+            _ => self.count += 1,
+        }
+        let fields = |w: &mut super::Writer| {
+            w.message(VALUE, |w| any_value(w, &attribute.value, limit));
+            w.text(KEY, key);
+        };
+        entry(ATTRIBUTES, fields, |entry| {
+            self.written.extend_from_slice(entry)
+        });
+    }
+
+    /// Adds others, whose keys are new.
+    pub(crate) fn append(&mut self, others: &Self) {
+        self.written.extend_from_slice(&others.written);
+        self.count += others.count;
+    }
+
+    /// Removes the attribute of that key, if there is one.
+    pub(crate) fn remove(&mut self, key: &str) {
+        let mut start = 0;
+        for attribute in Fields::new(&self.written) {
+            let end = start + attribute.whole.len();
+            let found = Fields::new(attribute.value).find(|field| field.number == u32::from(KEY));
+            if found.map_or(&[][..], |field| field.value) == key.as_bytes() {
+                self.written.drain(start..end);
+                self.count -= 1;
+                return;
+            }
+            start = end;
+        }
+    }
+
+    /// So many bytes behind what was written, for the caller to fill.
+    #[inline]
+    fn grow(&mut self, size: usize) -> &mut [u8] {
+        let start = self.written.len();
+        self.written.resize(start + size, 0);
+        &mut self.written[start..]
+    }
+}
+
+/// Whether any of these keys is among attributes that are written.
+#[cfg(feature = "page")]
+pub(crate) fn has_any<const N: usize>(written: &[u8], keys: [&str; N]) -> bool {
+    Fields::new(written).any(|attribute| {
+        let key = Fields::new(attribute.value).next();
+        let is_one = |key: &[u8]| keys.iter().any(|one| one.as_bytes() == key);
+        key.is_some_and(|key| key.number == u32::from(KEY) && is_one(key.value))
+    })
+}

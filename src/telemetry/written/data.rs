@@ -1,0 +1,219 @@
+use std::{borrow::Cow, cell::Cell, mem, time::SystemTime};
+
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{Event, Link, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt},
+};
+
+use crate::telemetry::{
+    otlp::encode::{Attributes, Recorded},
+    settings::SpanLimits,
+};
+
+/// What a span knows from its beginning.
+#[derive(Debug)]
+pub(super) struct Origin {
+    parent: SpanId,
+    parent_is_remote: bool,
+    kind: SpanKind,
+    pub(super) start: SystemTime,
+}
+
+impl Origin {
+    pub(super) fn of(span: &SpanBuilder, parent: &Context) -> Self {
+        let parent = parent.span();
+        let parent = parent.span_context();
+        Self {
+            parent: parent.span_id(),
+            parent_is_remote: parent.is_valid() && parent.is_remote(),
+            kind: span.span_kind.clone().unwrap_or(SpanKind::Internal),
+            start: span.start_time.unwrap_or_else(SystemTime::now),
+        }
+    }
+}
+
+/// What a span gathers until it ends, within the limits.
+#[derive(Debug)]
+pub(super) struct Data {
+    pub(super) name: Cow<'static, str>,
+    attributes: Attributes,
+    /// Whether the attributes may have keys that their owner does not know of.
+    has_others: bool,
+    dropped_attributes: u32,
+    events: Vec<Event>,
+    dropped_events: u32,
+    links: Vec<Link>,
+    dropped_links: u32,
+    status: Status,
+}
+
+thread_local! {
+    /// Memory for the attributes of one span after the other.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// More bytes of attributes than most spans have.
+const MOST_SPARE: usize = 4096;
+
+impl Data {
+    pub(super) fn new(span: SpanBuilder, limits: &SpanLimits) -> Self {
+        // The spare is missing while another span uses it, and while the thread ends.
+        let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+        let mut data = Self {
+            name: span.name,
+            attributes: Attributes::in_place_of(spare),
+            has_others: false,
+            dropped_attributes: 0,
+            events: Vec::new(),
+            dropped_events: 0,
+            links: Vec::new(),
+            dropped_links: 0,
+            status: Status::Unset,
+        };
+        for attribute in span.attributes.unwrap_or_default() {
+            data.add(&attribute, limits);
+        }
+        for event in span.events.unwrap_or_default() {
+            data.add_event(event, limits);
+        }
+        for link in span.links.unwrap_or_default() {
+            data.add_link(link, limits);
+        }
+        data
+    }
+
+    /// Leaves the memory for the next span.
+    pub(super) fn recycle(&mut self) {
+        let spare = mem::take(&mut self.attributes).into_memory();
+        if spare.capacity() <= MOST_SPARE {
+            let _ = SPARE.try_with(|place| place.set(spare));
+        }
+    }
+
+    pub(super) fn recorded<'a>(
+        &'a self,
+        context: &'a SpanContext,
+        origin: &'a Origin,
+        end: SystemTime,
+    ) -> Recorded<'a> {
+        Recorded {
+            context,
+            parent: origin.parent,
+            parent_is_remote: origin.parent_is_remote,
+            name: &self.name,
+            kind: &origin.kind,
+            start: origin.start,
+            end,
+            written: self.attributes.written(),
+            attributes: &[],
+            dropped_attributes: self.dropped_attributes,
+            events: &self.events,
+            dropped_events: self.dropped_events,
+            links: &self.links,
+            dropped_links: self.dropped_links,
+            status: &self.status,
+        }
+    }
+
+    pub(super) fn attributes<'a>(&'a mut self, limits: &SpanLimits) -> Limited<'a> {
+        Limited {
+            written: &mut self.attributes,
+            dropped: &mut self.dropped_attributes,
+            most: limits.attributes,
+            value_limit: limits.attribute_value_length.unwrap_or(usize::MAX),
+        }
+    }
+
+    /// Adds an attribute whose key its owner has not used before.
+    pub(super) fn add(&mut self, attribute: &KeyValue, limits: &SpanLimits) {
+        if self.has_others {
+            self.attributes.remove(attribute.key.as_str());
+        }
+        self.attributes(limits).push(attribute);
+    }
+
+    /// Sets an attribute in place of an earlier one of the same key.
+    pub(super) fn set(&mut self, attribute: &KeyValue, limits: &SpanLimits) {
+        self.has_others = true;
+        self.add(attribute, limits);
+    }
+
+    pub(super) fn add_event(&mut self, mut event: Event, limits: &SpanLimits) {
+        if self.events.len() >= limits.events as usize {
+            self.dropped_events += 1;
+            return;
+        }
+        let most = limits.attributes_per_event;
+        event.dropped_attributes_count += shorten(&mut event.attributes, most);
+        self.events.push(event);
+    }
+
+    pub(super) fn add_link(&mut self, mut link: Link, limits: &SpanLimits) {
+        if self.links.len() >= limits.links as usize {
+            self.dropped_links += 1;
+            return;
+        }
+        let most = limits.attributes_per_link;
+        link.dropped_attributes_count += shorten(&mut link.attributes, most);
+        self.links.push(link);
+    }
+
+    /// `Ok` is final, and an error comes before none.
+    pub(super) fn set_status(&mut self, status: Status) {
+        if status > self.status {
+            self.status = status;
+        }
+    }
+}
+
+/// Attributes that are written until there are `most`; further ones are counted.
+pub(super) struct Limited<'a> {
+    pub(super) written: &'a mut Attributes,
+    pub(super) dropped: &'a mut u32,
+    pub(super) most: u32,
+    /// The most characters of a text.
+    pub(super) value_limit: usize,
+}
+
+impl Limited<'_> {
+    /// Whether all attributes of a run fit.
+    pub(super) fn has_room(&self, run: &Attributes) -> bool {
+        self.written.count() + run.count() <= self.most
+    }
+
+    fn room(&mut self) -> Option<&mut Attributes> {
+        if self.written.count() < self.most {
+            return Some(self.written);
+        }
+        *self.dropped += 1;
+        None
+    }
+
+    #[inline]
+    pub(super) fn text(&mut self, key: &str, text: &str) {
+        let limit = self.value_limit;
+        if let Some(written) = self.room() {
+            written.text(key, text, limit);
+        }
+    }
+
+    pub(super) fn number(&mut self, key: &str, number: i64) {
+        if let Some(written) = self.room() {
+            written.number(key, number);
+        }
+    }
+
+    pub(super) fn push(&mut self, attribute: &KeyValue) {
+        let limit = self.value_limit;
+        if let Some(written) = self.room() {
+            written.push(attribute, limit);
+        }
+    }
+}
+
+/// Keeps the first `most` attributes; returns how many were dropped.
+fn shorten(attributes: &mut Vec<KeyValue>, most: u32) -> u32 {
+    let dropped = attributes.len().saturating_sub(most as usize);
+    attributes.truncate(most as usize);
+    u32::try_from(dropped).unwrap_or(u32::MAX)
+}

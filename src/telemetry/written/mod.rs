@@ -1,0 +1,209 @@
+//! Spans of the crate's layers on their way to a collector, without the SDK's span.
+//!
+//! A span of the SDK is a list of attributes that is moved and freed as a whole. These attributes are
+//! written to bytes when they come, and the rest of the span when it ends. For everybody else, such as
+//! `Context::current().span()`, it behaves as a span of the SDK does.
+//!
+//! The SDK makes all spans whose provider has a sampler or a span processor of the service's, those that
+//! are printed, and those that others start with the provider.
+
+mod data;
+mod runs;
+mod span;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+#[cfg(feature = "page")]
+use opentelemetry::InstrumentationScope;
+use opentelemetry::{
+    Context,
+    trace::{
+        SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+        TraceState,
+    },
+};
+use opentelemetry_sdk::trace::{
+    IdGenerator, Sampler as SdkSampler, SamplingDecision, ShouldSample,
+};
+
+use self::{
+    data::{Data, Origin},
+    runs::Runs,
+    span::{Open, Span},
+};
+#[cfg(feature = "page")]
+use super::pipeline::{Gathered, ended};
+use super::{
+    id_generator::{AnyIdGenerator, ContinuingIdGenerator},
+    otlp::{
+        Batch,
+        encode::{self, Header, Recorded},
+    },
+    pipeline::{Queue, is_exporting},
+    settings::{Sampler, Settings, SpanLimits},
+};
+use crate::{
+    instrument::{Begun, StartSpan, scope},
+    propagation::RANDOM,
+};
+
+/// Starts the spans of the layers.
+#[derive(Clone, Debug)]
+pub(super) struct SpanWriter(Arc<Writing>);
+
+/// What all spans of a writer share.
+struct Writing {
+    ids: ContinuingIdGenerator<AnyIdGenerator>,
+    sampler: Sampler,
+    limits: SpanLimits,
+    #[cfg(feature = "page")]
+    scope: InstrumentationScope,
+    header: Arc<Header>,
+    /// Takes all spans, sampled or not.
+    #[cfg(feature = "page")]
+    gathered: Option<Arc<Gathered>>,
+    queue: Arc<Queue<Batch>>,
+    runs: Runs,
+}
+
+impl fmt::Debug for Writing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writing")
+            .field("sampler", &self.sampler)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SpanWriter {
+    pub(super) fn new(settings: &Settings, queue: Arc<Queue<Batch>>) -> Self {
+        Self(Arc::new(Writing {
+            ids: ContinuingIdGenerator::new(settings.trace_id_generator.into()),
+            sampler: settings.sampler,
+            limits: settings.span_limits,
+            header: Arc::new(Header::scope(&scope(), None)),
+            #[cfg(feature = "page")]
+            scope: scope(),
+            #[cfg(feature = "page")]
+            gathered: None,
+            queue,
+            runs: Runs::default(),
+        }))
+    }
+
+    /// Hands all spans, sampled or not, to what gathers them by their traces.
+    #[cfg(feature = "page")]
+    pub(super) fn gathering(mut self, gathered: Option<Arc<Gathered>>) -> Self {
+        if let Some(writing) = Arc::get_mut(&mut self.0) {
+            writing.gathered = gathered;
+        }
+        self
+    }
+}
+
+impl Writing {
+    /// The context of a new span; the empty one where nothing is recorded.
+    fn begin(&self, parent: &Context, has_random_id: bool) -> SpanContext {
+        if parent.is_telemetry_suppressed() {
+            return SpanContext::empty_context();
+        }
+        let span_id = self.ids.new_span_id();
+        let outer = parent.span();
+        let outer = outer.span_context();
+        let (trace_id, flags, state) = match outer.is_valid() {
+            true => (
+                outer.trace_id(),
+                outer.trace_flags(),
+                outer.trace_state().clone(),
+            ),
+            false => (
+                self.ids.new_trace_id(),
+                TraceFlags::default(),
+                TraceState::NONE,
+            ),
+        };
+        let mut flags = match self.samples(parent, trace_id) {
+            true => flags.with_sampled(true),
+            // The SDK clears the other flags, too.
+            false => TraceFlags::default(),
+        };
+        if has_random_id {
+            flags = flags | RANDOM;
+        }
+        SpanContext::new(trace_id, span_id, flags, false, state)
+    }
+
+    /// The decision of the SDK's sampler of the same name. None of them looks at anything else.
+    fn samples(&self, parent: &Context, trace_id: TraceId) -> bool {
+        if is_exporting() {
+            return false;
+        }
+        let by_ratio = |ratio| {
+            let sampler = SdkSampler::TraceIdRatioBased(ratio);
+            let result = sampler.should_sample(None, trace_id, "", &SpanKind::Internal, &[], &[]);
+            result.decision == SamplingDecision::RecordAndSample
+        };
+        match self.sampler {
+            Sampler::AlwaysOn => true,
+            Sampler::AlwaysOff => false,
+            Sampler::TraceIdRatio(ratio) => by_ratio(ratio),
+            _ if parent.has_active_span() => parent.span().span_context().is_sampled(),
+            Sampler::ParentBasedAlwaysOn => true,
+            Sampler::ParentBasedAlwaysOff => false,
+            Sampler::ParentBasedTraceIdRatio(ratio) => by_ratio(ratio),
+        }
+    }
+
+    /// Whether the span is written: it is sampled, or what gathers spans takes it all the same.
+    fn records(&self, context: &SpanContext) -> bool {
+        #[cfg(feature = "page")]
+        if self.gathered.is_some() && context.is_valid() && !is_exporting() {
+            return true;
+        }
+        context.is_sampled()
+    }
+
+    /// Hands a span on that has ended: into the queue if it is sampled.
+    fn write(&self, span: &Recorded<'_>) {
+        if is_exporting() {
+            return;
+        }
+        encode::span(span, self.limits.attribute_value_length, |entry| {
+            if span.context.is_sampled() {
+                let add = |batch: &mut Batch| batch.push_encoded(&self.header, entry, 1);
+                self.queue.push(1, entry.len(), add);
+            }
+            #[cfg(feature = "page")]
+            if let Some(gathered) = &self.gathered {
+                gathered.ended(&ended(span, &self.scope, entry));
+            }
+        });
+    }
+}
+
+impl StartSpan for SpanWriter {
+    fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun {
+        let context = self.0.begin(parent, has_random_id);
+        if !self.0.records(&context) {
+            return Begun::unrecorded(context, parent);
+        }
+        let open = Arc::new(Open::new(&self.0, parent, span));
+        Begun {
+            context: parent.with_span(Span::new(context, Arc::clone(&open))),
+            is_recording: true,
+            written: Some(open),
+        }
+    }
+
+    fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {
+        let context = self.0.begin(parent, false);
+        if self.0.records(&context) {
+            let origin = Origin::of(&span, parent);
+            let mut data = Data::new(span, &self.0.limits);
+            data.set_status(status);
+            self.0
+                .write(&data.recorded(&context, &origin, origin.start + elapsed));
+            data.recycle();
+        }
+    }
+}
