@@ -388,7 +388,12 @@ async fn what_the_sampler_drops_is_shown_and_not_exported() {
 
 #[tokio::test]
 async fn outcomes_are_told_apart_and_found() {
-    let telemetry = builder().build().unwrap();
+    find_outcomes(builder().build().unwrap()).await;
+    // Spans that go to a collector are written without the SDK.
+    find_outcomes(builder().endpoint("http://127.0.0.1:9").build().unwrap()).await;
+}
+
+async fn find_outcomes(telemetry: Telemetry) {
     serve(&telemetry, "/good", picture).await;
     serve(&telemetry, "/missing", async |_| Ok(StatusCode::NOT_FOUND)).await;
     serve(&telemetry, "/broken", async |trace| {

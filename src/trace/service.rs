@@ -164,9 +164,10 @@ impl Config {
             self.start(span, parent, &incoming, route)
         };
 
+        let is_recording = !matches!(attributes, SpanAttributes::None);
         #[cfg(feature = "page")]
         let seen = match self.running {
-            Some(_) if recording && outer.is_none() => Some(incoming.seen()),
+            Some(_) if is_recording && outer.is_none() => Some(incoming.seen()),
             _ => None,
         };
         let Incoming { facts, call, .. } = incoming;
@@ -178,7 +179,6 @@ impl Config {
             outer,
             labels,
         };
-        let is_recording = !matches!(attributes, SpanAttributes::None);
         let state = Arc::new(RequestState::new(context, is_recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
         let trace = RequestTrace::new(handle);

@@ -2,14 +2,14 @@
 
 use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
+use opentelemetry::{
+    Context, KeyValue,
+    trace::{Link, SpanKind, TraceId},
+};
 #[cfg(feature = "page")]
 use opentelemetry::{
     InstrumentationScope,
     trace::{SpanId, Status},
-};
-use opentelemetry::{
-    Context, KeyValue,
-    trace::{Link, SpanKind, TraceId},
 };
 use opentelemetry_sdk::{
     error::OTelSdkResult,

@@ -68,10 +68,12 @@ impl From<SocketAddr> for PeerAddr {
 /// How many texts a thread keeps.
 const KEPT: usize = 64;
 
+type KeptText = Option<(IpAddr, Arc<str>)>;
+
 thread_local! {
     /// The texts of the last addresses, for servers that give every request the address alone: to format
     /// one takes two allocations.
-    static TEXTS: RefCell<[Option<(IpAddr, Arc<str>)>; KEPT]> =
+    static TEXTS: RefCell<[KeptText; KEPT]> =
         const { RefCell::new([const { None }; KEPT]) };
 }
 
