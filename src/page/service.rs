@@ -29,7 +29,7 @@ use super::{
 use crate::{telemetry::takes_gzip, trace::Networks};
 
 /// The live page of traces as a service for GET and HEAD requests with any body, from
-/// [`Telemetry::trace_page`](crate::Telemetry::trace_page). See the [module](self) for who is answered.
+/// [`Telemetry::trace_page`](crate::Telemetry::trace_page). See [`page`](crate::page) for who is answered.
 #[derive(Clone, Debug)]
 pub struct TracePage {
     /// `None`: the page is off.
