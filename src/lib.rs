@@ -47,7 +47,7 @@
 //! Where to look: [`trace`] is the layer and the root span, [`request`] the handle and its stages,
 //! [`in_progress`] the counts, [`download`] the layer for what the service fetches, [`metrics`] the
 //! gauges, [`pool`] workers and buffers, [`propagation`] the wire formats, `telemetry` the way from settings to
-//! running providers, `console` the waterfall, [`attribute`] the names of the crate's own attributes.
+//! running providers, `console` the waterfall, `page` the live page of traces, [`attribute`] the names of the crate's own attributes.
 //!
 //! # Features
 //!
@@ -62,6 +62,7 @@
 //! | `logs` | | the service's `tracing` events over OTLP, trace ids in ordinary log lines |
 //! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
 //! | `prometheus` | yes | a page of metrics for Prometheus |
+//! | `page` | yes | the live page of traces |
 //! | `process`, `tokio-metrics` | yes | metrics of the process (Linux), of the tokio runtime |
 //! | `libvips` | | libvips' memory; needs `libvips-dev` |
 //! | `bound-instruments` | | metrics of requests, stages and errors through the SDK's bound instruments, which it calls experimental |
@@ -78,6 +79,8 @@ pub mod in_progress;
 mod instrument;
 mod intern;
 pub mod metrics;
+#[cfg(feature = "page")]
+pub mod page;
 pub mod pool;
 pub mod propagation;
 mod redact;

@@ -63,5 +63,6 @@ mod telemetry_settings;
 mod telemetry_shutdown;
 mod telemetry_throughput;
 mod telemetry_without_traces;
+mod trace_page;
 mod tracing_spans;
 mod workers;

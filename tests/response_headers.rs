@@ -3,13 +3,13 @@
 use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::Empty;
 use opentelemetry_sdk::trace::Sampler;
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_image_trace::{
     RequestTrace,
-    trace::{ImageTraceLayerBuilder, Record},
+    trace::{ImageTraceLayerBuilder, Record, ServerTimingTrace},
 };
 
 use crate::support::Recorder;
@@ -112,4 +112,106 @@ async fn server_timing_is_in_milliseconds() {
         (20.0..15_000.0).contains(&duration.parse().unwrap()),
         "{timing}"
     );
+}
+
+fn timing_lines(headers: &HeaderMap) -> Vec<&str> {
+    let lines = headers.get_all("server-timing").iter();
+    lines.map(|line| line.to_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn server_timing_names_the_trace_in_the_form_of_the_draft() {
+    let recorder = Recorder::new();
+    let headers = answer(&recorder, |builder| {
+        builder
+            .server_timing_trace(ServerTimingTrace::Trace)
+            .server_timing(true)
+    })
+    .await;
+    let root = recorder.root();
+    let lines = timing_lines(&headers);
+    let trace = format!("trace;desc=00-{}-{}-01", root.trace_id(), root.id());
+    assert_eq!(lines[..2], ["db;dur=1", &trace]);
+    assert!(lines[2].starts_with("queue;dur="), "{lines:?}");
+}
+
+#[tokio::test]
+async fn server_timing_names_the_trace_as_agents_in_browsers_read_it() {
+    for (sampler, flags) in [(Sampler::AlwaysOn, "01"), (Sampler::AlwaysOff, "00")] {
+        let recorder = Recorder::with(|builder| builder.with_sampler(sampler));
+        let layer = recorder
+            .builder()
+            .server_timing_trace(ServerTimingTrace::Traceparent)
+            .build();
+        let service = layer.layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        }));
+        // The caller's trace id is random, and says so, which the agents do not know.
+        let request = Request::get("/").header(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
+        );
+        let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+        let lines = timing_lines(response.headers());
+        let ids = lines[0].strip_prefix("traceparent;desc=\"00-4bf92f3577b34da6a3ce929d0e0e4736-");
+        let (span, rest) = ids.unwrap().split_once('-').unwrap();
+        assert_eq!(span.len(), 16);
+        assert_eq!(rest, format!("{flags}\""));
+    }
+}
+
+#[tokio::test]
+async fn server_timing_names_one_trace_through_layers_and_proxies() {
+    let recorder = Recorder::new();
+    let layer = |form| recorder.builder().server_timing_trace(form).build();
+    let service = ServiceBuilder::new()
+        .layer(layer(ServerTimingTrace::Trace))
+        .layer(layer(ServerTimingTrace::Trace))
+        .service(service_fn(async |_: Request<()>| {
+            let response = Response::builder()
+                .header("server-timing", "trace;desc=00-of-the-origin")
+                .header("server-timing", "traced;dur=1");
+            Ok::<_, Infallible>(response.body(Empty::<Bytes>::new()).unwrap())
+        }));
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    let root = recorder.root();
+    let trace = format!("trace;desc=00-{}-{}-", root.trace_id(), root.id());
+    let lines = timing_lines(response.headers());
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[0], "traced;dur=1");
+    assert!(lines[1].starts_with(&trace), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_request_without_a_span_names_no_trace() {
+    let headers = answer(&Recorder::new(), |builder| {
+        builder
+            .server_timing_trace(ServerTimingTrace::Trace)
+            .filter(|_| Record::Metrics)
+    })
+    .await;
+    assert_eq!(timing_lines(&headers), ["db;dur=1"]);
+}
+
+#[tokio::test]
+async fn the_origins_that_may_read_timing_are_said_unless_the_service_says_them() {
+    let origins = HeaderValue::from_static("https://shop.example, https://news.example");
+    let headers = answer(&Recorder::new(), |builder| {
+        builder.timing_allow_origin(origins.clone())
+    })
+    .await;
+    assert_eq!(headers["timing-allow-origin"], origins);
+
+    let layer = Recorder::new().builder().timing_allow_origin(origins);
+    let service = layer.build().layer(service_fn(async |_: Request<()>| {
+        let response = Response::builder().header("timing-allow-origin", "https://mine.example");
+        Ok::<_, Infallible>(response.body(Empty::<Bytes>::new()).unwrap())
+    }));
+    let response = service.oneshot(Request::new(())).await.unwrap();
+    let said: Vec<_> = response
+        .headers()
+        .get_all("timing-allow-origin")
+        .iter()
+        .collect();
+    assert_eq!(said, ["https://mine.example"]);
 }

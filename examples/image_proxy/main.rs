@@ -1,7 +1,7 @@
 //! An image service on axum. It shows where the time of each request goes.
 //!
 //! ```text
-//! cargo run --release --example image_proxy              # prints curl lines to try
+//! cargo run --release --example image_proxy              # prints addresses to open, and curl lines to try
 //! cargo run --release --example image_proxy -- --demo    # sends sample requests itself
 //! curl http://127.0.0.1:8080/metrics                     # what Prometheus pulls
 //! ```
@@ -15,12 +15,14 @@
 //! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
 //! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
 //! steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
+//! `GET /` is a page with sample pictures and the stages of each ([`gallery`]).
 
 mod app;
 mod arguments;
 mod body;
 mod demo;
 mod error;
+mod gallery;
 mod options;
 mod origin;
 mod process;
@@ -41,7 +43,8 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
 use tower_image_trace::{
     pool::Workers,
     shutdown_signal,
-    telemetry::{Telemetry, TelemetryError, TelemetryEvent},
+    telemetry::{Exporter, Telemetry, TelemetryError, TelemetryEvent},
+    trace::ServerTimingTrace,
 };
 
 use app::App;
@@ -121,8 +124,15 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     let trace = telemetry
         .trace_layer_builder()
         .time_to_first_byte(true)
+        .server_timing(true)
+        .server_timing_trace(ServerTimingTrace::Trace)
         .build();
-    let router = app.clone().router(trace, count, telemetry.prometheus());
+    let router = app
+        .clone()
+        .router(trace, count, telemetry.prometheus())
+        .merge(gallery::router(origin))
+        // Added after the layers too: the page does not trace itself.
+        .nest_service("/debug/traces", telemetry.trace_page());
     // Without connect info no span knows the address of its client.
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, router).with_graceful_shutdown(async {
@@ -135,7 +145,7 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
     let outcome = if arguments.demo {
         demo.run().await
     } else {
-        print_curl_lines(address, origin);
+        print_what_to_try(address, origin);
         let traffic = async {
             match arguments.traffic {
                 true => demo.traffic().await,
@@ -159,14 +169,21 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
 }
 
 /// Exports to the collector that the environment names, or prints traces and leaves metrics to Prometheus if
-/// it names none.
+/// it names none. The live page is there in any case.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
-    let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
-    let telemetry = Telemetry::builder().on_event(say).build()?;
-    if telemetry.is_enabled() {
-        return Ok(telemetry);
+    let builder = || {
+        let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
+        Telemetry::builder().on_event(say).trace_page(true)
+    };
+    let settings = builder().settings()?;
+    let exporters = [&settings.traces, &settings.metrics, &settings.logs];
+    let is_exported = exporters
+        .iter()
+        .any(|exporter| **exporter != Exporter::None);
+    match is_exported || settings.prometheus.is_some() {
+        true => builder().build(),
+        false => builder().console().prometheus(true).build(),
     }
-    Telemetry::builder().console().prometheus(true).build()
 }
 
 async fn bind(port: u16) -> Result<TcpListener, String> {
@@ -181,9 +198,14 @@ async fn bind(port: u16) -> Result<TcpListener, String> {
     })
 }
 
-fn print_curl_lines(address: SocketAddr, origin: SocketAddr) {
+fn print_what_to_try(address: SocketAddr, origin: SocketAddr) {
     println!(
-        "Listening on http://{address}, with sample pictures on http://{origin}. Try:
+        "Listening on http://{address}, with sample pictures on http://{origin}. Open:
+
+  http://{address}/               sample pictures, each with its stages and its trace
+  http://{address}/debug/traces/  the live traces
+
+Or try:
 
   curl -o cat.jpg  http://{address}/resize/rs:fit:300:200/q:80/f:jpg/plain/http://{origin}/chelsea.png
   curl -o sky.webp http://{address}/resize/rs:fill:400:400/f:webp/plain/http://{origin}/hubble.jpg

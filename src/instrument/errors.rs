@@ -87,7 +87,7 @@ impl Write for Bounded {
 }
 
 /// The first `longest` bytes of a text, or fewer where a character would be cut.
-pub(super) fn beginning(text: &str, longest: usize) -> &str {
+pub(crate) fn beginning(text: &str, longest: usize) -> &str {
     if text.len() <= longest {
         return text;
     }

@@ -13,6 +13,8 @@ mod texts;
 mod tracer;
 mod work;
 
+#[cfg(feature = "page")]
+pub(crate) use self::errors::beginning;
 #[cfg(feature = "_otlp")]
 pub(crate) use self::{attributes::WrittenSpan, tracer::Begun};
 pub(crate) use self::{

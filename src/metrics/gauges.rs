@@ -52,7 +52,48 @@ use crate::{in_progress::RequestsInProgress, instrument::scope};
 pub struct Gauges {
     meter: Meter,
     active_requests: OnceLock<Arc<ActiveRequests>>,
+    #[cfg(feature = "page")]
+    workers: WatchedWorkers,
     sources: Mutex<Vec<Registered>>,
+}
+
+/// Workers and the queue in front of them, as the live page shows them.
+#[cfg(feature = "page")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WorkerCounts {
+    pub(crate) busy: usize,
+    pub(crate) total: usize,
+    pub(crate) waiting: usize,
+    /// `None`: the queue has no limit.
+    pub(crate) queue_size: Option<usize>,
+}
+
+/// The workers that were registered last.
+#[cfg(feature = "page")]
+#[derive(Clone, Default)]
+pub(crate) struct WatchedWorkers(Arc<Mutex<Option<Box<ReadWorkers>>>>);
+
+#[cfg(feature = "page")]
+type ReadWorkers = dyn Fn() -> WorkerCounts + Send + Sync;
+
+#[cfg(feature = "page")]
+impl WatchedWorkers {
+    pub(crate) fn watch(&self, read: impl Fn() -> WorkerCounts + Send + Sync + 'static) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *watched = Some(Box::new(read));
+    }
+
+    pub(crate) fn now(&self) -> Option<WorkerCounts> {
+        let watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.as_ref().map(|read| read())
+    }
+}
+
+#[cfg(feature = "page")]
+impl fmt::Debug for WatchedWorkers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WatchedWorkers")
+    }
 }
 
 struct Registered {
@@ -73,6 +114,8 @@ impl Gauges {
         Self {
             meter: provider.meter_with_scope(scope()),
             active_requests: OnceLock::new(),
+            #[cfg(feature = "page")]
+            workers: WatchedWorkers::default(),
             sources: Mutex::default(),
         }
     }
@@ -193,6 +236,12 @@ impl Gauges {
             .with_description(metric.description)
             .with_callback(callback)
             .build();
+    }
+
+    /// The workers that the live page shows.
+    #[cfg(feature = "page")]
+    pub(crate) const fn watched_workers(&self) -> &WatchedWorkers {
+        &self.workers
     }
 
     pub(crate) fn meter(&self) -> &Meter {

@@ -24,6 +24,8 @@ mod series;
 mod stages;
 mod vips;
 
+#[cfg(feature = "page")]
+pub(crate) use self::gauges::{WatchedWorkers, WorkerCounts};
 pub(crate) use self::{
     active::{ActiveRequests, ActiveSeries},
     buckets::SIZE_BUCKETS,

@@ -1,7 +1,12 @@
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+#[cfg(feature = "page")]
+use crate::metrics::WorkerCounts;
 use crate::{
     in_progress::{ImageGuard, RequestsInProgress},
     metrics::{Gauges, Metric},
@@ -33,7 +38,27 @@ pub struct Workers {
     workers: Arc<Semaphore>,
     /// A place for each request that has a worker or waits for one; `None`: the queue has no limit.
     places: Option<Arc<Semaphore>>,
+    #[cfg(feature = "page")]
+    queue_limit: Option<usize>,
     in_progress: RequestsInProgress,
+    /// How many requests wait for a worker.
+    waiting: Arc<AtomicUsize>,
+}
+
+/// A request waits until this is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// One worker, busy until this is dropped, on whatever thread.
@@ -62,7 +87,10 @@ impl Workers {
             count,
             workers: Arc::new(Semaphore::new(count)),
             places: None,
+            #[cfg(feature = "page")]
+            queue_limit: None,
             in_progress: RequestsInProgress::default(),
+            waiting: Arc::default(),
         }
     }
 
@@ -72,6 +100,10 @@ impl Workers {
         let places = self.count.saturating_add(limit);
         let places = Semaphore::new(places.min(Semaphore::MAX_PERMITS));
         self.places = Some(Arc::new(places));
+        #[cfg(feature = "page")]
+        {
+            self.queue_limit = Some(limit);
+        }
         self
     }
 
@@ -94,6 +126,22 @@ impl Workers {
         self.count - self.workers.available_permits()
     }
 
+    /// How many requests wait for a worker.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    #[cfg(feature = "page")]
+    fn counts(&self) -> WorkerCounts {
+        WorkerCounts {
+            busy: self.busy(),
+            total: self.count,
+            waiting: self.waiting(),
+            queue_size: self.queue_limit,
+        }
+    }
+
     /// Waits for a worker as stage `queue` of the request, and counts an image as in progress
     /// while it is held. Workers are handed out in the order of the calls.
     ///
@@ -113,8 +161,10 @@ impl Workers {
             }
             None => None,
         };
+        let waiting = Waiting::new(&self.waiting);
         // The semaphore is never closed, so this only waits.
         let worker = Arc::clone(&self.workers).acquire_owned().await;
+        drop(waiting);
         Ok(Worker {
             _worker: worker.map_err(|_| TooManyRequests)?,
             _image: self.in_progress.image(),
@@ -135,6 +185,11 @@ impl Gauges {
             },
             move || count.try_into().ok(),
         );
+        #[cfg(feature = "page")]
+        {
+            let workers = workers.clone();
+            self.watched_workers().watch(move || workers.counts());
+        }
         let workers = workers.clone();
         self.float_gauge(
             Metric {

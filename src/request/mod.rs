@@ -30,11 +30,15 @@ mod future;
 mod handle;
 mod picture;
 mod recording;
+#[cfg(feature = "page")]
+mod running;
 mod stage;
 mod state;
 
 #[cfg(feature = "tokio")]
 pub use self::future::RunBlocking;
+#[cfg(feature = "page")]
+pub(crate) use self::running::{Asked, Place, RunningRequest, RunningRequests};
 pub use self::{
     body::RequestBody,
     error::{AsError, ErrorKind, HoldsError, IsError},

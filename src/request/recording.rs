@@ -1,5 +1,7 @@
 use std::fmt;
 
+#[cfg(feature = "page")]
+use super::{Asked, Route};
 use crate::{
     instrument::{Propagation, StartSpan, TextRules},
     metrics::{PictureMetrics, StageMetrics},
@@ -17,6 +19,8 @@ pub(crate) struct Recording {
     pub(crate) texts: TextRules,
     /// Whether the response tells how long its stages took.
     pub(crate) server_timing: bool,
+    /// Whether the stages that are done are kept until the request's end.
+    pub(crate) keeps_stages: bool,
 }
 
 impl fmt::Debug for Recording {
@@ -41,4 +45,8 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
 
     /// Whether the request is measured, by this layer or by one around it.
     fn measures(&self) -> bool;
+
+    /// What a running request asks for.
+    #[cfg(feature = "page")]
+    fn asked(&self, route: Option<&Route>) -> Asked;
 }

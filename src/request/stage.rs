@@ -75,7 +75,7 @@ impl Stage {
         } else {
             (None, StageSpan::NotRecorded)
         };
-        let is_late = request.live().stage_started(name);
+        let is_late = request.live().stage_started(name, started);
         Self {
             running: Some(Running {
                 request: Arc::clone(request),
@@ -269,7 +269,7 @@ impl Stage {
         let interruption = {
             let mut live = running.request.live();
             live.stage_ended(running.name);
-            if running.recording().server_timing {
+            if running.recording().keeps_stages {
                 live.stages_done.push((running.name, elapsed));
             }
             interruption.or(live.interruption.filter(|_| !running.is_late))

@@ -47,9 +47,9 @@ pub(crate) struct Live {
     pub(crate) route: Option<Route>,
     /// Kept until the end, because a span would keep both values of a key that is set twice.
     pub(crate) attributes: Vec<KeyValue>,
-    /// The names of the running stages, the innermost last.
-    stages: Vec<&'static str>,
-    /// The names and durations of the ended stages, when responses tell them.
+    /// The running stages with their beginnings, the innermost last.
+    stages: Vec<(&'static str, Instant)>,
+    /// The names and durations of the ended stages, when anything tells them.
     pub(crate) stages_done: Vec<(&'static str, Duration)>,
     pub(crate) interruption: Option<Interruption>,
     /// Where the request was when it was interrupted.
@@ -162,14 +162,15 @@ impl<L: ?Sized> RequestState<L> {
 
 impl Live {
     /// Returns whether the request was interrupted before.
-    pub(crate) fn stage_started(&mut self, name: &'static str) -> bool {
-        self.stages.push(name);
+    pub(crate) fn stage_started(&mut self, name: &'static str, started: Instant) -> bool {
+        self.stages.push((name, started));
         self.worked = true;
         self.interruption.is_some()
     }
 
     pub(crate) fn stage_ended(&mut self, name: &'static str) {
-        if let Some(index) = self.stages.iter().rposition(|running| *running == name) {
+        let mut stages = self.stages.iter();
+        if let Some(index) = stages.rposition(|(running, _)| *running == name) {
             self.stages.remove(index);
         }
     }
@@ -183,7 +184,16 @@ impl Live {
     ) -> &'static str {
         self.interruption.get_or_insert(interruption);
         self.phase
-            .get_or_insert_with(|| self.stages.last().copied().unwrap_or(outside_stages))
+            .get_or_insert_with(|| self.stages.last().map_or(outside_stages, |(name, _)| name))
+    }
+
+    /// The running stages with their ages, the outermost first.
+    #[cfg(feature = "page")]
+    pub(crate) fn open_stages(&self) -> Vec<(&'static str, Duration)> {
+        let stages = self.stages.iter();
+        stages
+            .map(|(name, started)| (*name, started.elapsed()))
+            .collect()
     }
 
     pub(crate) fn set_route(&mut self, path: &str, named: bool) {
@@ -223,7 +233,7 @@ pub(crate) mod tests {
     fn of_stages_with_the_same_name_the_inner_one_ends_first() {
         let mut live = Live::default();
         for name in ["download", "decode", "download"] {
-            live.stage_started(name);
+            live.stage_started(name, Instant::now());
         }
         live.stage_ended("download");
         assert_eq!(live.interrupt(Interruption::Cancelled, "handler"), "decode");

@@ -255,6 +255,31 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Whether the live page of traces is on, from [`Telemetry::trace_page`] or from a listener
+    /// ([`trace_page_listen`](Self::trace_page_listen)); `false` when left out, unless
+    /// `IMGPROXY_OPEN_TELEMETRY_PAGE_BIND` asks for it. It needs no collector. What the sampler does not take is
+    /// on the page all the same, and is not exported.
+    #[cfg(feature = "page")]
+    pub const fn trace_page(mut self, enabled: bool) -> Self {
+        self.code.page = Some(enabled);
+        self
+    }
+
+    /// Where a listener of its own serves the live page: `host:port`, or `:port` for all addresses of the
+    /// machine. Only clients on this machine are answered. Means [`trace_page(true)`](Self::trace_page).
+    #[cfg(feature = "page")]
+    pub fn trace_page_listen(mut self, address: impl Into<String>) -> Self {
+        self.code.page_listen = Some(address.into());
+        self
+    }
+
+    /// The most bytes of memory that the live page holds: at least 262,144, and 8 MiB when left out.
+    #[cfg(feature = "page")]
+    pub const fn trace_page_max_bytes(mut self, bytes: usize) -> Self {
+        self.code.page_max_bytes = Some(bytes);
+        self
+    }
+
     /// The boundaries of a histogram, by the name of its metric, in place of those that it has. The last
     /// call for a metric counts.
     ///

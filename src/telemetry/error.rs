@@ -12,7 +12,7 @@ pub enum TelemetryError {
     /// The thread that exports telemetry could not be started.
     #[error("the telemetry I/O thread could not be started: {0}")]
     IoThread(#[source] io::Error),
-    /// The listener for Prometheus could not be bound.
+    /// The listener for Prometheus, or that of the live page, could not be bound.
     #[error("{setting}={address:?}: cannot listen there: {source}")]
     Listener {
         /// The variable, the builder's method, or the field of [`Settings`](super::Settings).

@@ -1,11 +1,13 @@
 //! From the settings of each signal to what exports it.
 
-#[cfg(feature = "prometheus")]
+#[cfg(feature = "_listener")]
 use std::net::TcpListener;
 use std::sync::Arc;
 
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::LoggerProviderBuilder;
+#[cfg(feature = "page")]
+use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::{
     Resource,
     metrics::{
@@ -16,10 +18,12 @@ use opentelemetry_sdk::{
 
 #[cfg(feature = "console")]
 use super::outlets::Terminals;
+#[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
+use super::pipeline::EndedSpans;
+#[cfg(all(feature = "logs", feature = "page"))]
+use super::pipeline::GatheredLogs;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 use super::pipeline::QueueLogProcessor;
-#[cfg(any(feature = "_otlp", feature = "console"))]
-use super::pipeline::QueueSpanProcessor;
 #[cfg(all(feature = "console", feature = "logs"))]
 use super::pipeline::print_logs;
 #[cfg(feature = "console")]
@@ -35,13 +39,11 @@ use super::{
 #[cfg(feature = "prometheus")]
 use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
 
-#[cfg(feature = "prometheus")]
+#[cfg(feature = "_listener")]
 use super::{
     error::{Consequence, SettingError, SettingWarning},
     event::{Sink, TelemetryEvent},
-    prometheus::{Naming, Page, Prometheus, Pushed, SharedReader, Source, bind, serve},
-    providers::Pulled,
-    settings::PrometheusExporter,
+    listener::{bind, serve},
 };
 #[cfg(feature = "_otlp")]
 use super::{
@@ -49,10 +51,19 @@ use super::{
     pipeline::{Delivery, QueueMetricExporter},
     written::SpanWriter,
 };
+#[cfg(feature = "page")]
+use super::{pipeline::Gathered, providers::Shown};
+#[cfg(feature = "prometheus")]
+use super::{
+    prometheus::{self, Naming, Prometheus, Pushed, SharedReader, Source},
+    providers::Pulled,
+};
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
 #[cfg(feature = "console")]
 use crate::console::{ConsoleExporter, ConsoleMetricExporter};
+#[cfg(feature = "page")]
+use crate::page::{Page, TracePageBuilder};
 
 /// The exporters of all signals while they are being connected.
 pub(super) struct Export<'a> {
@@ -61,6 +72,9 @@ pub(super) struct Export<'a> {
     reports: Reports,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     overflow: Arc<Overflow>,
+    /// Where spans wait for the end of their request.
+    #[cfg(feature = "page")]
+    gathered: Option<Arc<Gathered>>,
     /// Writes the spans of layers.
     #[cfg(feature = "_otlp")]
     pub(super) span_writer: Option<SpanWriter>,
@@ -92,6 +106,8 @@ impl<'a> Export<'a> {
             reports: Reports::new(&outlets.events),
             overflow: Arc::new(Overflow::new(settings.series_limit, &outlets.events)),
             queues: Vec::new(),
+            #[cfg(feature = "page")]
+            gathered: None,
             #[cfg(feature = "_otlp")]
             span_writer: None,
             #[cfg(feature = "prometheus")]
@@ -104,9 +120,17 @@ impl<'a> Export<'a> {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
-                self.span_writer = Some(SpanWriter::new(self.settings, queue.clone()));
+                let writer = SpanWriter::new(self.settings, queue.clone());
+                #[cfg(feature = "page")]
+                let writer = writer.gathering(self.gathered.clone());
+                self.span_writer = Some(writer);
                 let value_limit = self.settings.span_limits.attribute_value_length;
-                tracers.with_span_processor(QueueSpanProcessor::new(queue, value_limit))
+                tracers.with_span_processor(EndedSpans {
+                    queue: Some(queue),
+                    #[cfg(feature = "page")]
+                    gathered: self.gathered.clone(),
+                    value_limit,
+                })
             }
             #[cfg(feature = "console")]
             Exporter::Console => {
@@ -114,10 +138,51 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.traces.take();
                 let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
                 self.thread.spawn(print_spans(queue.clone(), exporter));
-                tracers.with_span_processor(QueueSpanProcessor::new(queue, None))
+                tracers.with_span_processor(EndedSpans {
+                    queue: Some(queue),
+                    #[cfg(feature = "page")]
+                    gathered: self.gathered.clone(),
+                    value_limit: self.settings.span_limits.attribute_value_length,
+                })
             }
+            #[cfg(feature = "page")]
+            _ if self.gathered.is_some() => tracers.with_span_processor(EndedSpans {
+                queue: None::<Arc<Queue<Vec<SpanData>>>>,
+                gathered: self.gathered.clone(),
+                value_limit: self.settings.span_limits.attribute_value_length,
+            }),
             _ => tracers,
         }
+    }
+
+    /// The live page, with a listener if the settings ask for one.
+    #[cfg(feature = "page")]
+    pub(super) fn page(
+        &mut self,
+        resource: &Resource,
+        events: &Sink,
+    ) -> Result<Shown, TelemetryError> {
+        let Some(asked_for) = &self.settings.trace_page else {
+            return Ok(Shown::nothing());
+        };
+        let page = Page::new(self.settings, asked_for.max_bytes, resource);
+        self.gathered = Some(Arc::clone(page.gathered()));
+        self.thread.spawn(Arc::clone(&page).tell());
+        let wanted = asked_for.listen.as_deref().map(|address| Wanted {
+            setting: asked_for.listen_setting(),
+            address,
+            by_standard: false,
+        });
+        let listener = bound(wanted, events)?;
+        let address = listener.as_ref().and_then(|it| it.local_addr().ok());
+        if let Some(listener) = listener {
+            let service = TracePageBuilder::new(Some(Arc::clone(&page))).build();
+            self.thread.spawn(serve(listener, service, "the live page"));
+        }
+        Ok(Shown {
+            page: Some(page),
+            address,
+        })
     }
 
     pub(super) fn metrics(
@@ -163,7 +228,8 @@ impl<'a> Export<'a> {
         let Some(settings) = asked_for else {
             // Nothing is measured for pages alone.
             let source = self.pushed.take().map(Source::Pushed);
-            let page = source.map(|source| Page::new(source, naming, events.clone(), overflow));
+            let page = source
+                .map(|source| prometheus::Page::new(source, naming, events.clone(), overflow));
             let pulled = Pulled {
                 service: Prometheus::new(page.map(Arc::new)),
                 address: None,
@@ -172,18 +238,32 @@ impl<'a> Export<'a> {
         };
         let reader = SharedReader::default();
         let meters = meters.with_reader(reader.clone());
-        let page = Page::new(Source::Own(reader), naming, events.clone(), overflow);
+        let page = prometheus::Page::new(Source::Own(reader), naming, events.clone(), overflow);
         let service = Prometheus::new(Some(Arc::new(page)));
-        let listener = bound(settings, events)?;
+        let wanted = settings.listen.as_deref().map(|address| Wanted {
+            setting: settings.listen_setting(),
+            address,
+            by_standard: settings.listens_by_standard(),
+        });
+        let listener = bound(wanted, events)?;
         let address = listener.as_ref().and_then(|it| it.local_addr().ok());
         if let Some(listener) = listener {
-            self.thread.spawn(serve(listener, service.clone()));
+            self.thread
+                .spawn(serve(listener, service.clone(), "metrics"));
         }
         Ok((meters, Pulled { service, address }))
     }
 
     #[cfg(feature = "logs")]
     pub(super) fn logs(&mut self, loggers: LoggerProviderBuilder) -> LoggerProviderBuilder {
+        #[cfg(feature = "page")]
+        let loggers = match self.gathered.clone() {
+            Some(gathered) => loggers.with_log_processor(GatheredLogs {
+                gathered,
+                value_limit: self.settings.log_attribute_value_length,
+            }),
+            None => loggers,
+        };
         match &self.settings.logs {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
@@ -267,20 +347,27 @@ impl<'a> Export<'a> {
     }
 }
 
+/// A listener that the settings ask for.
+#[cfg(feature = "_listener")]
+struct Wanted<'a> {
+    /// What errors call its address.
+    setting: &'a str,
+    address: &'a str,
+    /// Whether the address comes from whoever runs the platform, whose mistakes are warnings.
+    by_standard: bool,
+}
+
 /// The listener that the settings ask for. Where whoever runs the platform has asked for it, the service
 /// starts without one that cannot be bound.
-#[cfg(feature = "prometheus")]
-fn bound(
-    settings: &PrometheusExporter,
-    events: &Sink,
-) -> Result<Option<TcpListener>, TelemetryError> {
-    let Some(address) = &settings.listen else {
+#[cfg(feature = "_listener")]
+fn bound(wanted: Option<Wanted<'_>>, events: &Sink) -> Result<Option<TcpListener>, TelemetryError> {
+    let Some(wanted) = wanted else {
         return Ok(None);
     };
-    let (setting, address) = (settings.listen_setting().to_owned(), address.clone());
+    let (setting, address) = (wanted.setting.to_owned(), wanted.address.to_owned());
     match bind(&address) {
         Ok(listener) => Ok(Some(listener)),
-        Err(error) if settings.listens_by_standard() => {
+        Err(error) if wanted.by_standard => {
             let problem = format!("cannot listen on {address}: {error}");
             let error = SettingError::unusable(setting, problem);
             let consequence = Consequence::NotListening;

@@ -38,6 +38,12 @@
 //! With feature `prometheus`, `Telemetry::prometheus` is a service with a page of metrics, with a collector or
 //! without one. `OTEL_METRICS_EXPORTER=prometheus` and `IMGPROXY_PROMETHEUS_BIND` also start a listener for it.
 //!
+//! # The live page
+//!
+//! With feature `page`, `Telemetry::trace_page` is a service with what runs and with samples of what was slow,
+//! failed or cancelled, with a collector or without one: see the module `page`.
+//! `IMGPROXY_OPEN_TELEMETRY_PAGE_BIND` starts a listener for it.
+//!
 //! # What it says about itself
 //!
 //! A line at the start says what was resolved. Later lines report the first export, failures, recovery
@@ -46,6 +52,8 @@
 //! [`Telemetry::span_stats`] and its siblings, and among the metrics as `otel.sdk.exporter.*` and
 //! `otel.sdk.processor.*`.
 
+#[cfg(any(feature = "page", feature = "prometheus"))]
+mod accept;
 #[cfg(feature = "aws")]
 mod aws;
 mod builder;
@@ -59,11 +67,13 @@ mod event;
 )]
 mod export;
 mod id_generator;
+#[cfg(feature = "_listener")]
+mod listener;
 #[cfg(feature = "logs")]
 mod log_lines;
 #[cfg(not(feature = "_export"))]
 mod no_pipeline;
-#[cfg(feature = "_otlp")]
+#[cfg(any(feature = "_otlp", feature = "page"))]
 mod otlp;
 mod outlets;
 #[cfg(feature = "_export")]
@@ -89,6 +99,17 @@ pub use self::log_lines::WithTraceIds;
 pub use self::prometheus::{Prometheus, PrometheusBody, PrometheusFuture};
 #[cfg(feature = "_otlp")]
 pub use self::settings::Proxy;
+#[cfg(feature = "page")]
+pub(crate) use self::{
+    accept::takes_gzip,
+    otlp::{
+        Batch,
+        encode::{Header, message, span_name},
+    },
+    pipeline::{Ended, Gathered, Outcome, Pipeline, Taker, Trace},
+    shutdown_signal::asked_to_stop,
+    signal::Signal,
+};
 pub use self::{
     builder::TelemetryBuilder,
     error::{Consequence, SettingError, SettingWarning, TelemetryError},
@@ -97,7 +118,7 @@ pub use self::{
     providers::Telemetry,
     settings::{
         Batching, Exporter, HistogramAggregation, OtlpExporter, Pem, PrometheusExporter, Protocol,
-        Sampler, Settings, SpanLimits,
+        Sampler, Settings, SpanLimits, TracePageSettings,
     },
     shutdown_signal::shutdown_signal,
 };

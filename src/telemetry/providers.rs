@@ -1,6 +1,6 @@
 //! The running providers, and what a service asks of them.
 
-#[cfg(feature = "prometheus")]
+#[cfg(feature = "_listener")]
 use std::net::SocketAddr;
 use std::{
     sync::{Arc, OnceLock},
@@ -29,6 +29,8 @@ use super::{
     settings::{Exporter, Settings},
     signal::Signal,
 };
+#[cfg(feature = "page")]
+use crate::page::{Page, TracePage, TracePageBuilder};
 use crate::{
     download::DownloadLayer,
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
@@ -66,6 +68,28 @@ pub struct Telemetry {
     pub(super) pipeline: Option<Arc<Pipeline>>,
     #[cfg(feature = "prometheus")]
     pub(super) pulled: Pulled,
+    #[cfg(feature = "page")]
+    pub(super) page: Shown,
+}
+
+/// The live page of traces.
+#[cfg(feature = "page")]
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// `None`: it is off.
+    pub(super) page: Option<Arc<Page>>,
+    /// Where the listener is bound.
+    pub(super) address: Option<SocketAddr>,
+}
+
+#[cfg(feature = "page")]
+impl Shown {
+    pub(super) fn nothing() -> Self {
+        Self {
+            page: None,
+            address: None,
+        }
+    }
 }
 
 /// What Prometheus pulls.
@@ -88,7 +112,7 @@ impl Pulled {
 }
 
 impl Telemetry {
-    /// Whether anything is exported.
+    /// Whether anything is exported, or the live page is on.
     #[must_use]
     pub const fn is_enabled(&self) -> bool {
         self.pipeline.is_some()
@@ -141,6 +165,11 @@ impl Telemetry {
             // Both id generators are random in the lower 12 bytes.
             .random_trace_ids(true)
             .imgproxy_metrics(self.settings.imgproxy_metrics);
+        #[cfg(feature = "page")]
+        let layer = match &self.page.page {
+            Some(page) => layer.running(Arc::clone(page.running())),
+            None => layer,
+        };
         match self.measures {
             true => layer.gauges(self.gauges()),
             false => layer.metrics(false),
@@ -151,10 +180,11 @@ impl Telemetry {
     /// passes through as it is.
     fn makes_spans(&self) -> bool {
         let settings = &self.settings;
-        !matches!(
+        let is_exported = !matches!(
             (&settings.traces, &settings.logs),
             (Exporter::None, Exporter::None)
-        )
+        );
+        is_exported || settings.trace_page.is_some()
     }
 
     /// What makes the spans of layers, if there are any.
@@ -196,6 +226,10 @@ impl Telemetry {
         let pair = self.in_progress.get_or_init(|| {
             let (layer, counts) = RequestsInProgressLayer::pair();
             self.gauges.in_progress(&counts);
+            #[cfg(feature = "page")]
+            if let Some(page) = &self.page.page {
+                page.count_in_progress(&counts);
+            }
             (layer, counts)
         });
         pair.clone()
@@ -238,6 +272,39 @@ impl Telemetry {
     #[must_use]
     pub const fn prometheus_address(&self) -> Option<SocketAddr> {
         self.pulled.address
+    }
+
+    /// A service with the live page of traces, for browsers
+    /// ([`TelemetryBuilder::trace_page`](crate::TelemetryBuilder::trace_page)): what runs, and samples of what
+    /// was slow, failed or cancelled. See [`page`](crate::page) for how to mount it and who may look.
+    ///
+    /// ```
+    /// # #[cfg(feature = "axum")] {
+    /// use axum::Router;
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder().trace_page(true).build()?;
+    /// let app: Router = Router::new().nest_service("/debug/traces", telemetry.trace_page());
+    /// # }
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    #[cfg(feature = "page")]
+    #[must_use]
+    pub fn trace_page(&self) -> TracePage {
+        self.trace_page_builder().build()
+    }
+
+    /// The same, for others than those on this machine, or under a path of your own.
+    #[cfg(feature = "page")]
+    pub fn trace_page_builder(&self) -> TracePageBuilder {
+        TracePageBuilder::new(self.page.page.clone())
+    }
+
+    /// Where the listener for the live page is bound, if there is one.
+    #[cfg(feature = "page")]
+    #[must_use]
+    pub const fn page_address(&self) -> Option<SocketAddr> {
+        self.page.address
     }
 
     /// The provider of loggers; one that exports nothing when logs are switched off.

@@ -1,9 +1,13 @@
+#[cfg(feature = "page")]
+use std::sync::LazyLock;
 use std::{future, io, sync::mpsc, task::Poll, thread};
 
 #[cfg(unix)]
 use tokio::signal::unix;
 #[cfg(windows)]
 use tokio::signal::windows;
+#[cfg(feature = "page")]
+use tokio::sync::watch;
 use tokio::{runtime::Builder, sync::oneshot};
 
 /// Completes when the process is asked to stop: by SIGINT (Ctrl-C) or SIGTERM, on Windows by Ctrl-C or
@@ -48,6 +52,17 @@ pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     wait(stopped)
 }
 
+/// Whether a signal has come.
+#[cfg(feature = "page")]
+static STOPPING: LazyLock<watch::Sender<bool>> = LazyLock::new(|| watch::Sender::new(false));
+
+/// Completes when a signal has come that [`shutdown_signal`] caught.
+#[cfg(feature = "page")]
+pub(crate) async fn asked_to_stop() {
+    // The sender is never dropped.
+    let _ = STOPPING.subscribe().wait_for(|stopping| *stopping).await;
+}
+
 async fn wait(stopped: oneshot::Receiver<()>) {
     // The sender is lost without a signal when nothing could be caught.
     if stopped.await.is_err() {
@@ -77,6 +92,10 @@ fn catch(mut stop: oneshot::Sender<()>) -> io::Result<()> {
                     false => Poll::Pending,
                 }
             }));
+            #[cfg(feature = "page")]
+            if !stop.is_closed() {
+                STOPPING.send_replace(true);
+            }
             let _ = stop.send(());
         })?;
     catching

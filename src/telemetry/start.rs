@@ -12,6 +12,8 @@ use opentelemetry_sdk::{
 
 #[cfg(feature = "prometheus")]
 use super::providers::Pulled;
+#[cfg(feature = "page")]
+use super::providers::Shown;
 use super::{
     error::TelemetryError,
     event::TelemetryEvent,
@@ -25,7 +27,7 @@ use super::{
 #[cfg(feature = "_export")]
 use super::{
     export::Export,
-    pipeline::{ExceptExports, register},
+    pipeline::{Sampling, register},
 };
 use crate::metrics::Gauges;
 
@@ -41,6 +43,8 @@ impl Telemetry {
         let mut builders = Builders::new(&settings, &resource);
         #[cfg(feature = "prometheus")]
         let mut pulled = Pulled::nothing();
+        #[cfg(feature = "page")]
+        let mut page = Shown::nothing();
         #[cfg(feature = "_export")]
         let change = outlets.meter_provider.take();
         #[cfg(feature = "_export")]
@@ -53,6 +57,10 @@ impl Telemetry {
                 let mut export = Export::start(&settings, &resource, &mut outlets)?;
                 if let Some(Change(change)) = change {
                     builders.meters = change(builders.meters);
+                }
+                #[cfg(feature = "page")]
+                {
+                    page = export.page(&resource, &outlets.events)?;
                 }
                 builders.tracers = export.traces(builders.tracers);
                 builders.meters = export.metrics(builders.meters)?;
@@ -93,6 +101,10 @@ impl Telemetry {
             let changed = (!attributes_after_sampling).then(|| tracer_provider.clone());
             let pipeline = export.into_pipeline(meter_provider.clone(), changed);
             register(&gauges, &settings, &pipeline);
+            #[cfg(feature = "page")]
+            if let Some(page) = &page.page {
+                page.watch(&pipeline, &gauges);
+            }
             pipeline
         });
         Ok(Self {
@@ -110,6 +122,8 @@ impl Telemetry {
             pipeline,
             #[cfg(feature = "prometheus")]
             pulled,
+            #[cfg(feature = "page")]
+            page,
         })
     }
 }
@@ -136,12 +150,16 @@ impl Builders {
 /// A builder that records by the settings.
 fn tracers(settings: &Settings) -> TracerProviderBuilder {
     let ids = AnyIdGenerator::from(settings.trace_id_generator);
+    let has_page = settings.trace_page.is_some();
     let sampler = match settings.traces {
-        Exporter::None => SdkSampler::AlwaysOff,
+        Exporter::None if !has_page => SdkSampler::AlwaysOff,
         _ => settings.sampler.into(),
     };
     #[cfg(feature = "_export")]
-    let sampler = ExceptExports(sampler);
+    let sampler = Sampling {
+        sampler,
+        records_all: has_page,
+    };
     // All of these are set, or the SDK would read them from the process environment.
     SdkTracerProvider::builder()
         .with_id_generator(ContinuingIdGenerator::new(ids))

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 
+#[cfg(feature = "page")]
+use super::finish::Seen;
 use super::{addresses::Addresses, config::Config, facts::Facts, rpc::Call};
 use crate::{
     instrument::{AddAttributes, ROUTE, TextRules},
@@ -100,6 +102,15 @@ impl<'a, B> Incoming<'a, B> {
             addresses,
             facts,
             call: Call::of(&config.rpc_methods, request),
+        }
+    }
+
+    /// What is shown of the request while it runs, by a page that lists such requests.
+    #[cfg(feature = "page")]
+    pub(super) fn seen(&self) -> Seen {
+        Seen {
+            uri: original_uri(self.request).clone(),
+            call: self.call.as_ref().map(Call::span_name),
         }
     }
 

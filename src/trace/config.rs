@@ -1,11 +1,16 @@
+#[cfg(feature = "page")]
+use std::sync::Arc;
 use std::{fmt, mem};
 
-use http::{Response, request::Parts, response};
+use http::{HeaderValue, Response, request::Parts, response};
 use opentelemetry::KeyValue;
 
 use super::{
-    Networks, Record, Trust, addresses::AddressRules, headers::RecordedHeaders, rpc::Methods,
+    Networks, Record, ServerTimingTrace, Trust, addresses::AddressRules, headers::RecordedHeaders,
+    rpc::Methods,
 };
+#[cfg(feature = "page")]
+use crate::request::RunningRequests;
 use crate::{
     instrument::{ErrorView, guarded},
     metrics::{HttpMetrics, RpcMetrics},
@@ -15,6 +20,9 @@ use crate::{
 
 /// What a layer does with each request; shared by all its services and their requests.
 pub(super) struct Config {
+    /// Where running requests are listed.
+    #[cfg(feature = "page")]
+    pub(super) running: Option<Arc<RunningRequests>>,
     /// Whether there are spans at all.
     pub(super) traces: bool,
     pub(super) recording: Recording,
@@ -36,6 +44,10 @@ pub(super) struct Config {
     pub(super) response_headers: Option<RecordedHeaders>,
     /// Whether responses have a `traceresponse` header.
     pub(super) trace_response: bool,
+    /// How `Server-Timing` names the trace, if it does.
+    pub(super) server_timing_trace: Option<ServerTimingTrace>,
+    /// The origins whose pages may read the timing of responses.
+    pub(super) timing_allow_origin: Option<HeaderValue>,
     pub(super) known_methods: KnownMethods,
     pub(super) rpc_methods: Methods,
     pub(super) error_views: Vec<ErrorView>,

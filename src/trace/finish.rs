@@ -4,6 +4,8 @@ use std::{any::Any, borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use bytes::Buf;
+#[cfg(feature = "page")]
+use http::Uri;
 use http::{HeaderMap, Response, StatusCode};
 use opentelemetry::{
     KeyValue, StringValue,
@@ -13,9 +15,13 @@ use opentelemetry::{
 use super::{
     config::{Config, StartLabels},
     facts::Facts,
-    response_headers::{add_server_timing, add_trace_response},
+    response_headers::{
+        add_server_timing, add_server_timing_trace, add_timing_allow_origin, add_trace_response,
+    },
     rpc::{Call, Named},
 };
+#[cfg(feature = "page")]
+use crate::request::{Asked, Place};
 use crate::{
     attribute::{self, ERROR_TYPE},
     instrument::{Delivery, Said, Side, SpanAttributes, SpanEnd},
@@ -41,6 +47,9 @@ pub(super) struct Finish {
     delivery: Delivery,
     /// Whether the request's context carries anything for the code that runs in it.
     has_context: bool,
+    /// Where the request is listed while it runs.
+    #[cfg(feature = "page")]
+    place: Option<Place>,
     finished: bool,
 }
 
@@ -53,6 +62,19 @@ pub(super) struct Root {
     pub(super) outer: Option<RequestTrace>,
     /// What the closures of the service's own have made of the request.
     pub(super) labels: Option<Box<StartLabels>>,
+    /// For whoever looks while the request runs.
+    #[cfg(feature = "page")]
+    pub(super) seen: Option<Seen>,
+}
+
+/// What is shown of a request while it runs.
+#[cfg(feature = "page")]
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// Not redacted: that is done when someone looks.
+    pub(super) uri: Uri,
+    /// The name of a gRPC call.
+    pub(super) call: Option<Cow<'static, str>>,
 }
 
 impl Root {
@@ -80,6 +102,20 @@ impl Layer for Root {
     fn measures(&self) -> bool {
         self.config.http_metrics.is_some() || self.is_measured_outside()
     }
+
+    #[cfg(feature = "page")]
+    fn asked(&self, route: Option<&Route>) -> Asked {
+        let seen = self.seen.as_ref();
+        let redaction = &self.config.recording.texts.redaction;
+        let path = |seen: &Seen| redaction.path(seen.uri.path()).into_owned();
+        Asked {
+            name: seen
+                .and_then(|seen| seen.call.clone())
+                .unwrap_or_else(|| self.facts.span_name(route)),
+            method: self.facts.method.clone(),
+            path: seen.map(path),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,7 +136,15 @@ impl Finish {
         if let Some(metrics) = state.layer.http_metrics() {
             metrics.started(state.layer.facts.active_series());
         }
+        #[cfg(feature = "page")]
+        let place = state.layer.seen.as_ref().and_then(|_| {
+            let running = state.layer.config.running.as_ref()?;
+            let request: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
+            Some(running.enter(&request))
+        });
         let finish = Self {
+            #[cfg(feature = "page")]
+            place,
             state,
             attributes,
             call: call.map(Box::new),
@@ -159,6 +203,12 @@ impl Finish {
         }
         if config.trace_response {
             add_trace_response(response.headers_mut(), &self.state);
+        }
+        if let Some(form) = config.server_timing_trace {
+            add_server_timing_trace(response.headers_mut(), &self.state, form);
+        }
+        if let Some(origins) = &config.timing_allow_origin {
+            add_timing_allow_origin(response.headers_mut(), origins);
         }
         if config.recording.server_timing {
             add_server_timing(response.headers_mut(), &self.state);
@@ -235,6 +285,10 @@ impl Finish {
             return;
         }
         self.finished = true;
+        #[cfg(feature = "page")]
+        if let (Some(place), Some(running)) = (&self.place, &self.state.layer.config.running) {
+            running.leave(place);
+        }
         let elapsed = self.state.clock.elapsed();
         let (mut labels, mut first_byte) = (Labels::default(), None);
         let (route, custom, worked) = match self.state.changed() {

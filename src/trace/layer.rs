@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, net::SocketAddr, sync::Arc};
 
-use http::{Extensions, Method, request::Parts, response};
+use http::{Extensions, HeaderValue, Method, request::Parts, response};
 use opentelemetry::{
     KeyValue, global,
     metrics::MeterProvider,
@@ -10,12 +10,14 @@ use opentelemetry::{
 use tower_layer::Layer;
 
 use super::{
-    ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, Trust,
+    ForwardedHeader, HeaderAllowList, ImageTrace, Networks, Record, ServerTimingTrace, Trust,
     addresses::AddressRules,
     config::{Config, Filter, LabelRules, SampleRule, TrustRule},
     headers::RecordedHeaders,
     rpc::Methods,
 };
+#[cfg(feature = "page")]
+use crate::request::RunningRequests;
 use crate::{
     instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
     metrics::{
@@ -103,9 +105,13 @@ pub struct ImageTraceLayerBuilder {
     response_headers: HeaderAllowList,
     trace_response: bool,
     server_timing: bool,
+    server_timing_trace: Option<ServerTimingTrace>,
+    timing_allow_origin: Option<HeaderValue>,
     known_methods: Option<Vec<Method>>,
     rpc_methods: Option<Methods>,
     error_views: Vec<ErrorView>,
+    #[cfg(feature = "page")]
+    running: Option<Arc<RunningRequests>>,
 }
 
 impl ImageTraceLayerBuilder {
@@ -116,6 +122,13 @@ impl ImageTraceLayerBuilder {
             disabled: true,
             ..Self::default()
         }
+    }
+
+    /// Where running requests are listed.
+    #[cfg(feature = "page")]
+    pub(crate) fn running(mut self, running: Arc<RunningRequests>) -> Self {
+        self.running = Some(running);
+        self
     }
 
     /// Where spans go.
@@ -450,9 +463,27 @@ impl ImageTraceLayerBuilder {
 
     /// Whether responses have a `Server-Timing` header with the durations of the stages that ended
     /// before the response began; `false` by default. Browsers show it in their developer tools (across
-    /// origins only with `Timing-Allow-Origin`).
+    /// origins only with [`timing_allow_origin`](Self::timing_allow_origin)).
     pub fn server_timing(mut self, add: bool) -> Self {
         self.server_timing = add;
+        self
+    }
+
+    /// Whether `Server-Timing` names the trace of the response, and in which form; by default it does not.
+    /// A script finds it for each `<img>` of its page, with
+    /// `performance.getEntriesByType("resource")[0].serverTiming`, and can link the picture to its trace.
+    /// Scripts that use `fetch` across origins need `Access-Control-Expose-Headers: Server-Timing` too,
+    /// which is the service's to say.
+    pub fn server_timing_trace(mut self, form: ServerTimingTrace) -> Self {
+        self.server_timing_trace = Some(form);
+        self
+    }
+
+    /// The value of `Timing-Allow-Origin` on responses that have none: the origins whose pages may read the
+    /// response's timing, `Server-Timing` included, such as `https://shop.example`, several with commas
+    /// between them, or `*` for all (W3C Resource Timing). By default only pages of the same origin may.
+    pub fn timing_allow_origin(mut self, origins: HeaderValue) -> Self {
+        self.timing_allow_origin = Some(origins);
         self
     }
 
@@ -498,7 +529,13 @@ impl ImageTraceLayerBuilder {
             Some(_) => self.labels,
             None => LabelRules::default(),
         };
+        #[cfg(feature = "page")]
+        let lists_stages = self.running.is_some();
+        #[cfg(not(feature = "page"))]
+        let lists_stages = false;
         let config = Config {
+            #[cfg(feature = "page")]
+            running: self.running,
             traces: !self.without_traces,
             recording: Recording {
                 tracer,
@@ -509,6 +546,7 @@ impl ImageTraceLayerBuilder {
                 labelled: self.labelled,
                 texts: self.texts,
                 server_timing: self.server_timing,
+                keeps_stages: self.server_timing || lists_stages,
             },
             http_metrics: meter
                 .as_ref()
@@ -528,6 +566,8 @@ impl ImageTraceLayerBuilder {
             request_headers: RecordedHeaders::new("request", self.request_headers),
             response_headers: RecordedHeaders::new("response", self.response_headers),
             trace_response: self.trace_response,
+            server_timing_trace: self.server_timing_trace,
+            timing_allow_origin: self.timing_allow_origin,
             known_methods: KnownMethods::new(self.known_methods),
             rpc_methods: self.rpc_methods.unwrap_or_else(Methods::learned),
             error_views: self.error_views,

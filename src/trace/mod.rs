@@ -142,6 +142,7 @@ pub use self::{
     future::ResponseFuture,
     headers::{HeaderAllowList, HeaderAllowListError},
     layer::{ImageTraceLayer, ImageTraceLayerBuilder},
+    response_headers::ServerTimingTrace,
     service::ImageTrace,
     trust::Trust,
 };

@@ -3,31 +3,93 @@
 use std::{cmp::Reverse, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::trace::{TraceContextExt, TraceFlags};
 
 use crate::{propagation::trace_flags, request::RequestState};
 
 const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+
+/// How `Server-Timing` names the trace of a response, see
+/// [`ImageTraceLayerBuilder::server_timing_trace`](super::ImageTraceLayerBuilder::server_timing_trace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ServerTimingTrace {
+    /// `trace;desc=00-<trace id>-<span id>-<flags>` (W3C Trace Context, editor's draft).
+    Trace,
+    /// `traceparent;desc="00-<trace id>-<span id>-<01 or 00>"`, which agents for real user monitoring read,
+    /// such as Splunk's and Dash0's.
+    Traceparent,
+}
+
+impl ServerTimingTrace {
+    fn prefix(self) -> &'static [u8] {
+        match self {
+            Self::Trace => b"trace;desc=",
+            Self::Traceparent => b"traceparent;desc=",
+        }
+    }
+}
 
 /// Adds the ids of the request's own span (W3C Trace Context level 2, draft: `traceresponse`).
 pub(super) fn add_trace_response<L: ?Sized>(headers: &mut HeaderMap, state: &RequestState<L>) {
+    if let Some(ids) = own_ids(state, trace_flags(&state.context))
+        && let Ok(value) = HeaderValue::try_from(ids)
+    {
+        // One span answers: that of the outermost layer.
+        headers.insert(TRACE_RESPONSE, value);
+    }
+}
+
+/// Adds the ids of the request's own span as an entry of `Server-Timing`, where scripts of a page can read
+/// them, of its pictures too.
+pub(super) fn add_server_timing_trace<L: ?Sized>(
+    headers: &mut HeaderMap,
+    state: &RequestState<L>,
+    form: ServerTimingTrace,
+) {
+    let flags = trace_flags(&state.context);
+    let entry = match form {
+        ServerTimingTrace::Trace => own_ids(state, flags).map(|ids| format!("trace;desc={ids}")),
+        // Agents look for these letters, with quotes, and without the random flag of level 2.
+        ServerTimingTrace::Traceparent => own_ids(state, flags & TraceFlags::SAMPLED)
+            .map(|ids| format!("traceparent;desc=\"{ids}\"")),
+    };
+    let Some(entry) = entry.and_then(|entry| HeaderValue::try_from(entry).ok()) else {
+        return;
+    };
+    // One span answers: that of the outermost layer, not one inside it or behind a proxy.
+    let same = |line: &HeaderValue| line.as_bytes().starts_with(form.prefix());
+    if headers.get_all(SERVER_TIMING).iter().any(same) {
+        let lines = headers.get_all(SERVER_TIMING).iter();
+        let others: Vec<_> = lines.filter(|line| !same(line)).cloned().collect();
+        headers.remove(SERVER_TIMING);
+        for line in others {
+            headers.append(SERVER_TIMING, line);
+        }
+    }
+    headers.append(SERVER_TIMING, entry);
+}
+
+/// Lets scripts of other origins read the timing of the response (W3C Resource Timing), unless the service
+/// says itself which may.
+pub(super) fn add_timing_allow_origin(headers: &mut HeaderMap, origins: &HeaderValue) {
+    headers
+        .entry(TIMING_ALLOW_ORIGIN)
+        .or_insert_with(|| origins.clone());
+}
+
+/// The ids of the request's own span in the form of `traceparent` (W3C Trace Context §3.2).
+fn own_ids<L: ?Sized>(state: &RequestState<L>, flags: TraceFlags) -> Option<String> {
     let span = state.context.span();
     let span = span.span_context();
     // A remote span is the caller's: this request has no span of its own.
     if !span.is_valid() || span.is_remote() {
-        return;
+        return None;
     }
-    let value = format!(
-        "00-{}-{}-{:02x}",
-        span.trace_id(),
-        span.span_id(),
-        trace_flags(&state.context).to_u8()
-    );
-    if let Ok(value) = HeaderValue::try_from(value) {
-        // One span answers: that of the outermost layer.
-        headers.insert(TRACE_RESPONSE, value);
-    }
+    let (trace, span, flags) = (span.trace_id(), span.span_id(), flags.to_u8());
+    Some(format!("00-{trace}-{span}-{flags:02x}"))
 }
 
 /// Adds the durations of the stages that are done.

@@ -180,14 +180,21 @@ impl Config {
             }
         };
 
+        let is_recording = !matches!(attributes, SpanAttributes::None);
+        #[cfg(feature = "page")]
+        let seen = match self.running {
+            Some(_) if is_recording && outer.is_none() => Some(incoming.seen()),
+            _ => None,
+        };
         let Incoming { facts, call, .. } = incoming;
         let root = Root {
+            #[cfg(feature = "page")]
+            seen,
             config: Arc::clone(self),
             facts,
             outer,
             labels,
         };
-        let is_recording = !matches!(attributes, SpanAttributes::None);
         let state = Arc::new(RequestState::new(context, is_recording, clock, route, root));
         let handle: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&state);
         let trace = RequestTrace::new(handle);

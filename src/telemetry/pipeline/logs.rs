@@ -8,12 +8,16 @@ use opentelemetry_sdk::{
     logs::{LogProcessor, SdkLogRecord},
 };
 
+#[cfg(feature = "page")]
+use super::gathered::{Gathered, Line};
 use super::{
     io_thread::is_exporting,
     queue::{AnyQueue, Gather, Queue},
 };
 #[cfg(feature = "_otlp")]
-use crate::telemetry::otlp::{Batch, encode};
+use crate::telemetry::otlp::Batch;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+use crate::telemetry::otlp::encode;
 
 /// A batch into which log records go.
 pub(crate) trait LogBatch: Gather + fmt::Debug {
@@ -86,5 +90,42 @@ impl<B: LogBatch> LogProcessor for QueueLogProcessor<B> {
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
         self.queue.close();
         self.queue.flush_within(timeout)
+    }
+}
+
+/// Holds log records with the trace that they belong to.
+#[cfg(feature = "page")]
+#[derive(Debug)]
+pub(crate) struct GatheredLogs {
+    pub(crate) gathered: Arc<Gathered>,
+    pub(crate) value_limit: Option<usize>,
+}
+
+#[cfg(feature = "page")]
+impl LogProcessor for GatheredLogs {
+    fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
+        let Some(context) = record.trace_context().filter(|_| !is_exporting()) else {
+            return;
+        };
+        let (trace_id, span_id) = (context.trace_id, context.span_id);
+        let target = record.target().map_or(scope.name(), AsRef::as_ref);
+        let line = encode::log_record(record, self.value_limit, |entry| Line {
+            span_id,
+            target: target.into(),
+            entry: entry.into(),
+        });
+        self.gathered.logged(trace_id, line);
+    }
+
+    fn event_enabled(&self, _: Severity, _: &str, _: Option<&str>) -> bool {
+        !is_exporting()
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
     }
 }

@@ -9,6 +9,8 @@ mod console;
 mod deadline;
 #[cfg(feature = "_otlp")]
 mod deliver;
+#[cfg(feature = "page")]
+mod gathered;
 mod io_thread;
 #[cfg(feature = "logs")]
 mod logs;
@@ -28,10 +30,17 @@ mod spans;
 pub(super) use self::console::print_logs;
 #[cfg(feature = "console")]
 pub(super) use self::console::{MetricTerminal, print_spans};
+#[cfg(feature = "page")]
+pub(crate) use self::gathered::{Ended, Gathered, Outcome, Taker, Trace};
+#[cfg(all(feature = "logs", feature = "page"))]
+pub(super) use self::logs::GatheredLogs;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 pub(super) use self::logs::QueueLogProcessor;
-#[cfg(any(feature = "_otlp", feature = "console"))]
-pub(super) use self::spans::QueueSpanProcessor;
+pub(crate) use self::shutdown::Pipeline;
+#[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
+pub(super) use self::spans::EndedSpans;
+#[cfg(all(feature = "_otlp", feature = "page"))]
+pub(super) use self::spans::ended;
 #[cfg(feature = "_otlp")]
 pub(super) use self::{deliver::Delivery, io_thread::is_exporting, metrics::QueueMetricExporter};
 pub(super) use self::{
@@ -39,6 +48,5 @@ pub(super) use self::{
     queue::{AnyQueue, Gather, Queue},
     report::Reports,
     self_metrics::register,
-    shutdown::Pipeline,
-    spans::ExceptExports,
+    spans::Sampling,
 };

@@ -95,6 +95,8 @@ pub(crate) struct SignalReport {
     given_up: AtomicU64,
     dropped: AtomicU64,
     after_shutdown: AtomicU64,
+    #[cfg(feature = "_otlp")]
+    failed_attempts: AtomicU64,
     said: Mutex<Said>,
 }
 
@@ -151,6 +153,8 @@ impl SignalReport {
             given_up: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             after_shutdown: AtomicU64::new(0),
+            #[cfg(feature = "_otlp")]
+            failed_attempts: AtomicU64::new(0),
             said: Mutex::default(),
         }
     }
@@ -256,6 +260,7 @@ impl SignalReport {
 
     #[cfg(feature = "_otlp")]
     pub(super) fn attempt_failed(&self, error: &str) {
+        self.failed_attempts.fetch_add(1, Relaxed);
         let mut said = self.said();
         said.failing_since.get_or_insert_with(Instant::now);
         error.clone_into(&mut said.error);
@@ -270,8 +275,17 @@ impl SignalReport {
         self.say(said, events);
     }
 
-    /// Why the last attempt failed.
-    #[cfg(feature = "_otlp")]
+    /// How many attempts to send something have failed.
+    #[cfg(feature = "page")]
+    pub(super) fn failed_attempts(&self) -> u64 {
+        #[cfg(feature = "_otlp")]
+        return self.failed_attempts.load(Relaxed);
+        #[cfg(not(feature = "_otlp"))]
+        0
+    }
+
+    /// Why the last attempt failed, or why something was lost; empty when there was no such case.
+    #[cfg(any(feature = "_otlp", feature = "page"))]
     pub(super) fn last_error(&self) -> String {
         self.said().error.clone()
     }

@@ -23,6 +23,17 @@ const STOP: Duration = Duration::from_millis(100);
 /// How long the last events are waited for when the time is over.
 const LAST_EVENTS: Duration = Duration::from_millis(50);
 
+/// How the export of a signal goes.
+#[cfg(feature = "page")]
+#[derive(Debug)]
+pub(crate) struct Health {
+    pub(crate) stats: SignalStats,
+    pub(crate) queued: u64,
+    pub(crate) failed_attempts: u64,
+    /// Empty when there was none.
+    pub(crate) last_error: String,
+}
+
 /// What runs between the providers and the collector.
 #[derive(Debug)]
 pub(crate) struct Pipeline {
@@ -65,6 +76,22 @@ impl Pipeline {
         queues
             .find(|(queued, _)| *queued == signal)
             .map(|(_, queue)| queue)
+    }
+
+    /// How the export of a signal goes; `None` when the signal is not exported.
+    #[cfg(feature = "page")]
+    pub(crate) fn health(&self, signal: Signal) -> Option<Health> {
+        let queued = self.queue(signal).map(|queue| queue.pending());
+        if queued.is_none() && !(signal == Signal::Metrics && self.exports_metrics) {
+            return None;
+        }
+        let report = self.reports.of(signal);
+        Some(Health {
+            stats: report.stats(),
+            queued: queued.unwrap_or_default(),
+            failed_attempts: report.failed_attempts(),
+            last_error: report.last_error(),
+        })
     }
 
     pub(crate) fn stats(&self, signal: Signal) -> SignalStats {

@@ -6,18 +6,29 @@ use opentelemetry::{
     Context, KeyValue,
     trace::{Link, SpanKind, TraceId},
 };
+#[cfg(feature = "page")]
+use opentelemetry::{
+    InstrumentationScope,
+    trace::{SpanId, Status},
+};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SamplingDecision, SamplingResult, ShouldSample, Span, SpanData, SpanProcessor},
 };
 
+#[cfg(feature = "page")]
+use super::gathered::{Ended, Gathered, Outcome};
 use super::{
     io_thread::is_exporting,
     queue::{AnyQueue, Gather, Queue},
 };
+#[cfg(feature = "page")]
+use crate::attribute::{REQUEST_CANCELLED, STAGE_CANCELLED};
 use crate::propagation::is_forced;
 #[cfg(feature = "_otlp")]
-use crate::telemetry::otlp::{Batch, encode};
+use crate::telemetry::otlp::Batch;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+use crate::telemetry::otlp::encode::{self, Recorded};
 
 #[cfg(feature = "_otlp")]
 impl Gather for Batch {
@@ -36,14 +47,21 @@ impl Gather for Batch {
 }
 
 /// A batch into which spans go.
+#[cfg_attr(not(any(feature = "_otlp", feature = "page")), allow(dead_code))]
 pub(crate) trait SpanBatch: Gather + fmt::Debug {
-    /// `value_limit`: texts of attributes have so many characters at most.
-    fn push(queue: &Queue<Self>, span: SpanData, value_limit: Option<usize>);
+    /// Whether the batch is made of entries, or of the spans themselves.
+    const TAKES_ENTRIES: bool;
+
+    fn push_entry(_: &Queue<Self>, _: &SpanData, _: &[u8]) {}
+
+    fn push_span(_: &Queue<Self>, _: SpanData) {}
 }
 
 /// The terminal prints the span itself.
 impl SpanBatch for Vec<SpanData> {
-    fn push(queue: &Queue<Self>, span: SpanData, _: Option<usize>) {
+    const TAKES_ENTRIES: bool = false;
+
+    fn push_span(queue: &Queue<Self>, span: SpanData) {
         queue.push(1, 0, |batch| batch.push(span));
     }
 }
@@ -51,11 +69,11 @@ impl SpanBatch for Vec<SpanData> {
 /// The span is encoded on the thread that has ended it, and its memory is free where it was taken.
 #[cfg(feature = "_otlp")]
 impl SpanBatch for Batch {
-    fn push(queue: &Queue<Self>, span: SpanData, value_limit: Option<usize>) {
+    const TAKES_ENTRIES: bool = true;
+
+    fn push_entry(queue: &Queue<Self>, span: &SpanData, entry: &[u8]) {
         let scope = &span.instrumentation_scope;
-        encode::span(&(&span).into(), value_limit, |entry| {
-            queue.push(1, entry.len(), |batch| batch.push(scope, None, entry));
-        });
+        queue.push(1, entry.len(), |batch| batch.push(scope, None, entry));
     }
 }
 
@@ -72,50 +90,119 @@ pub(super) fn others_only<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Puts ended spans into the queue, and never waits.
+/// Hands ended spans on, and never waits: into the queue those that are sampled, and all of them to what
+/// gathers them by their traces.
 #[derive(Debug)]
-pub(crate) struct QueueSpanProcessor<B> {
-    queue: Arc<Queue<B>>,
-    value_limit: Option<usize>,
+#[cfg_attr(not(any(feature = "_otlp", feature = "page")), allow(dead_code))]
+pub(crate) struct EndedSpans<B> {
+    pub(crate) queue: Option<Arc<Queue<B>>>,
+    #[cfg(feature = "page")]
+    pub(crate) gathered: Option<Arc<Gathered>>,
+    /// Texts of attributes have so many characters at most.
+    pub(crate) value_limit: Option<usize>,
 }
 
-impl<B> QueueSpanProcessor<B> {
-    pub(crate) const fn new(queue: Arc<Queue<B>>, value_limit: Option<usize>) -> Self {
-        Self { queue, value_limit }
+impl<B: SpanBatch> EndedSpans<B> {
+    /// Encodes the span once, for all who take entries.
+    #[cfg(any(feature = "_otlp", feature = "page"))]
+    fn hand_on_entry(&self, span: &SpanData, queue: Option<&Queue<B>>) {
+        let queue = queue.filter(|_| B::TAKES_ENTRIES);
+        #[cfg(feature = "page")]
+        let is_gathered = self.gathered.is_some();
+        #[cfg(not(feature = "page"))]
+        let is_gathered = false;
+        if queue.is_none() && !is_gathered {
+            return;
+        }
+        let recorded = Recorded::from(span);
+        encode::span(&recorded, self.value_limit, |entry| {
+            if let Some(queue) = queue {
+                B::push_entry(queue, span, entry);
+            }
+            #[cfg(feature = "page")]
+            if let Some(gathered) = &self.gathered {
+                gathered.ended(&ended(&recorded, &span.instrumentation_scope, entry));
+            }
+        });
     }
 }
 
-impl<B: SpanBatch> SpanProcessor for QueueSpanProcessor<B> {
+/// What the gathered traces need to know of a span.
+#[cfg(feature = "page")]
+pub(crate) fn ended<'a>(
+    span: &Recorded<'a>,
+    scope: &'a InstrumentationScope,
+    entry: &'a [u8],
+) -> Ended<'a> {
+    const CANCELLED: [&str; 2] = [REQUEST_CANCELLED, STAGE_CANCELLED];
+    let is_cancelled = |attribute: &KeyValue| CANCELLED.contains(&attribute.key.as_str());
+    let outcome = match span.status {
+        Status::Error { .. } => Outcome::Failed,
+        _ if span.attributes.iter().any(is_cancelled) => Outcome::Cancelled,
+        _ if encode::has_any(span.written, CANCELLED) => Outcome::Cancelled,
+        _ => Outcome::Ok,
+    };
+    let duration = span.end.duration_since(span.start);
+    Ended {
+        trace_id: span.context.trace_id(),
+        span_id: span.context.span_id(),
+        parent_id: span.parent,
+        is_local_root: span.parent_is_remote || span.parent == SpanId::INVALID,
+        is_sampled: span.context.is_sampled(),
+        outcome,
+        started_at: span.start,
+        duration: duration.unwrap_or_default(),
+        name: span.name,
+        scope,
+        entry,
+    }
+}
+
+impl<B: SpanBatch> SpanProcessor for EndedSpans<B> {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        if span.span_context.is_sampled() && !is_exporting() {
-            B::push(&self.queue, span, self.value_limit);
+        if is_exporting() {
+            return;
+        }
+        let queue = self.queue.as_deref();
+        let queue = queue.filter(|_| span.span_context.is_sampled());
+        #[cfg(any(feature = "_otlp", feature = "page"))]
+        self.hand_on_entry(&span, queue);
+        if let Some(queue) = queue {
+            B::push_span(queue, span);
         }
     }
 
     fn force_flush(&self) -> OTelSdkResult {
-        if OTHERS_ONLY.get() {
-            return Ok(());
+        match &self.queue {
+            Some(queue) if !OTHERS_ONLY.get() => queue.flush_within(queue.limits().export_timeout),
+            _ => Ok(()),
         }
-        self.queue.flush_within(self.queue.limits().export_timeout)
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
-        self.queue.close();
-        if OTHERS_ONLY.get() {
+        let Some(queue) = &self.queue else {
             return Ok(());
+        };
+        queue.close();
+        match OTHERS_ONLY.get() {
+            true => Ok(()),
+            false => queue.flush_within(timeout),
         }
-        self.queue.flush_within(timeout)
     }
 }
 
 /// Samples as `S` does, but nothing of what the export itself does: each of its spans would be exported,
 /// and make the next one.
 #[derive(Clone, Debug)]
-pub(crate) struct ExceptExports<S>(pub(crate) S);
+pub(crate) struct Sampling<S> {
+    pub(crate) sampler: S,
+    /// Whether spans that are not sampled are recorded all the same, for this process alone.
+    pub(crate) records_all: bool,
+}
 
-impl<S: ShouldSample + Clone + 'static> ShouldSample for ExceptExports<S> {
+impl<S: ShouldSample + Clone + 'static> ShouldSample for Sampling<S> {
     fn should_sample(
         &self,
         parent: Option<&Context>,
@@ -125,14 +212,15 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for ExceptExports<S> {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let mut result = self
-            .0
-            .should_sample(parent, trace_id, name, kind, attributes, links);
+        let sampler = &self.sampler;
+        let mut result = sampler.should_sample(parent, trace_id, name, kind, attributes, links);
         if is_forced() {
             result.decision = SamplingDecision::RecordAndSample;
         }
         if is_exporting() {
             result.decision = SamplingDecision::Drop;
+        } else if self.records_all && result.decision == SamplingDecision::Drop {
+            result.decision = SamplingDecision::RecordOnly;
         }
         result
     }

@@ -2,11 +2,10 @@
 //!
 //! `page` reads them from the SDK, `families` brings those of one name together, `encode` writes them
 //! under the names that `names` makes, and `service` answers requests with what `negotiate` finds that
-//! they take. `listener` is for services that don't put the page among their own routes.
+//! they take.
 
 mod encode;
 mod families;
-mod listener;
 mod names;
 mod negotiate;
 mod page;
@@ -14,7 +13,6 @@ mod service;
 
 pub use self::service::{Prometheus, PrometheusBody, PrometheusFuture};
 pub(super) use self::{
-    listener::{bind, serve},
     names::Naming,
     page::{Page, Pushed, SharedReader, Source},
 };

@@ -17,9 +17,10 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use tower_service::Service;
 
 use super::{
-    negotiate::{MediaType, media_type, takes_gzip},
+    negotiate::{MediaType, media_type},
     page::Page,
 };
+use crate::telemetry::accept::takes_gzip;
 
 /// A service that answers GET and HEAD requests with a page of metrics for Prometheus, from
 /// [`Telemetry::prometheus`](crate::Telemetry::prometheus).

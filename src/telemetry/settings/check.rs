@@ -34,6 +34,9 @@ impl Settings {
         if let Some(prometheus) = &self.prometheus {
             pulled(prometheus, &mut errors);
         }
+        if let Some(page) = &self.trace_page {
+            page.check(&mut errors);
+        }
         batching("span_batching", &self.span_batching, &mut errors);
         batching("log_batching", &self.log_batching, &mut errors);
         for (setting, count) in [

@@ -12,6 +12,7 @@ mod endpoint;
 mod env;
 mod exporters;
 mod headers;
+mod page;
 mod pairs;
 mod pem;
 mod prometheus;
@@ -36,6 +37,7 @@ pub(crate) use self::{
     endpoint::without_secrets,
 };
 pub use self::{
+    page::TracePageSettings,
     pem::Pem,
     protocol::Protocol,
     pulled::PrometheusExporter,

@@ -6,6 +6,7 @@ use super::{
     code::Code,
     env::{PREFIX, Variables},
     exporters::{exporter, is_asked_for},
+    page::page,
     pairs,
     prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
@@ -89,6 +90,7 @@ impl Settings {
         let as_imgproxy = is_bound_as_imgproxy(&vars, prometheus.as_ref());
         settings.imgproxy_metrics = code.imgproxy_metrics.unwrap_or(as_imgproxy);
         settings.prometheus = prometheus.filter(|_| !disabled);
+        settings.trace_page = page(&mut vars, code).filter(|_| !disabled);
         let attributes = &mut settings.resource_attributes;
         if let Some(name) = service_name(&vars, code, attributes, as_imgproxy) {
             settings.service_name = name;
@@ -185,7 +187,7 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
 }
 
 /// A number above 0 from code or from one of the crate's own variables.
-fn count(vars: &mut Variables, code: Option<usize>, name: &str) -> Option<usize> {
+pub(super) fn count(vars: &mut Variables, code: Option<usize>, name: &str) -> Option<usize> {
     let variable = vars.own(name);
     let parsed = vars.parse_count(&variable);
     match code {

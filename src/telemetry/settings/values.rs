@@ -8,8 +8,8 @@ use opentelemetry_sdk::metrics::Temporality;
 #[cfg(feature = "_otlp")]
 use super::proxy::Proxy;
 use super::{
-    endpoint::without_secrets, pem::Pem, protocol::Protocol, pulled::PrometheusExporter,
-    sampler::Sampler,
+    endpoint::without_secrets, page::TracePageSettings, pem::Pem, protocol::Protocol,
+    pulled::PrometheusExporter, sampler::Sampler,
 };
 use crate::{
     propagation::Propagators,
@@ -267,6 +267,8 @@ pub struct Settings {
     pub metrics: Exporter,
     /// How metrics are pulled, beside or instead.
     pub prometheus: Option<PrometheusExporter>,
+    /// The live page of traces.
+    pub trace_page: Option<TracePageSettings>,
     /// Where the service's log goes.
     pub logs: Exporter,
     /// The `service.name` of the resource.
@@ -319,13 +321,20 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether any signal is exported.
+    /// Whether any signal is exported, or the live page is on.
     #[must_use]
     pub fn is_enabled(&self) -> bool {
         Signal::ALL
             .iter()
             .any(|signal| !matches!(self.exporter(*signal), Exporter::None))
             || self.prometheus.is_some()
+            || self.trace_page.is_some()
+    }
+
+    /// Whether spans go to a collector or to the terminal.
+    #[cfg(feature = "page")]
+    pub(crate) fn exports_traces(&self) -> bool {
+        self.traces != Exporter::None
     }
 
     /// Whether anything is measured.
@@ -356,10 +365,15 @@ impl Settings {
             (Exporter::None, Some(pulled)) => pulled.to_string(),
             (pushed, Some(pulled)) => format!("{pushed} and {pulled}"),
         };
+        let traces = match (&self.traces, &self.trace_page) {
+            (exported, None) => exported.to_string(),
+            (Exporter::None, Some(page)) => page.to_string(),
+            (exported, Some(page)) => format!("{exported} and {page}"),
+        };
         format!(
             "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}",
             self.service_name,
-            self.traces,
+            traces,
             metrics,
             self.logs,
             self.propagators,
@@ -377,6 +391,7 @@ impl Default for Settings {
             traces: Exporter::None,
             metrics: Exporter::None,
             prometheus: None,
+            trace_page: None,
             logs: Exporter::None,
             service_name: unknown_service(),
             service_version: None,

@@ -13,6 +13,8 @@ mod span;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "page")]
+use opentelemetry::InstrumentationScope;
 use opentelemetry::{
     Context,
     trace::{
@@ -29,6 +31,8 @@ use self::{
     runs::Runs,
     span::{Open, Span},
 };
+#[cfg(feature = "page")]
+use super::pipeline::{Gathered, ended};
 use super::{
     id_generator::{AnyIdGenerator, ContinuingIdGenerator},
     otlp::{
@@ -52,7 +56,12 @@ struct Writing {
     ids: ContinuingIdGenerator<AnyIdGenerator>,
     sampler: Sampler,
     limits: SpanLimits,
+    #[cfg(feature = "page")]
+    scope: InstrumentationScope,
     header: Arc<Header>,
+    /// Takes all spans, sampled or not.
+    #[cfg(feature = "page")]
+    gathered: Option<Arc<Gathered>>,
     queue: Arc<Queue<Batch>>,
     runs: Runs,
 }
@@ -73,9 +82,22 @@ impl SpanWriter {
             sampler: settings.sampler,
             limits: settings.span_limits,
             header: Arc::new(Header::scope(&scope(), None)),
+            #[cfg(feature = "page")]
+            scope: scope(),
+            #[cfg(feature = "page")]
+            gathered: None,
             queue,
             runs: Runs::default(),
         }))
+    }
+
+    /// Hands all spans, sampled or not, to what gathers them by their traces.
+    #[cfg(feature = "page")]
+    pub(super) fn gathering(mut self, gathered: Option<Arc<Gathered>>) -> Self {
+        if let Some(writing) = Arc::get_mut(&mut self.0) {
+            writing.gathered = gathered;
+        }
+        self
     }
 }
 
@@ -132,14 +154,29 @@ impl Writing {
         }
     }
 
-    /// Queues a span that has ended.
+    /// Whether the span is written: it is sampled, or what gathers spans takes it all the same.
+    fn records(&self, context: &SpanContext) -> bool {
+        #[cfg(feature = "page")]
+        if self.gathered.is_some() && context.is_valid() && !is_exporting() {
+            return true;
+        }
+        context.is_sampled()
+    }
+
+    /// Hands a span on that has ended: into the queue if it is sampled.
     fn write(&self, span: &Recorded<'_>) {
         if is_exporting() {
             return;
         }
         encode::span(span, self.limits.attribute_value_length, |entry| {
-            let add = |batch: &mut Batch| batch.push_encoded(&self.header, entry, 1);
-            self.queue.push(1, entry.len(), add);
+            if span.context.is_sampled() {
+                let add = |batch: &mut Batch| batch.push_encoded(&self.header, entry, 1);
+                self.queue.push(1, entry.len(), add);
+            }
+            #[cfg(feature = "page")]
+            if let Some(gathered) = &self.gathered {
+                gathered.ended(&ended(span, &self.scope, entry));
+            }
         });
     }
 }
@@ -147,7 +184,7 @@ impl Writing {
 impl StartSpan for SpanWriter {
     fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun {
         let context = self.0.begin(parent, has_random_id);
-        if !context.is_sampled() {
+        if !self.0.records(&context) {
             return Begun::unrecorded(context, parent);
         }
         let open = Arc::new(Open::new(&self.0, parent, span));
@@ -160,7 +197,7 @@ impl StartSpan for SpanWriter {
 
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {
         let context = self.0.begin(parent, false);
-        if context.is_sampled() {
+        if self.0.records(&context) {
             let origin = Origin::of(&span, parent);
             let mut data = Data::new(span, &self.0.limits);
             data.set_status(status);

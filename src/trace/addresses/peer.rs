@@ -28,7 +28,7 @@ pub struct PeerAddr {
 }
 
 impl PeerAddr {
-    pub(in crate::trace) fn ip(&self) -> IpAddr {
+    pub(crate) fn ip(&self) -> IpAddr {
         self.address.ip()
     }
 
@@ -42,7 +42,7 @@ impl PeerAddr {
 
     /// The peer in a request's extensions: a `PeerAddr`, a `SocketAddr`, or (feature `axum`) axum's
     /// `ConnectInfo<SocketAddr>`.
-    pub(super) fn of(extensions: &Extensions) -> Option<Self> {
+    pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
         if let Some(peer) = extensions.get::<Self>() {
             return Some(peer.clone());
         }
@@ -68,10 +68,12 @@ impl From<SocketAddr> for PeerAddr {
 /// How many texts a thread keeps.
 const KEPT: usize = 64;
 
+type KeptText = Option<(IpAddr, Arc<str>)>;
+
 thread_local! {
     /// The texts of the last addresses, for servers that give every request the address alone: to format
     /// one takes two allocations.
-    static TEXTS: RefCell<[Option<(IpAddr, Arc<str>)>; KEPT]> =
+    static TEXTS: RefCell<[KeptText; KEPT]> =
         const { RefCell::new([const { None }; KEPT]) };
 }
 

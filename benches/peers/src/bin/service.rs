@@ -36,11 +36,12 @@ async fn main() -> Result<(), Failed> {
     let service = service_fn(answer);
     match &*mode {
         "none" => serve(listener, service).await,
-        "ours" => {
+        "ours" | "ours, with the page" => {
             let telemetry = Telemetry::builder()
                 .endpoint(collector)
                 .protocol(Protocol::Http)
                 .propagators(tracecontext())
+                .trace_page(mode != "ours")
                 .build()?;
             serve(listener, telemetry.trace_layer().layer(service)).await?;
             Ok(telemetry.shutdown(Duration::from_secs(10)).await?)

@@ -25,6 +25,8 @@ mod writer;
 
 use std::cell::RefCell;
 
+#[cfg(feature = "page")]
+pub(crate) use self::attributes::has_any;
 pub(crate) use self::{
     attributes::Attributes,
     batch::Batch,
@@ -35,6 +37,8 @@ pub(crate) use self::{
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::SdkLogRecord;
 
+#[cfg(feature = "page")]
+use fields::Fields;
 use writer::Writer;
 
 /// The field of the entries in the message of their scope.
@@ -72,6 +76,20 @@ pub(crate) fn log_record<R>(
 ) -> R {
     let limit = value_limit.unwrap_or(usize::MAX);
     entry(ENTRIES, |w| log_record::log_record(w, record, limit), take)
+}
+
+/// The message of an entry.
+#[cfg(feature = "page")]
+pub(crate) fn message(entry: &[u8]) -> &[u8] {
+    Fields::new(entry).next().map_or(&[], |field| field.value)
+}
+
+/// The name of the span whose entry this is.
+#[cfg(feature = "page")]
+pub(crate) fn span_name(entry: &[u8]) -> &str {
+    let name = Fields::new(message(entry)).find(|field| field.number == 5);
+    name.and_then(|name| str::from_utf8(name.value).ok())
+        .unwrap_or_default()
 }
 
 /// Encodes a message into a buffer that the thread keeps.

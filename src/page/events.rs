@@ -1,0 +1,149 @@
+//! The state, told to all who listen (WHATWG HTML, server-sent events).
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    time::sleep,
+};
+
+use super::Page;
+use crate::telemetry::asked_to_stop;
+
+/// The listeners at a time.
+const MOST_STREAMS: usize = 16;
+/// How often the state is looked at while anyone listens.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long nothing is told when nothing changes.
+const SILENCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub(super) struct Events {
+    /// The latest event; `None` at the end.
+    latest: watch::Sender<Option<Bytes>>,
+    opened: Notify,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            latest: watch::Sender::new(Some(Bytes::new())),
+            opened: Notify::new(),
+            places: Arc::new(Semaphore::new(MOST_STREAMS)),
+        }
+    }
+}
+
+type Receiver = watch::Receiver<Option<Bytes>>;
+type Next = Pin<Box<dyn Future<Output = (Option<Bytes>, Receiver)> + Send>>;
+
+/// What one listener gets. A slow one gets the latest event, not all of them.
+pub(super) struct Stream {
+    first: Option<Bytes>,
+    next: Next,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Stream {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(first) = self.first.take() {
+            return Poll::Ready(Some(first));
+        }
+        self.next.as_mut().poll(cx).map(|(event, receiver)| {
+            self.next = Box::pin(next(receiver));
+            event
+        })
+    }
+}
+
+async fn next(mut receiver: Receiver) -> (Option<Bytes>, Receiver) {
+    let event = match receiver.changed().await {
+        Ok(()) => receiver.borrow_and_update().clone(),
+        Err(_) => None,
+    };
+    (event, receiver)
+}
+
+impl Page {
+    /// A stream of events, which begins with the state now; `None` when there are too many.
+    pub(super) fn listen(&self) -> Option<Stream> {
+        let place = Arc::clone(&self.events.places).try_acquire_owned().ok()?;
+        let receiver = self.events.latest.subscribe();
+        let is_over = receiver.borrow().is_none();
+        self.events.opened.notify_one();
+        let first = [b"retry: 1000\n".as_slice(), &event(&self.state())].concat();
+        let next: Next = match is_over {
+            true => Box::pin(async move { (None, receiver) }),
+            false => Box::pin(next(receiver)),
+        };
+        Some(Stream {
+            first: Some(first.into()),
+            next,
+            _place: place,
+        })
+    }
+
+    /// Tells the state while anyone listens, until the process is asked to stop: a graceful shutdown waits for
+    /// all responses, and streams have no end of their own. Runs on the I/O thread.
+    pub(crate) async fn tell(self: Arc<Self>) {
+        let _end = End(&self.events.latest);
+        let (mut tell, mut stop) = (pin!(self.tell_for_ever()), pin!(asked_to_stop()));
+        poll_fn(|cx| match stop.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => tell.as_mut().poll(cx),
+        })
+        .await;
+    }
+
+    async fn tell_for_ever(&self) {
+        let (mut told, mut when) = (Value::Null, Instant::now());
+        loop {
+            if self.events.latest.receiver_count() == 0 {
+                self.events.opened.notified().await;
+            }
+            sleep(PAUSE).await;
+            let state = self.state();
+            let changing = without_time(&state);
+            if changing != told || when.elapsed() >= SILENCE {
+                self.events.latest.send_replace(Some(event(&state).into()));
+                (told, when) = (changing, Instant::now());
+            }
+        }
+    }
+}
+
+/// Ends all streams, also when the I/O thread ends.
+struct End<'a>(&'a watch::Sender<Option<Bytes>>);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}
+
+fn event(state: &Value) -> Vec<u8> {
+    // JSON has no line break outside of its texts, where they are escaped.
+    format!("event: state\ndata: {state}\n\n").into_bytes()
+}
+
+/// The state without what changes by time alone.
+fn without_time(state: &Value) -> Value {
+    let mut state = state.clone();
+    state["now"] = Value::Null;
+    let routes = state["routes"].as_array_mut();
+    for route in routes.into_iter().flatten() {
+        for name in ["per_second", "p50_ms", "p95_ms", "p99_ms", "stages"] {
+            route[name] = Value::Null;
+        }
+    }
+    state
+}
