@@ -65,6 +65,7 @@ impl<S> Layer<S> for DownloadLayer {
 /// globals.
 #[must_use]
 pub struct DownloadLayerBuilder {
+    enabled: bool,
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
     propagation: Option<Propagation>,
@@ -78,6 +79,7 @@ pub struct DownloadLayerBuilder {
 impl Default for DownloadLayerBuilder {
     fn default() -> Self {
         Self {
+            enabled: true,
             tracer: None,
             meter: MeterChoice::default(),
             propagation: None,
@@ -91,6 +93,15 @@ impl Default for DownloadLayerBuilder {
 }
 
 impl DownloadLayerBuilder {
+    /// Builds a layer that does nothing, whatever is set.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn disabled() -> Self {
+        Self {
+            enabled: false,
+            ..Self::default()
+        }
+    }
+
     /// Where spans go.
     pub fn tracer_provider<P>(mut self, provider: P) -> Self
     where
@@ -210,6 +221,9 @@ impl DownloadLayerBuilder {
     /// Builds the layer.
     #[must_use]
     pub fn build(self) -> DownloadLayer {
+        if !self.enabled {
+            return DownloadLayer::disabled();
+        }
         let config = Config {
             tracer: self
                 .tracer

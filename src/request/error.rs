@@ -58,6 +58,16 @@ impl fmt::Display for ErrorKind {
 /// one, such as `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
 ///
 /// `Form` tells the two apart and is always inferred. The trait is sealed.
+///
+/// A `Box<dyn Error>` that is not `Send` is recorded as `&*error`. For texts and responses see the
+/// methods that the compiler names.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be recorded as an error",
+    label = "neither a `std::error::Error` nor a box of one that is `Send + Sync`",
+    note = "a text: `.map_err(std::io::Error::other)`, or a type of your own that implements `Error`",
+    note = "a `Box<dyn Error>`: make it `Box<dyn Error + Send + Sync>`",
+    note = "a response, or no error at all: `stage.run_infallible(future)`; or `stage.attach(future)`, then `stage.record_error(&error)`"
+)]
 pub trait AsError<Form>: sealed::Sealed<Form> {
     /// The error, and the name of its type when that is known.
     fn as_error(&self) -> (&(dyn Error + 'static), Option<&'static str>);

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 use opentelemetry::{
     Context, KeyValue, StringValue,
-    trace::{TraceContextExt, TraceId},
+    trace::{SpanContext, TraceContextExt, TraceId},
 };
 
 use super::{
@@ -156,6 +156,47 @@ impl RequestTrace {
     #[must_use = "a stage ends when it is dropped"]
     pub fn stream(&self) -> Stage {
         self.start("streaming_image", ErrorKind::Streaming, |_| Vec::new())
+    }
+
+    /// Waiting for another request that makes the same result (coalescing, single flight): stage
+    /// `waiting_for_image`, with a link to the root span of that request.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// # async fn follow(
+    /// #     trace: RequestTrace,
+    /// #     leader: RequestTrace,
+    /// #     result: impl Future<Output = io::Result<Vec<u8>>>,
+    /// # ) -> io::Result<Vec<u8>> {
+    /// // `leader` is the handle of the request that does the work.
+    /// let picture = trace.wait_for(&leader).run(result).await?;
+    /// # Ok(picture)
+    /// # }
+    /// ```
+    #[must_use = "a stage ends when it is dropped"]
+    pub fn wait_for(&self, other: &Self) -> Stage {
+        let stage = self.start("waiting_for_image", ErrorKind::Processing, |_| Vec::new());
+        match other.root_span() {
+            Some(root) => stage.awaits(root),
+            None => stage,
+        }
+    }
+
+    /// Links the root span to that of another request, such as one that has made the result which this one
+    /// gets. [`wait_for`](Self::wait_for) is for the time until then.
+    pub fn link(&self, other: &Self) {
+        if let (Some(state), Some(root)) = (&self.state, other.root_span())
+            && state.is_recording
+        {
+            state.context.span().add_link(root, Vec::new());
+        }
+    }
+
+    fn root_span(&self) -> Option<SpanContext> {
+        let root = self.state.as_ref()?.context.span().span_context().clone();
+        root.is_valid().then_some(root)
     }
 
     /// A stage of the service's own. The name is also a metric attribute: keep the number of names small.

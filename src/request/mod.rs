@@ -31,6 +31,7 @@ mod handle;
 mod picture;
 mod recording;
 mod stage;
+mod stage_body;
 mod state;
 
 #[cfg(feature = "tokio")]
@@ -38,10 +39,11 @@ pub use self::future::RunBlocking;
 pub use self::{
     body::RequestBody,
     error::{AsError, ErrorKind, HoldsError, IsError},
-    future::{Attached, Run},
+    future::{Attached, Run, RunInfallible},
     handle::RequestTrace,
     picture::{Cache, Picture},
     stage::Stage,
+    stage_body::StageBody,
 };
 pub(crate) use self::{
     current::Current,

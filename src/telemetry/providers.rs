@@ -30,7 +30,7 @@ use super::{
     signal::Signal,
 };
 use crate::{
-    download::DownloadLayer,
+    download::{DownloadLayer, DownloadLayerBuilder},
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
     instrument::{StartSpan, scope},
     metrics::Gauges,
@@ -170,8 +170,25 @@ impl Telemetry {
     /// A layer that records the downloads of a client, with these providers, settings and formats.
     #[must_use]
     pub fn download_layer(&self) -> DownloadLayer {
+        self.download_layer_builder().build()
+    }
+
+    /// The same, for the error type of another client or anything else of your own.
+    ///
+    /// ```
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// # #[derive(Debug, thiserror::Error)]
+    /// # #[error("a client's error")]
+    /// # struct ClientError;
+    /// let telemetry = Telemetry::builder().build()?;
+    /// let layer = telemetry.download_layer_builder().record_errors_as::<ClientError>().build();
+    /// # let _ = layer;
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    pub fn download_layer_builder(&self) -> DownloadLayerBuilder {
         if !self.is_enabled() {
-            return DownloadLayer::disabled();
+            return DownloadLayerBuilder::disabled();
         }
         let layer = DownloadLayer::builder();
         let layer = match self.tracer() {
@@ -182,8 +199,8 @@ impl Telemetry {
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external);
         match self.measures {
-            true => layer.meter_provider(self.meter_provider()).build(),
-            false => layer.metrics(false).build(),
+            true => layer.meter_provider(self.meter_provider()),
+            false => layer.metrics(false),
         }
     }
 
