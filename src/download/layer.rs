@@ -14,7 +14,9 @@ use super::{
     server::MeasuredServers,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
+    instrument::{
+        ErrorView, Exceptions, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as,
+    },
     metrics::ClientMetrics,
     redact::SourceUrls,
     semconv::KnownMethods,
@@ -72,6 +74,7 @@ pub struct DownloadLayerBuilder {
     propagate: Propagate,
     measured_servers: usize,
     error_views: Vec<ErrorView>,
+    exceptions: Exceptions,
     texts: TextRules,
     has_own_texts: bool,
 }
@@ -86,6 +89,7 @@ impl Default for DownloadLayerBuilder {
             propagate: Propagate::default(),
             measured_servers: 100,
             error_views: Vec::new(),
+            exceptions: Exceptions::default(),
             texts: TextRules::default(),
             has_own_texts: false,
         }
@@ -117,6 +121,13 @@ impl DownloadLayerBuilder {
     #[cfg(feature = "telemetry")]
     pub(crate) fn tracer(mut self, tracer: Box<dyn StartSpan>) -> Self {
         self.tracer = Some(tracer);
+        self
+    }
+
+    /// Where exceptions are recorded.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn exceptions(mut self, exceptions: Exceptions) -> Self {
+        self.exceptions = exceptions;
         self
     }
 
@@ -234,6 +245,7 @@ impl DownloadLayerBuilder {
             measured_servers: MeasuredServers::new(self.measured_servers),
             known_methods: KnownMethods::new(None),
             error_views: self.error_views,
+            exceptions: self.exceptions,
             texts: self.texts,
             has_own_texts: self.has_own_texts,
         };

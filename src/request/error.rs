@@ -1,11 +1,11 @@
-use std::{any::Any, borrow::Cow, error::Error, fmt, io};
+use std::{any::Any, borrow::Cow, error::Error, fmt, io, time::SystemTime};
 
-use opentelemetry::{KeyValue, StringValue};
+use opentelemetry::{KeyValue, StringValue, trace::SpanContext};
 
 use super::error_type::{Class, IO, as_error, io_error_type};
 use crate::{
     attribute::ERROR_TYPE,
-    instrument::{DynError, ErrorView, TextRules, message, text},
+    instrument::{DynError, ErrorView, Exception, Level, TextRules, message, text},
 };
 
 /// What went wrong: the `type` of `errors_total`, with imgproxy's names for the phases of an image
@@ -186,6 +186,23 @@ impl ErrorReport {
     pub(crate) fn restrict(&mut self, texts: &TextRules) {
         if let Cow::Owned(message) = texts.message(self.message.as_str()) {
             self.message = message.into();
+        }
+    }
+
+    /// The exception as a log record.
+    pub(crate) fn exception<'a>(
+        &'a self,
+        (event_name, level): (&'static str, Level),
+        at: SystemTime,
+        span: &'a SpanContext,
+    ) -> Exception<'a> {
+        Exception {
+            event_name,
+            level,
+            at,
+            span,
+            error_type: &self.error_type,
+            message: &self.message,
         }
     }
 

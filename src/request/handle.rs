@@ -10,7 +10,11 @@ use super::{
     AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage,
     body::BodyCount, current::with_current,
 };
-use crate::{attribute, instrument::TextRules, metrics::Labels};
+use crate::{
+    attribute,
+    instrument::{Level, TextRules},
+    metrics::Labels,
+};
 
 /// The handle of one request: records its stages and errors, names its route.
 ///
@@ -209,7 +213,13 @@ impl RequestTrace {
     /// in `errors_total`. The root span's status still follows from the response.
     pub fn error<Form>(&self, kind: ErrorKind, error: &(impl AsError<Form> + ?Sized)) {
         if let Some(state) = &self.state {
-            state.record_error(kind, |texts| ErrorReport::new(error, texts));
+            let report = state.record_error(kind, |texts| ErrorReport::new(error, texts));
+            let exceptions = &state.layer.recording().exceptions;
+            if let Some(report) = report.filter(|_| exceptions.are_logged()) {
+                let (at, span) = (state.clock.now(), state.context.span());
+                let event = ("image.request.exception", Level::Warn);
+                exceptions.log(&report.exception(event, at, span.span_context()));
+            }
         }
     }
 
@@ -328,7 +338,7 @@ impl RequestTrace {
 }
 
 impl RequestState {
-    /// Counts an error and adds it to the root span. Returns the report when spans record.
+    /// Counts an error and adds it to the root span. Returns the report when it is recorded elsewhere too.
     pub(super) fn record_error(
         &self,
         kind: ErrorKind,
@@ -338,10 +348,13 @@ impl RequestState {
         if let Some(metrics) = &recording.stage_metrics {
             metrics.error(kind.as_str());
         }
-        self.is_recording.then(|| {
+        let exceptions = &recording.exceptions;
+        (self.is_recording || exceptions.are_logged()).then(|| {
             let report = report(&recording.texts);
-            let (span, now) = (self.context.span(), self.clock.now());
-            span.add_event_with_timestamp("exception", now, report.event_attributes());
+            if self.is_recording && exceptions.on_spans {
+                let (span, now) = (self.context.span(), self.clock.now());
+                span.add_event_with_timestamp("exception", now, report.event_attributes());
+            }
             report
         })
     }

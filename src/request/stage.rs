@@ -18,7 +18,7 @@ use super::{
 use crate::attribute::STAGE_CPU_TIME;
 use crate::{
     attribute::STAGE_CANCELLED,
-    instrument::{TextRules, set},
+    instrument::{Level, TextRules, set},
     metrics::{Labels, PictureMetrics, labelled},
 };
 
@@ -317,7 +317,15 @@ impl Stage {
         let Some(running) = &self.running else { return };
         if let Some(report) = running.request.record_error(running.kind, report) {
             let mut record = running.record();
-            record.span.add_exception(running, &report);
+            let exceptions = &running.recording().exceptions;
+            if exceptions.on_spans {
+                record.span.add_exception(running, &report);
+            }
+            if exceptions.are_logged() {
+                let (at, context) = (running.request.clock.now(), record.span.context(running));
+                let (event, span) = (("image.stage.exception", Level::Warn), context.span());
+                exceptions.log(&report.exception(event, at, span.span_context()));
+            }
             record.error.get_or_insert_with(|| Box::new(report));
         }
     }

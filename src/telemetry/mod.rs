@@ -96,8 +96,8 @@ pub use self::{
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,
     settings::{
-        Batching, Exporter, HistogramAggregation, OtlpExporter, Pem, PrometheusExporter, Protocol,
-        Sampler, Settings, SpanLimits,
+        Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Pem,
+        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits,
     },
     shutdown_signal::shutdown_signal,
 };

@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "logs")]
+use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::trace::{TracerProvider as _, noop::NoopTracerProvider};
 #[cfg(feature = "logs")]
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -21,6 +23,8 @@ use super::no_pipeline::Pipeline;
 use super::pipeline::Pipeline;
 #[cfg(feature = "prometheus")]
 use super::prometheus::Prometheus;
+#[cfg(feature = "logs")]
+use super::settings::ExceptionSignal;
 #[cfg(feature = "_otlp")]
 use super::written::SpanWriter;
 use super::{
@@ -32,7 +36,7 @@ use super::{
 use crate::{
     download::{DownloadLayer, DownloadLayerBuilder},
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
-    instrument::{StartSpan, scope},
+    instrument::{Exceptions, StartSpan, scope},
     metrics::Gauges,
     propagation::Propagators,
     trace::{ImageTraceLayer, ImageTraceLayerBuilder},
@@ -137,6 +141,7 @@ impl Telemetry {
         let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external)
+            .exceptions(self.exceptions())
             .attributes_after_sampling(self.attributes_after_sampling)
             // Both id generators are random in the lower 12 bytes.
             .random_trace_ids(true)
@@ -145,6 +150,20 @@ impl Telemetry {
             true => layer.gauges(self.gauges()),
             false => layer.metrics(false),
         }
+    }
+
+    /// Exceptions stay on spans where no logs are exported.
+    fn exceptions(&self) -> Exceptions {
+        #[cfg(feature = "logs")]
+        if self.settings.logs != Exporter::None {
+            let logger = || self.logger_provider.logger_with_scope(scope());
+            match self.settings.exception_signal {
+                ExceptionSignal::Spans => {}
+                ExceptionSignal::Logs => return Exceptions::logged(logger(), false),
+                ExceptionSignal::Both => return Exceptions::logged(logger(), true),
+            }
+        }
+        Exceptions::default()
     }
 
     /// Logs have the ids of spans even if the spans go nowhere. Without both, the caller's context
@@ -197,7 +216,8 @@ impl Telemetry {
         };
         let layer = layer
             .propagators(self.propagators())
-            .propagate_external(self.settings.propagate_external);
+            .propagate_external(self.settings.propagate_external)
+            .exceptions(self.exceptions());
         match self.measures {
             true => layer.meter_provider(self.meter_provider()),
             false => layer.metrics(false),

@@ -17,7 +17,9 @@ use super::{
     rpc::Methods,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
+    instrument::{
+        ErrorView, Exceptions, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as,
+    },
     metrics::{
         ActiveRequests, Extra, Gauges, HttpMetrics, PictureMetrics, RpcMetrics, StageMetrics,
     },
@@ -97,6 +99,7 @@ pub struct ImageTraceLayerBuilder {
     filter: Option<Box<Filter>>,
     trust: Option<TrustRule>,
     addresses: AddressRules,
+    exceptions: Exceptions,
     texts: TextRules,
     request_headers: HeaderAllowList,
     response_headers: HeaderAllowList,
@@ -132,6 +135,13 @@ impl ImageTraceLayerBuilder {
     #[cfg(feature = "telemetry")]
     pub(crate) fn tracer(mut self, tracer: Box<dyn StartSpan>) -> Self {
         self.tracer = Some(tracer);
+        self
+    }
+
+    /// Where exceptions are recorded.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn exceptions(mut self, exceptions: Exceptions) -> Self {
+        self.exceptions = exceptions;
         self
     }
 
@@ -486,6 +496,7 @@ impl ImageTraceLayerBuilder {
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
                 picture_metrics: meter.as_ref().map(PictureMetrics::new),
                 labelled: self.labelled,
+                exceptions: self.exceptions,
                 texts: self.texts,
                 server_timing: self.server_timing,
             },
