@@ -22,7 +22,9 @@ use opentelemetry_sdk::trace::Sampler;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_image_trace::{ErrorKind, ImageTraceLayer, RequestTrace};
 
-use crate::support::{ChannelBody, Recorder, body::data, download::client};
+use crate::support::{
+    ChannelBody, Recorder, body::data, download::client, registry::Registry,
+};
 
 fn ok() -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::default()))
@@ -828,6 +830,7 @@ async fn a_request_that_waits_for_another_is_linked_to_it() {
         assert_eq!(links[0].span_context.trace_id(), root.trace_id());
         assert_ne!(linked.trace_id(), root.trace_id());
     }
+    Registry::read().check_span("waiting_for_image", waiting.keys());
     let series = "request_span_duration_seconds";
     let series = recorder.only_series_of(series, "span", "waiting_for_image");
     assert_eq!(series.count, 1);

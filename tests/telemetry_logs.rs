@@ -298,3 +298,26 @@ async fn exceptions_are_where_they_are_asked_for() {
         }
     }
 }
+
+#[tokio::test]
+async fn attributes_beyond_the_limit_are_dropped_and_counted() {
+    for variable in [
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    ] {
+        let server = OtlpServer::start();
+        let telemetry = Telemetry::builder()
+            .vars([(variable, "2")])
+            .endpoint(server.endpoint())
+            .logs(true)
+            .build()
+            .unwrap();
+        let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
+        tracing::subscriber::with_default(subscriber, || tracing::info!(a = 1, b = 2, c = 3));
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        let logs = server.logs();
+        assert_eq!(logs.len(), 1, "{logs:#?}");
+        assert!(otlp::attributes(&logs[0].attributes).keys().eq(["a", "b"]));
+        assert_eq!(logs[0].dropped_attributes_count, 1);
+    }
+}

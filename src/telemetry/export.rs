@@ -16,12 +16,12 @@ use opentelemetry_sdk::{
 
 #[cfg(feature = "console")]
 use super::outlets::Terminals;
-#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
-use super::pipeline::QueueLogProcessor;
 #[cfg(any(feature = "_otlp", feature = "console"))]
 use super::pipeline::QueueSpanProcessor;
 #[cfg(all(feature = "console", feature = "logs"))]
 use super::pipeline::print_logs;
+#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
+use super::pipeline::{LogLimits, QueueLogProcessor};
 #[cfg(feature = "console")]
 use super::pipeline::{MetricTerminal, print_spans};
 use super::{
@@ -188,8 +188,11 @@ impl<'a> Export<'a> {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Logs, self.settings.log_batching, |_| 1);
-                let value_limit = self.settings.log_attribute_value_length;
-                loggers.with_log_processor(QueueLogProcessor::new(queue, value_limit))
+                let limits = LogLimits {
+                    attributes: self.settings.log_attributes as usize,
+                    value_length: self.settings.log_attribute_value_length,
+                };
+                loggers.with_log_processor(QueueLogProcessor::new(queue, limits))
             }
             #[cfg(feature = "console")]
             Exporter::Console => {
@@ -197,7 +200,7 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.logs.take();
                 let exporter = exporter.unwrap_or_else(ConsoleLogExporter::stdout);
                 self.thread.spawn(print_logs(queue.clone(), exporter));
-                loggers.with_log_processor(QueueLogProcessor::new(queue, None))
+                loggers.with_log_processor(QueueLogProcessor::new(queue, LogLimits::NONE))
             }
             _ => loggers,
         }

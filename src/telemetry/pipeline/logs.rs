@@ -15,14 +15,30 @@ use super::{
 #[cfg(feature = "_otlp")]
 use crate::telemetry::otlp::{Batch, encode};
 
+/// What one log record that goes to a collector may hold.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "_otlp"), allow(dead_code))]
+pub(crate) struct LogLimits {
+    pub(crate) attributes: usize,
+    /// Characters a text, bytes a byte array.
+    pub(crate) value_length: Option<usize>,
+}
+
+impl LogLimits {
+    #[cfg(feature = "console")]
+    pub(crate) const NONE: Self = Self {
+        attributes: usize::MAX,
+        value_length: None,
+    };
+}
+
 /// A batch into which log records go.
 pub(crate) trait LogBatch: Gather + fmt::Debug {
-    /// `value_limit`: texts of attributes have so many characters at most.
     fn push(
         queue: &Queue<Self>,
         record: &SdkLogRecord,
         scope: &InstrumentationScope,
-        value_limit: Option<usize>,
+        limits: LogLimits,
     );
 }
 
@@ -32,7 +48,7 @@ impl LogBatch for Vec<(SdkLogRecord, InstrumentationScope)> {
         queue: &Queue<Self>,
         record: &SdkLogRecord,
         scope: &InstrumentationScope,
-        _: Option<usize>,
+        _: LogLimits,
     ) {
         queue.push(1, 0, |batch| batch.push((record.clone(), scope.clone())));
     }
@@ -44,10 +60,11 @@ impl LogBatch for Batch {
         queue: &Queue<Self>,
         record: &SdkLogRecord,
         scope: &InstrumentationScope,
-        value_limit: Option<usize>,
+        limits: LogLimits,
     ) {
         let target = record.target().map(AsRef::as_ref);
-        encode::log_record(record, value_limit, |entry| {
+        let (most, value_limit) = (limits.attributes, limits.value_length);
+        encode::log_record(record, most, value_limit, |entry| {
             queue.push(1, entry.len(), |batch| batch.push(scope, target, entry));
         });
     }
@@ -59,19 +76,19 @@ impl LogBatch for Batch {
 #[derive(Debug)]
 pub(crate) struct QueueLogProcessor<B> {
     queue: Arc<Queue<B>>,
-    value_limit: Option<usize>,
+    limits: LogLimits,
 }
 
 impl<B> QueueLogProcessor<B> {
-    pub(crate) const fn new(queue: Arc<Queue<B>>, value_limit: Option<usize>) -> Self {
-        Self { queue, value_limit }
+    pub(crate) const fn new(queue: Arc<Queue<B>>, limits: LogLimits) -> Self {
+        Self { queue, limits }
     }
 }
 
 impl<B: LogBatch> LogProcessor for QueueLogProcessor<B> {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
         if !is_exporting() {
-            B::push(&self.queue, record, scope, self.value_limit);
+            B::push(&self.queue, record, scope, self.limits);
         }
     }
 

@@ -29,7 +29,7 @@ pub(super) use self::console::print_logs;
 #[cfg(feature = "console")]
 pub(super) use self::console::{MetricTerminal, print_spans};
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
-pub(super) use self::logs::QueueLogProcessor;
+pub(super) use self::logs::{LogLimits, QueueLogProcessor};
 #[cfg(any(feature = "_otlp", feature = "console"))]
 pub(super) use self::spans::QueueSpanProcessor;
 #[cfg(feature = "_otlp")]

@@ -59,6 +59,7 @@ impl Settings {
             span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
+            log_attributes: log_attributes(&mut vars).unwrap_or(default.log_attributes),
             exception_signal: exception_signal(&mut vars),
             max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
                 .unwrap_or(default.max_queue_bytes),
@@ -203,6 +204,14 @@ fn count(vars: &mut Variables, code: Option<usize>, name: &str) -> Option<usize>
 fn value_length(vars: &mut Variables, of: &str) -> Option<usize> {
     let own = format!("OTEL_{of}_ATTRIBUTE_VALUE_LENGTH_LIMIT");
     let names = [own.as_str(), "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
+    vars.parse(&names, "a whole number", |value| value.parse().ok())
+}
+
+fn log_attributes(vars: &mut Variables) -> Option<u32> {
+    let names = [
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    ];
     vars.parse(&names, "a whole number", |value| value.parse().ok())
 }
 

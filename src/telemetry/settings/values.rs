@@ -314,6 +314,9 @@ pub struct Settings {
     /// Characters a text in an attribute of a log record that goes to a collector, if there is a limit:
     /// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
     pub log_attribute_value_length: Option<usize>,
+    /// Attributes a log record that goes to a collector; further ones are dropped and counted in it:
+    /// `OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT`.
+    pub log_attributes: u32,
     /// Where exceptions are recorded.
     pub exception_signal: ExceptionSignal,
     /// How many bytes the queue to a collector holds of each signal, those being sent included; what
@@ -411,6 +414,7 @@ impl Default for Settings {
             span_batching: Batching::SPANS,
             log_batching: Batching::LOGS,
             log_attribute_value_length: None,
+            log_attributes: 128,
             exception_signal: ExceptionSignal::default(),
             max_queue_bytes: 8 << 20,
             max_concurrent_exports: 16,
