@@ -22,9 +22,7 @@ use opentelemetry_sdk::trace::Sampler;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_image_trace::{ErrorKind, ImageTraceLayer, RequestTrace};
 
-use crate::support::{
-    ChannelBody, Recorder, body::data, download::client, registry::Registry,
-};
+use crate::support::{ChannelBody, Recorder, body::data, download::client, registry::Registry};
 
 fn ok() -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::default()))

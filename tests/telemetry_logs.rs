@@ -139,14 +139,40 @@ async fn log_lines_have_the_ids_too() {
     let lines: Vec<_> = text.lines().collect();
     assert!(!lines[0].contains("trace_id"), "{text}");
     assert!(
-        lines[1].starts_with(&format!("trace_id={trace} span_id=")),
+        lines[1].contains(&format!(" trace_id={trace} span_id=")),
         "{text}"
     );
-    assert!(
-        lines[2].starts_with(&format!("trace_id={trace} span_id={stage} ")),
-        "{text}"
-    );
-    assert!(lines[2].ends_with("in a stage pixels=42"), "{text}");
+    let end = format!("in a stage pixels=42 trace_id={trace} span_id={stage}");
+    assert!(lines[2].ends_with(&end), "{text}");
+}
+
+// faults G8
+#[tokio::test]
+async fn lines_of_json_with_ids_are_json() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_writer(lines.clone())
+        .event_format(WithTraceIds::new(format().json()))
+        .finish();
+    let recorder = Recorder::new();
+    {
+        let _default = tracing::subscriber::set_default(subscriber);
+        tracing::info!("outside");
+        request(&recorder.layer()).await;
+    }
+    let trace = recorder.root().trace_id().to_string();
+    let stage = recorder.span("processing_image").id().to_string();
+    let lines: Vec<serde_json::Value> = lines
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines[0]["trace_id"], serde_json::Value::Null);
+    assert_eq!(lines[1]["trace_id"], *trace);
+    assert_eq!(lines[2]["span_id"], *stage);
+    assert_eq!(lines[2]["fields"]["pixels"], 42);
 }
 
 /// A writer into memory.

@@ -262,8 +262,7 @@ impl RequestTrace {
     /// [`label_downloads`](crate::trace::ImageTraceLayerBuilder::label_downloads)).
     ///
     /// ```
-    /// use opentelemetry::KeyValue;
-    /// use tower_image_trace::RequestTrace;
+    /// use tower_image_trace::{RequestTrace, opentelemetry::KeyValue};
     ///
     /// # let trace = RequestTrace::default();
     /// trace.metric_attribute(KeyValue::new("thumbs.preset", "avatar"));
