@@ -41,7 +41,7 @@ use tokio::{net::TcpListener, runtime::Runtime, sync::oneshot, time::timeout};
 use tower_image_trace::{
     pool::Workers,
     shutdown_signal,
-    telemetry::{Telemetry, TelemetryError, TelemetryEvent},
+    telemetry::{Settings, Telemetry, TelemetryError, TelemetryEvent},
 };
 
 use app::App;
@@ -162,11 +162,11 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
 /// it names none.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
     let say = |event: &TelemetryEvent| eprintln!("image_proxy: {event}");
-    let telemetry = Telemetry::builder().on_event(say).build()?;
-    if telemetry.is_enabled() {
-        return Ok(telemetry);
+    let telemetry = Telemetry::builder().on_event(say);
+    match Settings::from_env()?.is_enabled() {
+        true => telemetry.build(),
+        false => telemetry.console().prometheus(true).build(),
     }
-    Telemetry::builder().console().prometheus(true).build()
 }
 
 async fn bind(port: u16) -> Result<TcpListener, String> {
