@@ -32,7 +32,7 @@ use image::{ImageError, ImageFormat};
 use tokio::{net::TcpListener, runtime::Runtime, sync::Semaphore, time::timeout};
 use tower::{ServiceBuilder, service_fn};
 use tower_image_trace::{
-    RequestTrace, Telemetry, TelemetryError, shutdown_signal, trace::PeerAddr,
+    RequestTrace, Settings, Telemetry, TelemetryError, shutdown_signal, trace::PeerAddr,
 };
 
 /// Longest side of a thumbnail, in pixels.
@@ -129,9 +129,10 @@ async fn serve(port: u16, telemetry: &Telemetry) -> io::Result<()> {
 
 /// Exports to the collector that the environment names, or to the terminal if it names none.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
-    match Telemetry::from_env()? {
-        enabled if enabled.is_enabled() => Ok(enabled),
-        _ => Telemetry::builder().console().build(),
+    let settings = Settings::from_env()?;
+    match settings.is_enabled() {
+        true => Telemetry::from_settings(settings),
+        false => Telemetry::builder().console().build(),
     }
 }
 

@@ -103,6 +103,9 @@ pub use self::{
     trace::{ImageTraceLayer, Trust},
 };
 
+/// The crate of the attributes and contexts that this one takes, in the version that fits.
+pub use opentelemetry;
+
 /// The README's example must compile.
 #[cfg(all(doctest, feature = "axum", feature = "otlp-grpc"))]
 #[doc = include_str!("../README.md")]

@@ -911,3 +911,34 @@ async fn a_skipped_request_keeps_the_current_context() {
     }
     assert!(recorder.spans().is_empty());
 }
+
+// faults G4
+#[tokio::test]
+async fn a_telemetry_gives_a_download_layer_that_can_be_changed() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot send")]
+    struct ClientError(#[source] io::Error);
+
+    let exporter = opentelemetry_sdk::trace::InMemorySpanExporter::default();
+    let spans = exporter.clone();
+    let telemetry = Telemetry::builder()
+        .endpoint("127.0.0.1:1")
+        .tracer_provider_with(|provider| provider.with_simple_exporter(exporter))
+        .build()
+        .unwrap();
+    let off = Telemetry::builder().vars([("", ""); 0]).build().unwrap();
+    for telemetry in [&telemetry, &off] {
+        let layer = telemetry.download_layer_builder();
+        let layer = layer.record_errors_as::<ClientError>().build();
+        let client = layer.layer(service_fn(async |_: Request<()>| {
+            let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+            Err::<Response<String>, _>(ClientError(cause))
+        }));
+        client.oneshot(get_request("http://a/")).await.unwrap_err();
+    }
+    let spans = spans.get_finished_spans().unwrap();
+    assert_eq!(spans.len(), 1, "{spans:#?}");
+    let kind = KeyValue::new("error.type", "connect");
+    assert!(spans[0].attributes.contains(&kind), "{spans:#?}");
+    telemetry.shutdown_blocking(Duration::ZERO).ok();
+}

@@ -9,7 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use http_body_util::Full;
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
 use opentelemetry::{
     Context, KeyValue,
     trace::{
@@ -21,7 +22,7 @@ use opentelemetry_sdk::trace::Sampler;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_image_trace::{ErrorKind, ImageTraceLayer, RequestTrace};
 
-use crate::support::{Recorder, download::client};
+use crate::support::{ChannelBody, Recorder, body::data, download::client, registry::Registry};
 
 fn ok() -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::default()))
@@ -747,4 +748,161 @@ async fn a_stage_is_a_child_of_the_service_s_own_span_but_not_of_foreign_ones() 
         root.trace_id()
     );
     assert_eq!(parent("in a remote one"), root.id());
+}
+
+// faults G10
+#[test]
+fn work_on_a_thread_of_a_foreign_pool_is_a_stage() {
+    let recorder = Recorder::new();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.build().unwrap();
+    runtime.block_on(request(&recorder.layer(), |trace| async move {
+        let [good, bad, broken] = ["good", "bad", "broken"].map(|name| trace.stage(name));
+        let worker = std::thread::spawn(move || {
+            let done = good.run_sync(|| {
+                drop(RequestTrace::current().stage("inner"));
+                Ok::<_, io::Error>(7)
+            });
+            let failed = bad.run_sync(|| Err::<(), _>(io::Error::other("no picture")));
+            (done.unwrap(), failed.unwrap_err().to_string())
+        });
+        assert_eq!(worker.join().unwrap(), (7, "no picture".to_owned()));
+        let panics = || broken.run_sync(|| -> io::Result<()> { panic!("in a pool") });
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).unwrap_err();
+    }));
+
+    let good = recorder.span("good");
+    good.assert_no_error();
+    assert_eq!(good.get("image.stage.cancelled"), None);
+    assert_eq!(recorder.span("inner").parent(), good.id());
+    recorder.span("bad").assert_error("io", "no picture");
+    recorder.span("broken").assert_error("panic", "in a pool");
+}
+
+// faults G9
+#[tokio::test]
+async fn a_future_that_cannot_fail_is_a_stage() {
+    let recorder = Recorder::new();
+    request(&recorder.layer(), |trace| async move {
+        assert_eq!(trace.stage("ready").run_infallible(async { 7 }).await, 7);
+        drop(trace.stage("dropped").run_infallible(async {}));
+    })
+    .await;
+
+    recorder.span("ready").assert_no_error();
+    assert_eq!(recorder.span("ready").get("image.stage.cancelled"), None);
+    let dropped = recorder.span("dropped").get("image.stage.cancelled");
+    assert_eq!(dropped.as_deref(), Some("true"));
+}
+
+// faults G15
+#[tokio::test]
+async fn a_request_that_waits_for_another_is_linked_to_it() {
+    let recorder = Recorder::new();
+    let leader = Arc::new(Mutex::new(RequestTrace::default()));
+    let layer = recorder.layer();
+    request(&layer, |trace| {
+        *leader.lock().unwrap() = trace;
+        async {}
+    })
+    .await;
+    let root = recorder.root();
+    request(&layer, |trace| {
+        let leader = leader.lock().unwrap().clone();
+        async move {
+            trace.link(&RequestTrace::default());
+            trace.link(&leader);
+            let waiting = trace.wait_for(&leader).run(async { Ok::<_, io::Error>(7) });
+            assert_eq!(waiting.await.unwrap(), 7);
+        }
+    })
+    .await;
+
+    let waiting = recorder.span("waiting_for_image");
+    let follower = recorder.spans();
+    let follower = follower.iter().find(|span| span.id() == waiting.parent());
+    for linked in [&waiting, follower.unwrap()] {
+        let links = &linked.0.links.links;
+        assert_eq!(links.len(), 1, "{linked:#?}");
+        assert_eq!(links[0].span_context.span_id(), root.id());
+        assert_eq!(links[0].span_context.trace_id(), root.trace_id());
+        assert_ne!(linked.trace_id(), root.trace_id());
+    }
+    Registry::read().check_span("waiting_for_image", waiting.keys());
+    let series = "request_span_duration_seconds";
+    let series = recorder.only_series_of(series, "span", "waiting_for_image");
+    assert_eq!(series.count, 1);
+}
+
+// faults G18
+#[tokio::test]
+async fn a_body_that_is_sent_is_a_stage() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum End {
+        Read,
+        ReadToItsSize,
+        Dropped,
+        Failed,
+        Unread,
+    }
+    use End::*;
+    for end in [Read, ReadToItsSize, Dropped, Failed, Unread] {
+        let recorder = Recorder::new();
+        let (frames, body) = ChannelBody::new();
+        let body = Mutex::new(Some(body.with_exact_size(7)));
+        let service = recorder.layer().layer(service_fn(|request: Request<()>| {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let body = trace.stream().body(body.lock().unwrap().take().unwrap());
+            async { Ok::<_, Infallible>(Response::new(body)) }
+        }));
+        let request = match end {
+            Unread => Request::head("/"),
+            _ => Request::get("/"),
+        };
+        let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+        let mut body = response.into_body();
+        assert_eq!(body.size_hint().exact(), Some(7));
+        assert!(
+            !recorder
+                .spans()
+                .iter()
+                .any(|span| span.name() == "streaming_image")
+        );
+        match end {
+            Read | ReadToItsSize => {
+                frames.send(data("picture")).unwrap();
+                body.frame().await.unwrap().unwrap();
+            }
+            Failed => {
+                frames
+                    .send(Err(io::Error::other("the disk is gone")))
+                    .unwrap();
+                body.frame().await.unwrap().unwrap_err();
+            }
+            Dropped | Unread => {}
+        }
+        if end == Read {
+            drop(frames);
+            assert!(body.frame().await.is_none());
+        }
+        drop(body);
+
+        let (stage, root) = (recorder.span("streaming_image"), recorder.root());
+        assert_eq!(stage.parent(), root.id());
+        let cancelled = (end == Dropped).then_some("true");
+        assert_eq!(
+            stage.get("image.stage.cancelled").as_deref(),
+            cancelled,
+            "{end:?}"
+        );
+        let phase = root.get("image.request.cancelled");
+        let expected = (end == Dropped).then_some("streaming_image");
+        assert_eq!(phase.as_deref(), expected, "{end:?}");
+        if end == Failed {
+            stage.assert_error("io", "the disk is gone");
+            root.assert_error("io", "the disk is gone");
+        } else {
+            stage.assert_no_error();
+        }
+    }
 }

@@ -11,14 +11,15 @@ use http::{Request, Response};
 use opentelemetry_proto::tonic::common::v1::any_value;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{
-    ImageTraceLayer, Protocol, RequestTrace, Telemetry, telemetry::WithTraceIds,
+    ErrorKind, ImageTraceLayer, Protocol, RequestTrace, Telemetry, telemetry::WithTraceIds,
 };
 use tracing_subscriber::{Layer as _, filter::LevelFilter, fmt::format, layer::SubscriberExt};
 
 use crate::support::{
     Recorder,
-    otlp::{OtlpServer, PATIENCE},
+    otlp::{self, OtlpServer, PATIENCE},
     process::run_alone,
+    registry::Registry,
 };
 
 /// A request that writes to the log in its handler and in a stage.
@@ -138,14 +139,40 @@ async fn log_lines_have_the_ids_too() {
     let lines: Vec<_> = text.lines().collect();
     assert!(!lines[0].contains("trace_id"), "{text}");
     assert!(
-        lines[1].starts_with(&format!("trace_id={trace} span_id=")),
+        lines[1].contains(&format!(" trace_id={trace} span_id=")),
         "{text}"
     );
-    assert!(
-        lines[2].starts_with(&format!("trace_id={trace} span_id={stage} ")),
-        "{text}"
-    );
-    assert!(lines[2].ends_with("in a stage pixels=42"), "{text}");
+    let end = format!("in a stage pixels=42 trace_id={trace} span_id={stage}");
+    assert!(lines[2].ends_with(&end), "{text}");
+}
+
+// faults G8
+#[tokio::test]
+async fn lines_of_json_with_ids_are_json() {
+    let lines = Lines::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_writer(lines.clone())
+        .event_format(WithTraceIds::new(format().json()))
+        .finish();
+    let recorder = Recorder::new();
+    {
+        let _default = tracing::subscriber::set_default(subscriber);
+        tracing::info!("outside");
+        request(&recorder.layer()).await;
+    }
+    let trace = recorder.root().trace_id().to_string();
+    let stage = recorder.span("processing_image").id().to_string();
+    let lines: Vec<serde_json::Value> = lines
+        .text()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert_eq!(lines[0]["trace_id"], serde_json::Value::Null);
+    assert_eq!(lines[1]["trace_id"], *trace);
+    assert_eq!(lines[2]["span_id"], *stage);
+    assert_eq!(lines[2]["fields"]["pixels"], 42);
 }
 
 /// A writer into memory.
@@ -195,4 +222,128 @@ fn records_after_the_shutdown_are_counted_as_such() {
     let stats = telemetry.log_record_stats();
     assert_eq!((stats.exported, stats.dropped), (exported, 0));
     assert!(stats.after_shutdown >= 1, "{stats:?}");
+}
+
+/// Exceptions are events of spans, or log records, or both; where no logs are exported they stay events.
+// faults G7
+#[tokio::test]
+async fn exceptions_are_where_they_are_asked_for() {
+    const OPT_IN: &str = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
+    let registry = Registry::read();
+    for (opt_in, logs, on_spans, logged) in [
+        ("", true, true, false),
+        ("traces", true, true, false),
+        ("logs", true, false, true),
+        ("logs/dup", true, true, true),
+        ("logs", false, true, false),
+    ] {
+        let server = OtlpServer::start();
+        let telemetry = Telemetry::builder()
+            .vars([(OPT_IN, opt_in)])
+            .endpoint(server.endpoint())
+            .logs(logs)
+            .build()
+            .unwrap();
+        let download = telemetry.download_layer();
+        let service = telemetry
+            .trace_layer()
+            .layer(service_fn(|request: Request<()>| {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                let client = download.layer(service_fn(async |_: Request<()>| {
+                    Err::<Response<String>, _>(io::Error::other("no source?sig=secret"))
+                }));
+                async move {
+                    trace.error(ErrorKind::Security, &io::Error::other("not signed"));
+                    let get = client.oneshot(Request::get("http://a/").body(()).unwrap());
+                    trace.download("http://a/").run(get).await
+                }
+            }));
+        let get = Request::get("/").body(()).unwrap();
+        service.oneshot(get).await.unwrap_err();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+
+        let spans = server.spans();
+        let span = |name: &str, kind: i32| {
+            let mut spans = spans.iter();
+            let span = spans.find(|span| span.name == name && span.kind == kind);
+            span.unwrap_or_else(|| panic!("{name} in {spans:#?}"))
+        };
+        let (root, client) = (span("GET", 2), span("GET", 3));
+        let stage = span("downloading_image", 1);
+        // The root span also has those of its stages.
+        for (span, exceptions) in [(root, 3), (stage, 1), (client, 1)] {
+            let expected = if on_spans { exceptions } else { 0 };
+            assert_eq!(span.events.len(), expected, "{opt_in}: {span:#?}");
+            assert_eq!(span.status.as_ref().unwrap().code, 2, "{span:#?}");
+        }
+        let mut records = server.logs();
+        if !logged {
+            assert_eq!(records.len(), 0, "{opt_in}: {records:#?}");
+            continue;
+        }
+        records.sort_by_key(|record| record.time_unix_nano);
+        let expected = [
+            ("image.request.exception", root, "not signed", 13, "WARN"),
+            (
+                "http.client.request.exception",
+                client,
+                "no source?sig=REDACTED",
+                13,
+                "WARN",
+            ),
+            (
+                "image.stage.exception",
+                stage,
+                "no source?sig=REDACTED",
+                13,
+                "WARN",
+            ),
+            (
+                "http.server.request.exception",
+                root,
+                "no source?sig=REDACTED",
+                17,
+                "ERROR",
+            ),
+        ];
+        assert_eq!(records.len(), expected.len(), "{records:#?}");
+        for (record, (name, span, message, severity, text)) in records.iter().zip(expected) {
+            assert_eq!(record.event_name, name);
+            assert_eq!(record.trace_id, span.trace_id);
+            assert_eq!(record.span_id, span.span_id, "{name}");
+            assert_eq!(record.severity_number, severity, "{name}");
+            assert_eq!(record.severity_text, text);
+            let attributes = otlp::attributes(&record.attributes);
+            assert_eq!(attributes["exception.message"], message);
+            assert_eq!(attributes["exception.type"], "io");
+            assert_eq!(attributes.len(), 2);
+            match registry.events.get(name) {
+                Some(declared) => assert!(attributes.keys().eq(declared)),
+                None => assert!(registry.imports.contains(name), "{name} is undeclared"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn attributes_beyond_the_limit_are_dropped_and_counted() {
+    for variable in [
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    ] {
+        let server = OtlpServer::start();
+        let telemetry = Telemetry::builder()
+            .vars([(variable, "2")])
+            .endpoint(server.endpoint())
+            .logs(true)
+            .build()
+            .unwrap();
+        let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
+        tracing::subscriber::with_default(subscriber, || tracing::info!(a = 1, b = 2, c = 3));
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        let logs = server.logs();
+        assert_eq!(logs.len(), 1, "{logs:#?}");
+        assert!(otlp::attributes(&logs[0].attributes).keys().eq(["a", "b"]));
+        assert_eq!(logs[0].dropped_attributes_count, 1);
+    }
 }

@@ -591,11 +591,11 @@ fn warnings_are_events_at_the_start() {
             assert_eq!(warning.error.setting(), variable);
             assert!(event.to_string().starts_with(variable), "{event}");
         }
-        assert_eq!(
-            events.len(),
-            2 + usize::from(endpoint.is_some()),
-            "{events:?}"
-        );
+        assert_eq!(events.len(), 3, "{events:?}");
+        match endpoint {
+            Some(_) => assert!(matches!(events[2], TelemetryEvent::Started { .. })),
+            None => assert_eq!(events[2], TelemetryEvent::Off),
+        }
     }
 }
 
@@ -823,4 +823,41 @@ fn wrong_settings_in_code_are_named_together_and_show_no_secret() {
         let error = Telemetry::from_settings(settings).unwrap_err().to_string();
         assert!(error.contains("traces.endpoint="), "{endpoint}: {error}");
     }
+}
+
+/// Without a subscriber and a callback, what telemetry says is on standard error.
+// faults G1, G12
+#[test]
+fn what_nobody_listens_to_is_on_standard_error() {
+    let test = std::env::current_exe().unwrap();
+    let part = "telemetry_settings::nobody_listens";
+    let output = std::process::Command::new(test)
+        .args(["--exact", part, "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stderr).unwrap();
+    let lines: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("tower_image_trace: "))
+        .collect();
+    assert_eq!(lines.len(), 2, "{said}");
+    let off = "telemetry is off: OTEL_EXPORTER_OTLP_ENDPOINT names a collector, ";
+    assert!(lines[0].starts_with(off), "{said}");
+    assert!(lines[1].starts_with("telemetry started: "), "{said}");
+}
+
+#[test]
+#[ignore = "a part of another test"]
+fn nobody_listens() {
+    let telemetry = || Telemetry::builder().vars([("", ""); 0]);
+    assert!(!telemetry().build().unwrap().is_enabled());
+    let server = OtlpServer::start();
+    let on = telemetry().endpoint(server.endpoint()).build().unwrap();
+    on.shutdown_blocking(PATIENCE).unwrap();
+    // A callback listens.
+    let (said, heard) = std::sync::mpsc::channel();
+    let off = telemetry().on_event(move |event| said.send(event.clone()).unwrap());
+    off.build().unwrap();
+    assert_eq!(heard.recv().unwrap(), TelemetryEvent::Off);
 }

@@ -28,7 +28,7 @@ use tonic::transport::{
     server::{TcpConnectInfo, TcpIncoming},
 };
 use tower_image_trace::{
-    ImageTraceLayer, Telemetry, TelemetryError, shutdown_signal, trace::Record,
+    ImageTraceLayer, Settings, Telemetry, TelemetryError, shutdown_signal, trace::Record,
 };
 
 use api::ThumbnailerServer;
@@ -87,9 +87,10 @@ async fn serve(port: u16, telemetry: &Telemetry) -> Result<(), Box<dyn Error>> {
 
 /// Exports to the collector that the environment names, or to the terminal if it names none.
 fn telemetry() -> Result<Telemetry, TelemetryError> {
-    match Telemetry::from_env()? {
-        enabled if enabled.is_enabled() => Ok(enabled),
-        _ => Telemetry::builder().console().build(),
+    let settings = Settings::from_env()?;
+    match settings.is_enabled() {
+        true => Telemetry::from_settings(settings),
+        false => Telemetry::builder().console().build(),
     }
 }
 

@@ -102,7 +102,7 @@ fn log_records(u: &mut Unstructured<'_>) -> Result<()> {
     record.add_attributes(attributes.clone());
     limited.add_attributes(expected::log_attributes(attributes, limit));
 
-    let entry = encode::log_record(&record, limit, <[u8]>::to_vec);
+    let entry = encode::log_record(&record, usize::MAX, limit, <[u8]>::to_vec);
     let message = expected::log_record(&limited);
     assert_eq!(entry, message.encode_to_vec());
     let decoded = ScopeLogs::decode(&entry[..]).expect("valid protobuf");

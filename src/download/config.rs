@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::{Origin, server::MeasuredServers};
 use crate::{
-    instrument::{ErrorView, Propagation, StartSpan, TextRules},
+    instrument::{ErrorView, Exceptions, Propagation, StartSpan, TextRules},
     metrics::ClientMetrics,
     request::RequestTrace,
     semconv::KnownMethods,
@@ -19,6 +19,7 @@ pub(super) struct Config {
     pub(super) measured_servers: MeasuredServers,
     pub(super) known_methods: KnownMethods,
     pub(super) error_views: Vec<ErrorView>,
+    pub(super) exceptions: Exceptions,
     /// How texts are recorded outside of requests.
     pub(super) texts: TextRules,
     /// Whether any rule was set here. Then they apply within requests too, after those of the request.

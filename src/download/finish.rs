@@ -12,7 +12,7 @@ use opentelemetry::{
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    instrument::{Delivery, Exchange, Said, Side, TextRules, Work},
+    instrument::{Delivery, Exchange, Level, Said, Side, TextRules, Work},
     metrics::labelled,
     request::{Clock, ErrorReport, RequestTrace},
     semconv::{OTHER, int, is_bodiless, protocol_version},
@@ -144,6 +144,14 @@ impl Finish {
             shared.push(KeyValue::new(ERROR_TYPE, error_type.clone()));
         }
 
+        let exceptions = &self.config.exceptions;
+        if let (true, Outcome::Failed(report)) = (exceptions.are_logged(), &outcome) {
+            // Semconv http-exceptions.
+            let event = ("http.client.request.exception", Level::Warn);
+            let at = self.clock.at(self.started) + elapsed;
+            let span = self.context.span();
+            exceptions.log(&report.exception(event, at, span.span_context()));
+        }
         if self.recording {
             let span = self.context.span();
             let ended_at = self.clock.at(self.started) + elapsed;
@@ -156,11 +164,11 @@ impl Finish {
             }
             match &outcome {
                 Outcome::Cancelled => span.set_attribute(KeyValue::new(STAGE_CANCELLED, true)),
-                Outcome::Failed(report) => {
+                Outcome::Failed(report) if self.config.exceptions.on_spans => {
                     let attributes = report.event_attributes();
                     span.add_event_with_timestamp("exception", ended_at, attributes);
                 }
-                Outcome::Completed => {}
+                Outcome::Failed(_) | Outcome::Completed => {}
             }
             if error_type.is_some() {
                 // Semconv http-spans, Status: no description when the status code explains the error.

@@ -14,7 +14,9 @@ use super::{
     server::MeasuredServers,
 };
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
+    instrument::{
+        ErrorView, Exceptions, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as,
+    },
     metrics::ClientMetrics,
     redact::SourceUrls,
     semconv::KnownMethods,
@@ -65,12 +67,14 @@ impl<S> Layer<S> for DownloadLayer {
 /// globals.
 #[must_use]
 pub struct DownloadLayerBuilder {
+    enabled: bool,
     tracer: Option<Box<dyn StartSpan>>,
     meter: MeterChoice,
     propagation: Option<Propagation>,
     propagate: Propagate,
     measured_servers: usize,
     error_views: Vec<ErrorView>,
+    exceptions: Exceptions,
     texts: TextRules,
     has_own_texts: bool,
 }
@@ -78,12 +82,14 @@ pub struct DownloadLayerBuilder {
 impl Default for DownloadLayerBuilder {
     fn default() -> Self {
         Self {
+            enabled: true,
             tracer: None,
             meter: MeterChoice::default(),
             propagation: None,
             propagate: Propagate::default(),
             measured_servers: 100,
             error_views: Vec::new(),
+            exceptions: Exceptions::default(),
             texts: TextRules::default(),
             has_own_texts: false,
         }
@@ -91,6 +97,15 @@ impl Default for DownloadLayerBuilder {
 }
 
 impl DownloadLayerBuilder {
+    /// Builds a layer that does nothing, whatever is set.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn disabled() -> Self {
+        Self {
+            enabled: false,
+            ..Self::default()
+        }
+    }
+
     /// Where spans go.
     pub fn tracer_provider<P>(mut self, provider: P) -> Self
     where
@@ -106,6 +121,13 @@ impl DownloadLayerBuilder {
     #[cfg(feature = "telemetry")]
     pub(crate) fn tracer(mut self, tracer: Box<dyn StartSpan>) -> Self {
         self.tracer = Some(tracer);
+        self
+    }
+
+    /// Where exceptions are recorded.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn exceptions(mut self, exceptions: Exceptions) -> Self {
+        self.exceptions = exceptions;
         self
     }
 
@@ -210,6 +232,9 @@ impl DownloadLayerBuilder {
     /// Builds the layer.
     #[must_use]
     pub fn build(self) -> DownloadLayer {
+        if !self.enabled {
+            return DownloadLayer::disabled();
+        }
         let config = Config {
             tracer: self
                 .tracer
@@ -220,6 +245,7 @@ impl DownloadLayerBuilder {
             measured_servers: MeasuredServers::new(self.measured_servers),
             known_methods: KnownMethods::new(None),
             error_views: self.error_views,
+            exceptions: self.exceptions,
             texts: self.texts,
             has_own_texts: self.has_own_texts,
         };

@@ -5,6 +5,7 @@ mod attributes;
 mod delivery;
 mod error_view;
 mod errors;
+mod exceptions;
 mod exchange;
 mod meter;
 mod propagation;
@@ -22,6 +23,7 @@ pub(crate) use self::{
     delivery::{Delivery, Side},
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},
+    exceptions::{Exception, Exceptions, Level},
     exchange::{Exchange, Said},
     meter::MeterChoice,
     propagation::Propagation,

@@ -1,11 +1,11 @@
-use std::{any::Any, borrow::Cow, error::Error, fmt, io};
+use std::{any::Any, borrow::Cow, error::Error, fmt, io, time::SystemTime};
 
-use opentelemetry::{KeyValue, StringValue};
+use opentelemetry::{KeyValue, StringValue, trace::SpanContext};
 
 use super::error_type::{Class, IO, as_error, io_error_type};
 use crate::{
     attribute::ERROR_TYPE,
-    instrument::{DynError, ErrorView, TextRules, message, text},
+    instrument::{DynError, ErrorView, Exception, Level, TextRules, message, text},
 };
 
 /// What went wrong: the `type` of `errors_total`, with imgproxy's names for the phases of an image
@@ -58,6 +58,16 @@ impl fmt::Display for ErrorKind {
 /// one, such as `Box<dyn Error + Send + Sync>` and `anyhow::Error`.
 ///
 /// `Form` tells the two apart and is always inferred. The trait is sealed.
+///
+/// A `Box<dyn Error>` that is not `Send` is recorded as `&*error`. For texts and responses see the
+/// methods that the compiler names.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be recorded as an error",
+    label = "neither a `std::error::Error` nor a box of one that is `Send + Sync`",
+    note = "a text: `.map_err(std::io::Error::other)`, or a type of your own that implements `Error`",
+    note = "a `Box<dyn Error>`: make it `Box<dyn Error + Send + Sync>`",
+    note = "a response, or no error at all: `stage.run_infallible(future)`; or `stage.attach(future)`, then `stage.record_error(&error)`"
+)]
 pub trait AsError<Form>: sealed::Sealed<Form> {
     /// The error, and the name of its type when that is known.
     fn as_error(&self) -> (&(dyn Error + 'static), Option<&'static str>);
@@ -176,6 +186,23 @@ impl ErrorReport {
     pub(crate) fn restrict(&mut self, texts: &TextRules) {
         if let Cow::Owned(message) = texts.message(self.message.as_str()) {
             self.message = message.into();
+        }
+    }
+
+    /// The exception as a log record.
+    pub(crate) fn exception<'a>(
+        &'a self,
+        (event_name, level): (&'static str, Level),
+        at: SystemTime,
+        span: &'a SpanContext,
+    ) -> Exception<'a> {
+        Exception {
+            event_name,
+            level,
+            at,
+            span,
+            error_type: &self.error_type,
+            message: &self.message,
         }
     }
 

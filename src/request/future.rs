@@ -9,7 +9,7 @@ use std::{
 use pin_project_lite::pin_project;
 
 use super::{AsError, Current, ErrorReport, Stage, stage::Scope};
-use crate::instrument::{Guarded, Work};
+use crate::instrument::{Guarded, Work, watch};
 
 /// A stage that counts as cancelled unless it is finished.
 #[derive(Debug)]
@@ -75,6 +75,48 @@ impl Work for Scope {
     fn panicked(&mut self, _: &(dyn Any + Send)) {}
 
     fn dropped(&mut self) {}
+}
+
+/// Does the work of a stage on this thread.
+pub(super) fn run_sync<T, E, Form>(
+    stage: Stage,
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, E>
+where
+    E: AsError<Form>,
+{
+    let mut stage = Unfinished::new(stage);
+    let _current = stage.attach();
+    let result = watch(&mut stage, work);
+    stage.finish(&result);
+    result
+}
+
+pin_project! {
+    /// The future of [`Stage::run_infallible`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct RunInfallible<F> {
+        #[pin]
+        future: Guarded<F, Unfinished>,
+    }
+}
+
+impl<F: Future> RunInfallible<F> {
+    pub(super) fn new(stage: Stage, future: F) -> Self {
+        Self {
+            future: Guarded::new(future, Some(Unfinished::new(stage))),
+        }
+    }
+}
+
+impl<F: Future> Future for RunInfallible<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
+        let future = self.project().future;
+        future.poll_then(cx, |stage, _| drop(stage.stage.take()))
+    }
 }
 
 pin_project! {
@@ -150,7 +192,6 @@ mod blocking {
     use tokio::{runtime::Handle, task::JoinHandle};
 
     use super::*;
-    use crate::instrument::watch;
 
     /// Does the work on this thread, and says how much CPU time that took (Linux).
     fn measured<T>(work: impl FnOnce() -> T) -> (T, Option<Duration>) {

@@ -3,14 +3,18 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 use opentelemetry::{
     Context, KeyValue, StringValue,
-    trace::{TraceContextExt, TraceId},
+    trace::{SpanContext, TraceContextExt, TraceId},
 };
 
 use super::{
     AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage,
     body::BodyCount, current::with_current,
 };
-use crate::{attribute, instrument::TextRules, metrics::Labels};
+use crate::{
+    attribute,
+    instrument::{Level, TextRules},
+    metrics::Labels,
+};
 
 /// The handle of one request: records its stages and errors, names its route.
 ///
@@ -158,6 +162,47 @@ impl RequestTrace {
         self.start("streaming_image", ErrorKind::Streaming, |_| Vec::new())
     }
 
+    /// Waiting for another request that makes the same result (coalescing, single flight): stage
+    /// `waiting_for_image`, with a link to the root span of that request.
+    ///
+    /// ```
+    /// # use std::io;
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// # async fn follow(
+    /// #     trace: RequestTrace,
+    /// #     leader: RequestTrace,
+    /// #     result: impl Future<Output = io::Result<Vec<u8>>>,
+    /// # ) -> io::Result<Vec<u8>> {
+    /// // `leader` is the handle of the request that does the work.
+    /// let picture = trace.wait_for(&leader).run(result).await?;
+    /// # Ok(picture)
+    /// # }
+    /// ```
+    #[must_use = "a stage ends when it is dropped"]
+    pub fn wait_for(&self, other: &Self) -> Stage {
+        let stage = self.start("waiting_for_image", ErrorKind::Processing, |_| Vec::new());
+        match other.root_span() {
+            Some(root) => stage.awaits(root),
+            None => stage,
+        }
+    }
+
+    /// Links the root span to that of another request, such as one that has made the result which this one
+    /// gets. [`wait_for`](Self::wait_for) is for the time until then.
+    pub fn link(&self, other: &Self) {
+        if let (Some(state), Some(root)) = (&self.state, other.root_span())
+            && state.is_recording
+        {
+            state.context.span().add_link(root, Vec::new());
+        }
+    }
+
+    fn root_span(&self) -> Option<SpanContext> {
+        let root = self.state.as_ref()?.context.span().span_context().clone();
+        root.is_valid().then_some(root)
+    }
+
     /// A stage of the service's own. The name is also a metric attribute: keep the number of names small.
     #[must_use = "a stage ends when it is dropped"]
     pub fn stage(&self, name: &'static str) -> Stage {
@@ -168,7 +213,13 @@ impl RequestTrace {
     /// in `errors_total`. The root span's status still follows from the response.
     pub fn error<Form>(&self, kind: ErrorKind, error: &(impl AsError<Form> + ?Sized)) {
         if let Some(state) = &self.state {
-            state.record_error(kind, |texts| ErrorReport::new(error, texts));
+            let report = state.record_error(kind, |texts| ErrorReport::new(error, texts));
+            let exceptions = &state.layer.recording().exceptions;
+            if let Some(report) = report.filter(|_| exceptions.are_logged()) {
+                let (at, span) = (state.clock.now(), state.context.span());
+                let event = ("image.request.exception", Level::Warn);
+                exceptions.log(&report.exception(event, at, span.span_context()));
+            }
         }
     }
 
@@ -211,8 +262,7 @@ impl RequestTrace {
     /// [`label_downloads`](crate::trace::ImageTraceLayerBuilder::label_downloads)).
     ///
     /// ```
-    /// use opentelemetry::KeyValue;
-    /// use tower_image_trace::RequestTrace;
+    /// use tower_image_trace::{RequestTrace, opentelemetry::KeyValue};
     ///
     /// # let trace = RequestTrace::default();
     /// trace.metric_attribute(KeyValue::new("thumbs.preset", "avatar"));
@@ -287,7 +337,7 @@ impl RequestTrace {
 }
 
 impl RequestState {
-    /// Counts an error and adds it to the root span. Returns the report when spans record.
+    /// Counts an error and adds it to the root span. Returns the report when it is recorded elsewhere too.
     pub(super) fn record_error(
         &self,
         kind: ErrorKind,
@@ -297,10 +347,13 @@ impl RequestState {
         if let Some(metrics) = &recording.stage_metrics {
             metrics.error(kind.as_str());
         }
-        self.is_recording.then(|| {
+        let exceptions = &recording.exceptions;
+        (self.is_recording || exceptions.are_logged()).then(|| {
             let report = report(&recording.texts);
-            let (span, now) = (self.context.span(), self.clock.now());
-            span.add_event_with_timestamp("exception", now, report.event_attributes());
+            if self.is_recording && exceptions.on_spans {
+                let (span, now) = (self.context.span(), self.clock.now());
+                span.add_event_with_timestamp("exception", now, report.event_attributes());
+            }
             report
         })
     }

@@ -33,6 +33,7 @@ mod recording;
 #[cfg(feature = "page")]
 mod running;
 mod stage;
+mod stage_body;
 mod state;
 
 #[cfg(feature = "tokio")]
@@ -42,10 +43,11 @@ pub(crate) use self::running::{Asked, Place, RunningRequest, RunningRequests};
 pub use self::{
     body::RequestBody,
     error::{AsError, ErrorKind, HoldsError, IsError},
-    future::{Attached, Run},
+    future::{Attached, Run, RunInfallible},
     handle::RequestTrace,
     picture::{Cache, Picture},
     stage::Stage,
+    stage_body::StageBody,
 };
 pub(crate) use self::{
     current::Current,

@@ -3,7 +3,7 @@ use std::fmt;
 #[cfg(feature = "page")]
 use super::{Asked, Route};
 use crate::{
-    instrument::{Propagation, StartSpan, TextRules},
+    instrument::{Exceptions, Propagation, StartSpan, TextRules},
     metrics::{PictureMetrics, StageMetrics},
 };
 
@@ -16,6 +16,7 @@ pub(crate) struct Recording {
     pub(crate) stage_metrics: Option<StageMetrics>,
     pub(crate) picture_metrics: Option<PictureMetrics>,
     pub(crate) labelled: Labelled,
+    pub(crate) exceptions: Exceptions,
     pub(crate) texts: TextRules,
     /// Whether the response tells how long its stages took.
     pub(crate) server_timing: bool,

@@ -7,18 +7,18 @@ use std::{
 use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
-    trace::{Event, SpanBuilder, Status, TraceContextExt},
+    trace::{Event, Link, SpanBuilder, SpanContext, Status, TraceContextExt},
 };
 
 use super::{
     AsError, Attached, Current, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
-    current::with_current,
+    RunInfallible, StageBody, current::with_current, future::run_sync,
 };
 #[cfg(feature = "tokio")]
 use crate::attribute::STAGE_CPU_TIME;
 use crate::{
     attribute::STAGE_CANCELLED,
-    instrument::{TextRules, set},
+    instrument::{Level, TextRules, set},
     metrics::{Labels, PictureMetrics, labelled},
 };
 
@@ -43,6 +43,8 @@ struct Running {
     kind: ErrorKind,
     /// The context of the span that this stage is a child of; `None`: the root's.
     parent: Option<Context>,
+    /// The root span of another request, whose work this stage waits for.
+    awaited: Option<SpanContext>,
     /// The stage began after its request had been interrupted.
     is_late: bool,
     started: Instant,
@@ -82,6 +84,7 @@ impl Stage {
                 name,
                 kind,
                 parent,
+                awaited: None,
                 is_late,
                 started,
                 record: Mutex::new(Record {
@@ -102,6 +105,14 @@ impl Stage {
                 set(attributes, attribute);
             }
         }
+    }
+
+    /// Links the stage to the root span of the request that it waits for.
+    pub(super) fn awaits(mut self, root: SpanContext) -> Self {
+        if let Some(running) = &mut self.running {
+            running.awaited = Some(root);
+        }
+        self
     }
 
     /// Sets attributes that need no redaction.
@@ -220,6 +231,65 @@ impl Stage {
         super::RunBlocking::new(self, work)
     }
 
+    /// Runs a future that cannot fail, or whose result is no [`Result`], as this stage: the stage ends when
+    /// the future is ready, and is cancelled when it is dropped before that.
+    ///
+    /// For a result that only looks like an error to the service, such as an HTTP response, say so on the
+    /// way: [`attach`](Self::attach) runs the future and leaves the stage, for
+    /// [`record_error`](Self::record_error).
+    ///
+    /// ```
+    /// # use tower_image_trace::RequestTrace;
+    /// # async fn handle(trace: RequestTrace) {
+    /// let blurred = trace.stage("blur").run_infallible(async { vec![0_u8; 64] }).await;
+    /// # drop(blurred);
+    /// # }
+    /// ```
+    pub fn run_infallible<F: Future>(self, future: F) -> RunInfallible<F> {
+        RunInfallible::new(self, future)
+    }
+
+    /// Runs a fallible closure as this stage on the calling thread, such as one of rayon's or of a pool of
+    /// your own: the stage ends with the closure, an `Err` is recorded, and the stage's context is current
+    /// in it. A panic is recorded, and goes on.
+    ///
+    /// ```
+    /// use std::{io, thread};
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// # fn resize() -> io::Result<Vec<u8>> { Ok(Vec::new()) }
+    /// # let trace = RequestTrace::default();
+    /// let stage = trace.process("rs:fit:300:200");
+    /// let worker = thread::spawn(move || stage.run_sync(resize));
+    /// # worker.join().unwrap().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the closure.
+    pub fn run_sync<T, E, Form>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E>
+    where
+        E: AsError<Form>,
+    {
+        run_sync(self, work)
+    }
+
+    /// Sends a body as this stage: the stage ends with the body's last frame or its error, which is recorded,
+    /// or when the body is dropped. It is cancelled if the request is cancelled by that.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http::Response;
+    /// # use http_body_util::Full;
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// # let (trace, picture) = (RequestTrace::default(), Full::<Bytes>::default());
+    /// let response = Response::new(trace.stream().body(picture));
+    /// # drop(response);
+    /// ```
+    pub fn body<B>(self, body: B) -> StageBody<B> {
+        StageBody::new(self, body)
+    }
+
     /// Makes the stage's context current while `future` is polled and dropped. The stage goes on after
     /// it, for more futures or for attributes that are known afterwards.
     pub fn attach<F: Future>(&self, future: F) -> Attached<F> {
@@ -247,7 +317,15 @@ impl Stage {
         let Some(running) = &self.running else { return };
         if let Some(report) = running.request.record_error(running.kind, report) {
             let mut record = running.record();
-            record.span.add_exception(running, &report);
+            let exceptions = &running.recording().exceptions;
+            if exceptions.on_spans {
+                record.span.add_exception(running, &report);
+            }
+            if exceptions.are_logged() {
+                let (at, context) = (running.request.clock.now(), record.span.context(running));
+                let (event, span) = (("image.stage.exception", Level::Warn), context.span());
+                exceptions.log(&report.exception(event, at, span.span_context()));
+            }
             record.error.get_or_insert_with(|| Box::new(report));
         }
     }
@@ -344,6 +422,10 @@ impl Running {
         let mut span = SpanBuilder::from_name(self.name);
         span.start_time = Some(self.started_at());
         span.events = (!events.is_empty()).then_some(events);
+        span.links = self
+            .awaited
+            .clone()
+            .map(|root| vec![Link::with_context(root)]);
         span
     }
 }

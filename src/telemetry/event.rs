@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -21,6 +22,8 @@ pub enum TelemetryEvent {
         /// One line: endpoints, protocols, TLS, sampler, ids.
         summary: String,
     },
+    /// Nothing is exported, because nothing asks for it.
+    Off,
     /// An `OTEL_*` variable holds a mistake. Reported at the start, before
     /// [`Started`](Self::Started), and also when telemetry is off.
     InvalidSetting {
@@ -95,6 +98,10 @@ impl fmt::Display for TelemetryEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Started { summary } => write!(f, "telemetry started: {summary}"),
+            Self::Off => f.write_str(
+                "telemetry is off: OTEL_EXPORTER_OTLP_ENDPOINT names a collector, \
+                 OTEL_TRACES_EXPORTER=console prints traces to the terminal",
+            ),
             Self::InvalidSetting { warning } => warning.fmt(f),
             Self::FirstExport { what } => write!(f, "the first {what} were exported"),
             Self::ExportFailed { what, error } => write!(f, "exporting {what} failed: {error}"),
@@ -143,7 +150,8 @@ pub struct SignalStats {
     pub after_shutdown: u64,
 }
 
-/// The callback for events, beside the log.
+/// The callback for events, beside the log. Without a callback and without a subscriber of the log they
+/// go to standard error.
 #[derive(Clone, Default)]
 pub(crate) struct Sink(Option<Arc<Callback>>);
 
@@ -164,14 +172,22 @@ impl Sink {
         // Both are the service's code, and a panic in it must not end the export of telemetry.
         let _ = catch_unwind(AssertUnwindSafe(|| match event {
             TelemetryEvent::Started { .. }
+            | TelemetryEvent::Off
             | TelemetryEvent::FirstExport { .. }
             | TelemetryEvent::Recovered { .. } => {
                 tracing::info!(target: TARGET, "{event}");
             }
             _ => tracing::warn!(target: TARGET, "{event}"),
         }));
-        if let Some(callback) = &self.0 {
-            let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
+        match &self.0 {
+            Some(callback) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
+            }
+            // Standard error may be closed.
+            None if !tracing::dispatcher::has_been_set() => {
+                let _ = writeln!(io::stderr(), "tower_image_trace: {event}");
+            }
+            None => {}
         }
     }
 }

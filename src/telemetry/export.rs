@@ -22,10 +22,12 @@ use super::outlets::Terminals;
 use super::pipeline::EndedSpans;
 #[cfg(all(feature = "logs", feature = "page"))]
 use super::pipeline::GatheredLogs;
-#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
-use super::pipeline::QueueLogProcessor;
 #[cfg(all(feature = "console", feature = "logs"))]
 use super::pipeline::print_logs;
+#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console", feature = "page")))]
+use super::pipeline::LogLimits;
+#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
+use super::pipeline::QueueLogProcessor;
 #[cfg(feature = "console")]
 use super::pipeline::{MetricTerminal, print_spans};
 use super::{
@@ -256,20 +258,21 @@ impl<'a> Export<'a> {
 
     #[cfg(feature = "logs")]
     pub(super) fn logs(&mut self, loggers: LoggerProviderBuilder) -> LoggerProviderBuilder {
+        #[cfg(any(feature = "_otlp", feature = "page"))]
+        let limits = LogLimits {
+            attributes: self.settings.log_attributes as usize,
+            value_length: self.settings.log_attribute_value_length,
+        };
         #[cfg(feature = "page")]
         let loggers = match self.gathered.clone() {
-            Some(gathered) => loggers.with_log_processor(GatheredLogs {
-                gathered,
-                value_limit: self.settings.log_attribute_value_length,
-            }),
+            Some(gathered) => loggers.with_log_processor(GatheredLogs { gathered, limits }),
             None => loggers,
         };
         match &self.settings.logs {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Logs, self.settings.log_batching, |_| 1);
-                let value_limit = self.settings.log_attribute_value_length;
-                loggers.with_log_processor(QueueLogProcessor::new(queue, value_limit))
+                loggers.with_log_processor(QueueLogProcessor::new(queue, limits))
             }
             #[cfg(feature = "console")]
             Exporter::Console => {
@@ -277,7 +280,7 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.logs.take();
                 let exporter = exporter.unwrap_or_else(ConsoleLogExporter::stdout);
                 self.thread.spawn(print_logs(queue.clone(), exporter));
-                loggers.with_log_processor(QueueLogProcessor::new(queue, None))
+                loggers.with_log_processor(QueueLogProcessor::new(queue, LogLimits::NONE))
             }
             _ => loggers,
         }

@@ -9,7 +9,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Puts `trace_id=… span_id=…` of the current span before each line of another format.
+/// Adds `trace_id` and `span_id` of the current span to each line of another format: to the object that
+/// is a line of JSON, and to the end of other lines.
+///
+/// Colours are up to the format: `format().with_ansi(true)` switches them on.
 ///
 /// ```
 /// use tower_image_trace::telemetry::WithTraceIds;
@@ -48,9 +51,24 @@ where
             let span = cx.span().span_context().clone();
             span.is_valid().then(|| (span.trace_id(), span.span_id()))
         });
-        if let Some((trace, span)) = ids {
-            write!(writer, "trace_id={trace} span_id={span} ")?;
+        let Some((trace, span)) = ids else {
+            return self.inner.format_event(ctx, writer, event);
+        };
+        let mut line = String::new();
+        self.inner
+            .format_event(ctx, Writer::new(&mut line), event)?;
+        let text = line.trim_end();
+        let end = &line[text.len()..];
+        match text.strip_prefix('{').filter(|rest| rest.ends_with('}')) {
+            Some("}") => write!(
+                writer,
+                r#"{{"trace_id":"{trace}","span_id":"{span}"}}{end}"#
+            ),
+            Some(rest) => write!(
+                writer,
+                r#"{{"trace_id":"{trace}","span_id":"{span}",{rest}{end}"#
+            ),
+            None => write!(writer, "{text} trace_id={trace} span_id={span}{end}"),
         }
-        self.inner.format_event(ctx, writer, event)
     }
 }

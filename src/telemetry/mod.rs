@@ -46,9 +46,10 @@
 //!
 //! # What it says about itself
 //!
-//! A line at the start says what was resolved. Later lines report the first export, failures, recovery
+//! A line at the start says what was resolved, or that telemetry is off. Later lines report the first export, failures, recovery
 //! and losses, at most once a minute each: see [`TelemetryEvent`]. They are `tracing` events with
-//! the target `tower_image_trace::telemetry`, and go to [`TelemetryBuilder::on_event`]. The counts are in
+//! the target `tower_image_trace::telemetry`, and go to [`TelemetryBuilder::on_event`]. Without either, they
+//! are lines on standard error. The counts are in
 //! [`Telemetry::span_stats`] and its siblings, and among the metrics as `otel.sdk.exporter.*` and
 //! `otel.sdk.processor.*`.
 
@@ -117,8 +118,8 @@ pub use self::{
     id_generator::{ContinuingIdGenerator, TraceIdGenerator},
     providers::Telemetry,
     settings::{
-        Batching, Exporter, HistogramAggregation, OtlpExporter, Pem, PrometheusExporter, Protocol,
-        Sampler, Settings, SpanLimits, TracePageSettings,
+        Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Pem,
+        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings,
     },
     shutdown_signal::shutdown_signal,
 };

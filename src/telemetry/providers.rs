@@ -7,6 +7,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "logs")]
+use opentelemetry::logs::LoggerProvider as _;
 use opentelemetry::trace::{TracerProvider as _, noop::NoopTracerProvider};
 #[cfg(feature = "logs")]
 use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
@@ -21,6 +23,8 @@ use super::no_pipeline::Pipeline;
 use super::pipeline::Pipeline;
 #[cfg(feature = "prometheus")]
 use super::prometheus::Prometheus;
+#[cfg(feature = "logs")]
+use super::settings::ExceptionSignal;
 #[cfg(feature = "_otlp")]
 use super::written::SpanWriter;
 use super::{
@@ -32,9 +36,9 @@ use super::{
 #[cfg(feature = "page")]
 use crate::page::{Page, TracePage, TracePageBuilder};
 use crate::{
-    download::DownloadLayer,
+    download::{DownloadLayer, DownloadLayerBuilder},
     in_progress::{RequestsInProgress, RequestsInProgressLayer},
-    instrument::{StartSpan, scope},
+    instrument::{Exceptions, StartSpan, scope},
     metrics::Gauges,
     propagation::Propagators,
     trace::{ImageTraceLayer, ImageTraceLayerBuilder},
@@ -161,6 +165,7 @@ impl Telemetry {
         let layer = layer
             .propagators(self.propagators())
             .propagate_external(self.settings.propagate_external)
+            .exceptions(self.exceptions())
             .attributes_after_sampling(self.attributes_after_sampling)
             // Both id generators are random in the lower 12 bytes.
             .random_trace_ids(true)
@@ -174,6 +179,20 @@ impl Telemetry {
             true => layer.gauges(self.gauges()),
             false => layer.metrics(false),
         }
+    }
+
+    /// Exceptions stay on spans where no logs are exported.
+    fn exceptions(&self) -> Exceptions {
+        #[cfg(feature = "logs")]
+        if self.settings.logs != Exporter::None {
+            let logger = || self.logger_provider.logger_with_scope(scope());
+            match self.settings.exception_signal {
+                ExceptionSignal::Spans => {}
+                ExceptionSignal::Logs => return Exceptions::logged(logger(), false),
+                ExceptionSignal::Both => return Exceptions::logged(logger(), true),
+            }
+        }
+        Exceptions::default()
     }
 
     /// Logs have the ids of spans even if the spans go nowhere. Without both, the caller's context
@@ -200,8 +219,25 @@ impl Telemetry {
     /// A layer that records the downloads of a client, with these providers, settings and formats.
     #[must_use]
     pub fn download_layer(&self) -> DownloadLayer {
+        self.download_layer_builder().build()
+    }
+
+    /// The same, for the error type of another client or anything else of your own.
+    ///
+    /// ```
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// # #[derive(Debug, thiserror::Error)]
+    /// # #[error("a client's error")]
+    /// # struct ClientError;
+    /// let telemetry = Telemetry::builder().build()?;
+    /// let layer = telemetry.download_layer_builder().record_errors_as::<ClientError>().build();
+    /// # let _ = layer;
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    pub fn download_layer_builder(&self) -> DownloadLayerBuilder {
         if !self.is_enabled() {
-            return DownloadLayer::disabled();
+            return DownloadLayerBuilder::disabled();
         }
         let layer = DownloadLayer::builder();
         let layer = match self.tracer() {
@@ -210,10 +246,11 @@ impl Telemetry {
         };
         let layer = layer
             .propagators(self.propagators())
-            .propagate_external(self.settings.propagate_external);
+            .propagate_external(self.settings.propagate_external)
+            .exceptions(self.exceptions());
         match self.measures {
-            true => layer.meter_provider(self.meter_provider()).build(),
-            false => layer.metrics(false).build(),
+            true => layer.meter_provider(self.meter_provider()),
+            false => layer.metrics(false),
         }
     }
 

@@ -78,11 +78,13 @@ impl Telemetry {
             }
             false => None,
         };
+        let attributes_after_sampling = outlets.tracer_provider.is_none();
         if settings.is_enabled() {
             let summary = settings.summary();
             outlets.events.emit(&TelemetryEvent::Started { summary });
+        } else if attributes_after_sampling && !measures {
+            outlets.events.emit(&TelemetryEvent::Off);
         }
-        let attributes_after_sampling = outlets.tracer_provider.is_none();
         #[cfg(feature = "_otlp")]
         let span_writer = match (&export, attributes_after_sampling) {
             (Some(export), true) => export.span_writer.clone(),

@@ -24,7 +24,7 @@ use super::{
 use crate::request::{Asked, Place};
 use crate::{
     attribute::{self, ERROR_TYPE},
-    instrument::{Delivery, Said, Side, SpanAttributes, SpanEnd},
+    instrument::{Delivery, Level, Said, Side, SpanAttributes, SpanEnd},
     intern,
     metrics::{HttpMetrics, Labels, Measurement, RequestSeries, RpcMetrics, labelled},
     request::{
@@ -307,14 +307,33 @@ impl Finish {
         }
         let times = (elapsed, first_byte);
         let mut ending = Ending::default();
+        let is_call = self.call.is_some();
         match self.call.take() {
             Some(call) => {
                 self.end_call(*call, &outcome, elapsed, worked, &labels, &mut ending);
             }
             None => self.end_request(&outcome, times, route, &labels, &mut ending),
         }
+        if let Outcome::Failed(report) = &outcome {
+            self.log(report, elapsed, is_call);
+        }
         if self.state.is_recording {
             self.end_span(&mut ending, &outcome, elapsed, custom);
+        }
+    }
+
+    /// Semconv http-exceptions and rpc-exceptions.
+    fn log(&self, report: &ErrorReport, elapsed: Duration, is_call: bool) {
+        let exceptions = &self.config().recording.exceptions;
+        if exceptions.are_logged() {
+            let event_name = match is_call {
+                true => "rpc.server.call.exception",
+                false => "http.server.request.exception",
+            };
+            let at = self.state.clock.started_at() + elapsed;
+            let span = self.state.context.span();
+            let event = (event_name, Level::Error);
+            exceptions.log(&report.exception(event, at, span.span_context()));
         }
     }
 
@@ -479,7 +498,9 @@ impl Finish {
             of_service: custom,
             status,
             exception: match outcome {
-                Outcome::Failed(report) => Some(report.event_attributes()),
+                Outcome::Failed(report) if self.config().recording.exceptions.on_spans => {
+                    Some(report.event_attributes())
+                }
                 _ => None,
             },
         };

@@ -19,7 +19,9 @@ use super::{
 #[cfg(feature = "page")]
 use crate::request::RunningRequests;
 use crate::{
-    instrument::{ErrorView, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as},
+    instrument::{
+        ErrorView, Exceptions, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as,
+    },
     metrics::{
         ActiveRequests, Extra, Gauges, HttpMetrics, PictureMetrics, RpcMetrics, StageMetrics,
     },
@@ -100,6 +102,7 @@ pub struct ImageTraceLayerBuilder {
     trust: Option<TrustRule>,
     sample_when: Option<Box<SampleRule>>,
     addresses: AddressRules,
+    exceptions: Exceptions,
     texts: TextRules,
     request_headers: HeaderAllowList,
     response_headers: HeaderAllowList,
@@ -146,6 +149,13 @@ impl ImageTraceLayerBuilder {
     #[cfg(feature = "telemetry")]
     pub(crate) fn tracer(mut self, tracer: Box<dyn StartSpan>) -> Self {
         self.tracer = Some(tracer);
+        self
+    }
+
+    /// Where exceptions are recorded.
+    #[cfg(feature = "telemetry")]
+    pub(crate) fn exceptions(mut self, exceptions: Exceptions) -> Self {
+        self.exceptions = exceptions;
         self
     }
 
@@ -544,6 +554,7 @@ impl ImageTraceLayerBuilder {
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
                 picture_metrics: meter.as_ref().map(PictureMetrics::new),
                 labelled: self.labelled,
+                exceptions: self.exceptions,
                 texts: self.texts,
                 server_timing: self.server_timing,
                 keeps_stages: self.server_timing || lists_stages,

@@ -28,7 +28,9 @@ pub struct Registry {
     pub metrics: BTreeMap<String, Metric>,
     /// Span kinds and attributes by the last part of the group's id.
     pub spans: BTreeMap<String, (String, BTreeSet<String>)>,
-    /// Metrics and entities of semconv.
+    /// Names of log records that are events, and their attributes.
+    pub events: BTreeMap<String, BTreeSet<String>>,
+    /// Metrics, entities and events of semconv.
     pub imports: BTreeSet<String>,
 }
 
@@ -37,6 +39,7 @@ impl Registry {
         let mut registry = Self::default();
         for file in [
             include_str!("../../telemetry-registry/attributes.yaml"),
+            include_str!("../../telemetry-registry/events.yaml"),
             include_str!("../../telemetry-registry/metrics.yaml"),
             include_str!("../../telemetry-registry/resource.yaml"),
             include_str!("../../telemetry-registry/spans.yaml"),
@@ -45,7 +48,7 @@ impl Registry {
             for group in file["groups"].as_sequence().unwrap() {
                 registry.add(group);
             }
-            for kind in ["metrics", "entities"] {
+            for kind in ["metrics", "entities", "events"] {
                 let names = file.get("imports").and_then(|imports| imports.get(kind));
                 for name in names.and_then(Value::as_sequence).into_iter().flatten() {
                     let name = name.as_str().unwrap().to_owned();
@@ -106,6 +109,14 @@ impl Registry {
                 let name = span_name(&id).unwrap().to_owned();
                 assert!(id.ends_with(&format!(".{kind}")), "{id}");
                 self.spans.insert(name, (kind, references(group))).is_some()
+            }
+            "event" => {
+                let name = text(group, "name");
+                assert_eq!(id, format!("event.{name}"));
+                text(group, "stability");
+                let before = self.events.insert(name, references(group));
+                assert_eq!(before, None, "{id} twice");
+                return;
             }
             other => panic!("{other} is no type of a group"),
         };

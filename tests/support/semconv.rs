@@ -366,3 +366,10 @@ pub const METRICS: &[Metric] = &[
         others: &[],
     },
 ];
+
+/// The log records of exceptions (semconv http-exceptions, rpc-exceptions).
+pub const EXCEPTIONS: [&str; 3] = [
+    "http.client.request.exception",
+    "http.server.request.exception",
+    "rpc.server.call.exception",
+];

@@ -19,14 +19,30 @@ use crate::telemetry::otlp::Batch;
 #[cfg(any(feature = "_otlp", feature = "page"))]
 use crate::telemetry::otlp::encode;
 
+/// What one log record that goes to a collector may hold.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(any(feature = "_otlp", feature = "page")), allow(dead_code))]
+pub(crate) struct LogLimits {
+    pub(crate) attributes: usize,
+    /// Characters a text, bytes a byte array.
+    pub(crate) value_length: Option<usize>,
+}
+
+impl LogLimits {
+    #[cfg(feature = "console")]
+    pub(crate) const NONE: Self = Self {
+        attributes: usize::MAX,
+        value_length: None,
+    };
+}
+
 /// A batch into which log records go.
 pub(crate) trait LogBatch: Gather + fmt::Debug {
-    /// `value_limit`: texts of attributes have so many characters at most.
     fn push(
         queue: &Queue<Self>,
         record: &SdkLogRecord,
         scope: &InstrumentationScope,
-        value_limit: Option<usize>,
+        limits: LogLimits,
     );
 }
 
@@ -36,7 +52,7 @@ impl LogBatch for Vec<(SdkLogRecord, InstrumentationScope)> {
         queue: &Queue<Self>,
         record: &SdkLogRecord,
         scope: &InstrumentationScope,
-        _: Option<usize>,
+        _: LogLimits,
     ) {
         queue.push(1, 0, |batch| batch.push((record.clone(), scope.clone())));
     }
@@ -48,10 +64,11 @@ impl LogBatch for Batch {
         queue: &Queue<Self>,
         record: &SdkLogRecord,
         scope: &InstrumentationScope,
-        value_limit: Option<usize>,
+        limits: LogLimits,
     ) {
         let target = record.target().map(AsRef::as_ref);
-        encode::log_record(record, value_limit, |entry| {
+        let (most, value_limit) = (limits.attributes, limits.value_length);
+        encode::log_record(record, most, value_limit, |entry| {
             queue.push(1, entry.len(), |batch| batch.push(scope, target, entry));
         });
     }
@@ -63,19 +80,19 @@ impl LogBatch for Batch {
 #[derive(Debug)]
 pub(crate) struct QueueLogProcessor<B> {
     queue: Arc<Queue<B>>,
-    value_limit: Option<usize>,
+    limits: LogLimits,
 }
 
 impl<B> QueueLogProcessor<B> {
-    pub(crate) const fn new(queue: Arc<Queue<B>>, value_limit: Option<usize>) -> Self {
-        Self { queue, value_limit }
+    pub(crate) const fn new(queue: Arc<Queue<B>>, limits: LogLimits) -> Self {
+        Self { queue, limits }
     }
 }
 
 impl<B: LogBatch> LogProcessor for QueueLogProcessor<B> {
     fn emit(&self, record: &mut SdkLogRecord, scope: &InstrumentationScope) {
         if !is_exporting() {
-            B::push(&self.queue, record, scope, self.value_limit);
+            B::push(&self.queue, record, scope, self.limits);
         }
     }
 
@@ -98,7 +115,7 @@ impl<B: LogBatch> LogProcessor for QueueLogProcessor<B> {
 #[derive(Debug)]
 pub(crate) struct GatheredLogs {
     pub(crate) gathered: Arc<Gathered>,
-    pub(crate) value_limit: Option<usize>,
+    pub(crate) limits: LogLimits,
 }
 
 #[cfg(feature = "page")]
@@ -109,7 +126,8 @@ impl LogProcessor for GatheredLogs {
         };
         let (trace_id, span_id) = (context.trace_id, context.span_id);
         let target = record.target().map_or(scope.name(), AsRef::as_ref);
-        let line = encode::log_record(record, self.value_limit, |entry| Line {
+        let (most, value_limit) = (self.limits.attributes, self.limits.value_length);
+        let line = encode::log_record(record, most, value_limit, |entry| Line {
             span_id,
             target: target.into(),
             entry: entry.into(),

@@ -36,6 +36,8 @@ pub(crate) use self::gathered::{Ended, Gathered, Outcome, Taker, Trace};
 pub(super) use self::logs::GatheredLogs;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 pub(super) use self::logs::QueueLogProcessor;
+#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console", feature = "page")))]
+pub(super) use self::logs::LogLimits;
 pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;

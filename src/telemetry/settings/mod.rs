@@ -42,5 +42,8 @@ pub use self::{
     protocol::Protocol,
     pulled::PrometheusExporter,
     sampler::Sampler,
-    values::{Batching, Exporter, HistogramAggregation, OtlpExporter, Settings, SpanLimits},
+    values::{
+        Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Settings,
+        SpanLimits,
+    },
 };

@@ -11,8 +11,8 @@ use super::{
     prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
     values::{
-        BOUNDARIES, Batching, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS, Settings,
-        SpanLimits, are_boundaries,
+        BOUNDARIES, Batching, ExceptionSignal, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS,
+        Settings, SpanLimits, are_boundaries,
     },
 };
 use crate::{
@@ -60,6 +60,8 @@ impl Settings {
             span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
+            log_attributes: log_attributes(&mut vars).unwrap_or(default.log_attributes),
+            exception_signal: exception_signal(&mut vars),
             max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
                 .unwrap_or(default.max_queue_bytes),
             max_concurrent_exports: count(
@@ -205,6 +207,24 @@ fn value_length(vars: &mut Variables, of: &str) -> Option<usize> {
     let own = format!("OTEL_{of}_ATTRIBUTE_VALUE_LENGTH_LIMIT");
     let names = [own.as_str(), "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT"];
     vars.parse(&names, "a whole number", |value| value.parse().ok())
+}
+
+fn log_attributes(vars: &mut Variables) -> Option<u32> {
+    let names = [
+        "OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT",
+        "OTEL_ATTRIBUTE_COUNT_LIMIT",
+    ];
+    vars.parse(&names, "a whole number", |value| value.parse().ok())
+}
+
+fn exception_signal(vars: &mut Variables) -> ExceptionSignal {
+    let variable = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
+    let parsed = vars.parse(&[variable], "logs or logs/dup", |value| match value {
+        "logs" => Some(ExceptionSignal::Logs),
+        "logs/dup" => Some(ExceptionSignal::Both),
+        _ => None,
+    });
+    parsed.unwrap_or_default()
 }
 
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {

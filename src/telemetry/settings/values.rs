@@ -240,6 +240,24 @@ pub enum HistogramAggregation {
     Base2Exponential,
 }
 
+/// Where exceptions are recorded: `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`.
+///
+/// As log records they need feature `logs` and an exporter of logs. Where there is none they stay events of
+/// spans. Errors that end a request are `http.server.request.exception` or `rpc.server.call.exception`, those
+/// of a download's attempt `http.client.request.exception`, those of a stage `image.stage.exception`, others
+/// `image.request.exception`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ExceptionSignal {
+    /// As `exception` events of spans.
+    #[default]
+    Spans,
+    /// `logs`: as log records with the ids of the span.
+    Logs,
+    /// `logs/dup`: as both.
+    Both,
+}
+
 /// The boundaries of a histogram.
 pub(super) const BOUNDARIES: &str = "finite numbers that grow from one to the next";
 
@@ -298,6 +316,11 @@ pub struct Settings {
     /// Characters a text in an attribute of a log record that goes to a collector, if there is a limit:
     /// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT`.
     pub log_attribute_value_length: Option<usize>,
+    /// Attributes a log record that goes to a collector; further ones are dropped and counted in it:
+    /// `OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT`.
+    pub log_attributes: u32,
+    /// Where exceptions are recorded.
+    pub exception_signal: ExceptionSignal,
     /// How many bytes the queue to a collector holds of each signal, those being sent included; what
     /// comes when it is full is dropped and counted.
     pub max_queue_bytes: usize,
@@ -406,6 +429,8 @@ impl Default for Settings {
             span_batching: Batching::SPANS,
             log_batching: Batching::LOGS,
             log_attribute_value_length: None,
+            log_attributes: 128,
+            exception_signal: ExceptionSignal::default(),
             max_queue_bytes: 8 << 20,
             max_concurrent_exports: 16,
             metric_export_interval: Duration::from_secs(60),

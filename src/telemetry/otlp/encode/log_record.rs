@@ -23,7 +23,7 @@ const MAP: u8 = 6;
 const BYTES: u8 = 7;
 
 /// The fields of a `LogRecord`.
-pub(super) fn log_record(w: &mut Writer, record: &SdkLogRecord, limit: usize) {
+pub(super) fn log_record(w: &mut Writer, record: &SdkLogRecord, most: usize, limit: usize) {
     w.text(12, record.event_name().unwrap_or_default());
     if let Some(time) = record.observed_timestamp() {
         w.time(11, time);
@@ -36,7 +36,9 @@ pub(super) fn log_record(w: &mut Writer, record: &SdkLogRecord, limit: usize) {
             w.fixed32(8, flags.into());
         }
     }
-    attributes(w, record, limit);
+    let dropped = record.attributes_iter().skip(most).count();
+    w.count(7, u32::try_from(dropped).unwrap_or(u32::MAX));
+    attributes(w, record, most, limit);
     if let Some(body) = record.body() {
         w.message(5, |w| any_value(w, body, usize::MAX, MAX_DEPTH));
     }
@@ -50,7 +52,7 @@ pub(super) fn log_record(w: &mut Writer, record: &SdkLogRecord, limit: usize) {
     }
 }
 
-fn attributes(w: &mut Writer, record: &SdkLogRecord, limit: usize) {
+fn attributes(w: &mut Writer, record: &SdkLogRecord, most: usize, limit: usize) {
     let mut write = |attributes: &[&(Key, AnyValue)]| {
         unique(
             attributes,
@@ -59,9 +61,10 @@ fn attributes(w: &mut Writer, record: &SdkLogRecord, limit: usize) {
         );
     };
     // The SDK gives them only from the first to the last.
-    let few: ArrayVec<_, FEW> = record.attributes_iter().take(FEW).collect();
+    let kept = || record.attributes_iter().take(most);
+    let few: ArrayVec<_, FEW> = kept().take(FEW).collect();
     if few.is_full() {
-        write(&record.attributes_iter().collect::<Vec<_>>());
+        write(&kept().collect::<Vec<_>>());
     } else {
         write(&few);
     }

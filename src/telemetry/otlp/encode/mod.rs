@@ -66,16 +66,22 @@ pub(crate) fn span<R>(
 
 /// Gives `take` the entry of a log record.
 ///
-/// String values of attributes are cut to `value_limit` characters, byte arrays to as many bytes: the
-/// `OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT` of the specification. The body has no limit.
+/// Attributes beyond `most_attributes` are dropped and counted; string values are cut to `value_limit`
+/// characters, byte arrays to as many bytes: the `OTEL_LOGRECORD_ATTRIBUTE_*_LIMIT` of the specification. The body has no
+/// limit.
 #[cfg(feature = "logs")]
 pub(crate) fn log_record<R>(
     record: &SdkLogRecord,
+    most_attributes: usize,
     value_limit: Option<usize>,
     take: impl FnMut(&[u8]) -> R,
 ) -> R {
     let limit = value_limit.unwrap_or(usize::MAX);
-    entry(ENTRIES, |w| log_record::log_record(w, record, limit), take)
+    entry(
+        ENTRIES,
+        |w| log_record::log_record(w, record, most_attributes, limit),
+        take,
+    )
 }
 
 /// The message of an entry.

@@ -115,7 +115,7 @@ fn logger() -> SdkLogger {
 }
 
 fn encoded(record: &SdkLogRecord, limit: Option<usize>) -> Vec<u8> {
-    log_record(record, limit, <[u8]>::to_vec)
+    log_record(record, usize::MAX, limit, <[u8]>::to_vec)
 }
 
 proptest! {
@@ -156,6 +156,23 @@ fn a_record_that_was_never_observed_is_encoded() {
     // The SDK sets the time, but only when the record is emitted.
     let bytes = encoded(&logger().create_log_record(), None);
     assert_eq!(bytes, [0x12, 0]);
+}
+
+#[test]
+fn attributes_beyond_the_limit_are_counted() {
+    for number in [0, 3, 4, 5, 100] {
+        let mut record = logger().create_log_record();
+        record.add_attributes((0..number).map(|index| (format!("a{index}"), index)));
+        let bytes = log_record(&record, 4, None, <[u8]>::to_vec);
+        let decoded = ScopeLogs::decode(&bytes[..]).expect("valid protobuf");
+        let decoded = &decoded.log_records[0];
+        let mut keys: Vec<_> = decoded.attributes.iter().map(|pair| &*pair.key).collect();
+        keys.sort_unstable();
+        let kept = number.clamp(0, 4) as usize;
+        assert_eq!(keys, ["a0", "a1", "a2", "a3"][..kept]);
+        let dropped = decoded.dropped_attributes_count;
+        assert_eq!(i64::from(dropped), number - kept as i64);
+    }
 }
 
 #[test]

@@ -1,0 +1,96 @@
+use std::{
+    any::Any,
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Buf;
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::{Current, ErrorReport, Stage, stage::Scope};
+use crate::instrument::{Exchange, Guarded, Said, Work};
+
+/// The stage in which a body is sent.
+///
+/// It ends when this is dropped. Only the root span's owner knows whether a body that is dropped was
+/// complete for its consumer; if not, it has interrupted the request by then.
+#[derive(Debug)]
+struct Sending {
+    stage: Stage,
+    scope: Scope,
+}
+
+impl Work for Sending {
+    type Current = Current;
+
+    fn attach(&self) -> Current {
+        self.scope.attach()
+    }
+
+    fn panicked(&mut self, payload: &(dyn Any + Send)) {
+        let stage = mem::take(&mut self.stage);
+        stage.fail(|texts| ErrorReport::panic(payload, texts));
+    }
+
+    fn dropped(&mut self) {}
+}
+
+impl Exchange for Sending {
+    fn head<B>(&mut self, _: &mut Response<B>, _: Said) {}
+
+    fn data(&mut self, _: &impl Buf) {}
+
+    fn trailers(&mut self, _: &HeaderMap) {}
+
+    fn completed(&mut self) {}
+
+    fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
+        let stage = mem::take(&mut self.stage);
+        stage.fail(|texts| ErrorReport::of_any(error, &[], texts));
+    }
+}
+
+pin_project! {
+    /// A body that is sent as a stage, from [`Stage::body`].
+    #[derive(Debug)]
+    pub struct StageBody<B> {
+        #[pin]
+        body: Guarded<B, Sending>,
+    }
+}
+
+impl<B> StageBody<B> {
+    pub(super) fn new(stage: Stage, body: B) -> Self {
+        let sending = stage.scope().map(|scope| Sending { stage, scope });
+        Self {
+            body: Guarded::new(body, sending),
+        }
+    }
+}
+
+impl<B> Body for StageBody<B>
+where
+    B: Body,
+    B::Error: fmt::Display + 'static,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        self.project().body.poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
