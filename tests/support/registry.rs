@@ -26,7 +26,7 @@ pub struct Registry {
     /// Attribute names and types.
     pub attributes: BTreeMap<String, String>,
     pub metrics: BTreeMap<String, Metric>,
-    /// Span kinds and attributes by the last part of the group's id.
+    /// Span kinds and attributes by `queue` of the type `image.queue.internal`.
     pub spans: BTreeMap<String, (String, BTreeSet<String>)>,
     /// Names of log records that are events, and their attributes.
     pub events: BTreeMap<String, BTreeSet<String>>,
@@ -45,8 +45,18 @@ impl Registry {
             include_str!("../../telemetry-registry/spans.yaml"),
         ] {
             let file: Value = serde_norway::from_str(file).unwrap();
-            for group in file["groups"].as_sequence().unwrap() {
-                registry.add(group);
+            assert_eq!(text(&file, "file_format"), "definition/2");
+            for attribute in items(&file, "attributes") {
+                registry.add_attribute(attribute);
+            }
+            for metric in items(&file, "metrics") {
+                registry.add_metric(metric);
+            }
+            for span in items(&file, "spans") {
+                registry.add_span(span);
+            }
+            for event in items(&file, "events") {
+                registry.add_event(event);
             }
             for kind in ["metrics", "entities", "events"] {
                 let names = file.get("imports").and_then(|imports| imports.get(kind));
@@ -61,11 +71,18 @@ impl Registry {
 
     /// The version of semconv that the registry imports from.
     pub fn semconv_version() -> String {
-        let manifest = include_str!("../../telemetry-registry/registry_manifest.yaml");
+        let manifest = include_str!("../../telemetry-registry/manifest.yaml");
         let manifest: Value = serde_norway::from_str(manifest).unwrap();
         let path = text(&manifest["dependencies"][0], "registry_path");
         let (_, version) = path.split_once("/tags/v").unwrap();
-        version.strip_suffix(".zip[model]").unwrap().to_owned()
+        let version = version.strip_suffix(".zip[model]").unwrap();
+        // Weaver takes `error.type` for ambiguous when the imported registry has another URL than its own.
+        let schema_url = text(&manifest["dependencies"][0], "schema_url");
+        assert_eq!(
+            schema_url,
+            format!("https://opentelemetry.io/schemas/{version}")
+        );
+        version.to_owned()
     }
 
     /// Fails when a span of this group has an undeclared attribute, or lacks a required one of semconv.
@@ -80,66 +97,70 @@ impl Registry {
         }
     }
 
-    fn add(&mut self, group: &Value) {
-        let id = text(group, "id");
-        let before = match text(group, "type").as_str() {
-            "attribute_group" => {
-                for attribute in group["attributes"].as_sequence().unwrap() {
-                    text(attribute, "brief");
-                    text(attribute, "stability");
-                    let name = text(attribute, "id");
-                    let before = self.attributes.insert(name, text(attribute, "type"));
-                    assert_eq!(before, None, "{attribute:?}");
-                }
-                return;
-            }
-            "metric" => {
-                let name = text(group, "metric_name");
-                assert_eq!(id, format!("metric.{name}"));
-                let metric = Metric {
-                    instrument: text(group, "instrument"),
-                    unit: text(group, "unit"),
-                    brief: text(group, "brief"),
-                    attributes: references(group),
-                };
-                self.metrics.insert(name, metric).is_some()
-            }
-            "span" => {
-                let kind = text(group, "span_kind");
-                let name = span_name(&id).unwrap().to_owned();
-                assert!(id.ends_with(&format!(".{kind}")), "{id}");
-                self.spans.insert(name, (kind, references(group))).is_some()
-            }
-            "event" => {
-                let name = text(group, "name");
-                assert_eq!(id, format!("event.{name}"));
-                text(group, "stability");
-                let before = self.events.insert(name, references(group));
-                assert_eq!(before, None, "{id} twice");
-                return;
-            }
-            other => panic!("{other} is no type of a group"),
+    fn add_attribute(&mut self, attribute: &Value) {
+        text(attribute, "brief");
+        text(attribute, "stability");
+        let name = text(attribute, "key");
+        let excepted = attribute
+            .get("annotations")
+            .and_then(|annotations| annotations.get("naming_conventions"))
+            .is_some();
+        assert_ne!(name.contains('.'), excepted, "the namespace of {name}");
+        let before = self.attributes.insert(name, text(attribute, "type"));
+        assert_eq!(before, None, "{attribute:?}");
+    }
+
+    fn add_metric(&mut self, metric: &Value) {
+        let name = text(metric, "name");
+        text(metric, "stability");
+        let brief = text(metric, "brief");
+        assert!(brief.ends_with('.'), "{name}: {brief}");
+        let attributes = references(metric);
+        for attribute in &attributes {
+            let is_known = semconv::HTTP_SERVER.knows(attribute);
+            let is_known = is_known || self.attributes.contains_key(attribute);
+            assert!(is_known, "{name}: {attribute}");
+        }
+        let metric = Metric {
+            instrument: text(metric, "instrument"),
+            unit: text(metric, "unit"),
+            brief,
+            attributes,
         };
-        assert!(!before, "{id} twice");
-        text(group, "stability");
-        let semconv = span_name(&id).and_then(semconv_group);
-        for name in references(group) {
+        let before = self.metrics.insert(name, metric);
+        assert_eq!(before, None);
+    }
+
+    fn add_event(&mut self, event: &Value) {
+        text(event, "stability");
+        text(event, "brief");
+        let before = self.events.insert(text(event, "name"), references(event));
+        assert_eq!(before, None, "{event:?}");
+    }
+
+    fn add_span(&mut self, span: &Value) {
+        let (of_type, kind) = (text(span, "type"), text(span, "kind"));
+        text(span, "stability");
+        text(span, "brief");
+        text(&span["name"], "note");
+        let name = of_type.strip_prefix("image.").unwrap();
+        let name = name.strip_suffix(&format!(".{kind}"));
+        let name = name.unwrap_or_else(|| panic!("{of_type} does not end in {kind}"));
+        let semconv = semconv_group(name);
+        let attributes = references(span);
+        for attribute in &attributes {
             let of_semconv = match semconv {
-                Some(semconv) => semconv.knows(&name),
-                None => semconv::HTTP_SERVER.knows(&name),
+                Some(semconv) => semconv.knows(attribute),
+                None => semconv::HTTP_SERVER.knows(attribute),
             };
             let is_known = of_semconv
-                || self.attributes.contains_key(&name)
-                || span_name(&id) == Some("call") && HTTP_OF_CALLS.contains(&&*name);
-            assert!(is_known, "{id}: {name}");
+                || self.attributes.contains_key(attribute)
+                || name == "call" && HTTP_OF_CALLS.contains(&&**attribute);
+            assert!(is_known, "{of_type}: {attribute}");
         }
+        let before = self.spans.insert(name.to_owned(), (kind, attributes));
+        assert_eq!(before, None);
     }
-}
-
-/// `queue` of `span.image.queue.internal`.
-fn span_name(id: &str) -> Option<&str> {
-    let (name, _) = id.strip_prefix("span.image.")?.rsplit_once('.')?;
-    Some(name)
 }
 
 /// The span of semconv that a group extends.
@@ -152,11 +173,13 @@ fn semconv_group(group: &str) -> Option<&'static Group> {
     }
 }
 
-fn references(group: &Value) -> BTreeSet<String> {
-    let attributes = group.get("attributes").and_then(Value::as_sequence);
-    attributes
-        .into_iter()
-        .flatten()
+fn items<'a>(file: &'a Value, kind: &str) -> impl Iterator<Item = &'a Value> {
+    let items = file.get(kind).and_then(Value::as_sequence);
+    items.into_iter().flatten()
+}
+
+fn references(signal: &Value) -> BTreeSet<String> {
+    items(signal, "attributes")
         .map(|attribute| text(attribute, "ref"))
         .collect()
 }
