@@ -22,12 +22,15 @@ use super::outlets::Terminals;
 use super::pipeline::EndedSpans;
 #[cfg(all(feature = "logs", feature = "page"))]
 use super::pipeline::GatheredLogs;
-#[cfg(all(feature = "console", feature = "logs"))]
-use super::pipeline::print_logs;
-#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console", feature = "page")))]
+#[cfg(all(
+    feature = "logs",
+    any(feature = "_otlp", feature = "console", feature = "page")
+))]
 use super::pipeline::LogLimits;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 use super::pipeline::QueueLogProcessor;
+#[cfg(all(feature = "console", feature = "logs"))]
+use super::pipeline::print_logs;
 #[cfg(feature = "console")]
 use super::pipeline::{MetricTerminal, print_spans};
 use super::{

@@ -34,10 +34,13 @@ pub(super) use self::console::{MetricTerminal, print_spans};
 pub(crate) use self::gathered::{Ended, Gathered, Outcome, Taker, Trace};
 #[cfg(all(feature = "logs", feature = "page"))]
 pub(super) use self::logs::GatheredLogs;
+#[cfg(all(
+    feature = "logs",
+    any(feature = "_otlp", feature = "console", feature = "page")
+))]
+pub(super) use self::logs::LogLimits;
 #[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console")))]
 pub(super) use self::logs::QueueLogProcessor;
-#[cfg(all(feature = "logs", any(feature = "_otlp", feature = "console", feature = "page")))]
-pub(super) use self::logs::LogLimits;
 pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;
