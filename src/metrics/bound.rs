@@ -31,7 +31,7 @@ pub(super) struct BoundRequests(Box<Table<BoundRequest, 512>>);
 
 impl BoundRequests {
     pub(super) fn new() -> Self {
-        Self(Box::new(Table::new()))
+        Self(Box::default())
     }
 
     pub(super) fn find(&self, series: &RequestSeries<'_>) -> Option<&BoundRequest> {
