@@ -12,9 +12,9 @@ use http::{
 use serde_json::Value;
 
 use super::{
+    body::TracePageBody,
     events::Stream,
     files::{File, gzip},
-    service::TracePageBody,
 };
 
 pub(super) type Answer = Response<TracePageBody>;

@@ -55,6 +55,7 @@
 
 mod access;
 mod answer;
+mod body;
 mod events;
 mod files;
 mod latency;
@@ -73,7 +74,10 @@ use std::{
 
 use opentelemetry_sdk::Resource;
 
-pub use self::service::{TracePage, TracePageBody, TracePageBuilder, TracePageFuture};
+pub use self::{
+    body::TracePageBody,
+    service::{TracePage, TracePageBuilder, TracePageFuture},
+};
 use self::{events::Events, store::Store};
 use crate::{
     in_progress::RequestsInProgress,

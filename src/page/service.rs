@@ -12,7 +12,6 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header::IF_NONE_MATCH, request::Parts};
-use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tower_service::Service;
 
@@ -20,7 +19,7 @@ use super::{
     Page,
     access::Access,
     answer::{self, Answer},
-    events::Stream,
+    body::TracePageBody,
     files::file,
     query::{Query, trace_id},
     trace_json::{Decoded, list, otlp},
@@ -296,65 +295,5 @@ impl Future for TracePageFuture {
 impl fmt::Debug for TracePageFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TracePageFuture")
-    }
-}
-
-/// The response body of [`TracePage`]: one frame, or one for each event.
-#[derive(Default)]
-pub struct TracePageBody(Content);
-
-enum Content {
-    Whole(Option<Bytes>),
-    Events(Stream),
-}
-
-impl Default for Content {
-    fn default() -> Self {
-        Self::Whole(None)
-    }
-}
-
-impl TracePageBody {
-    pub(super) fn whole(content: Bytes) -> Self {
-        Self(Content::Whole((!content.is_empty()).then_some(content)))
-    }
-
-    pub(super) const fn events(stream: Stream) -> Self {
-        Self(Content::Events(stream))
-    }
-}
-
-impl Body for TracePageBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let data = match &mut self.0 {
-            Content::Whole(content) => Poll::Ready(content.take()),
-            Content::Events(stream) => stream.poll(cx),
-        };
-        data.map(|data| Some(Ok(Frame::data(data?))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self.0, Content::Whole(None))
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            Content::Whole(content) => {
-                SizeHint::with_exact(content.as_ref().map_or(0, |content| content.len() as u64))
-            }
-            Content::Events(_) => SizeHint::default(),
-        }
-    }
-}
-
-impl fmt::Debug for TracePageBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TracePageBody")
     }
 }

@@ -77,19 +77,34 @@ impl Work for Scope {
     fn dropped(&mut self) {}
 }
 
-/// Does the work of a stage on this thread.
-pub(super) fn run_sync<T, E, Form>(
-    stage: Stage,
-    work: impl FnOnce() -> Result<T, E>,
-) -> Result<T, E>
-where
-    E: AsError<Form>,
-{
-    let mut stage = Unfinished::new(stage);
-    let _current = stage.attach();
-    let result = watch(&mut stage, work);
-    stage.finish(&result);
-    result
+impl Stage {
+    /// Runs a fallible closure as this stage on the calling thread, such as one of rayon's or of a pool of
+    /// your own: the stage ends with the closure, an `Err` is recorded, and the stage's context is current
+    /// in it. A panic is recorded, and goes on.
+    ///
+    /// ```
+    /// use std::{io, thread};
+    /// use tower_image_trace::RequestTrace;
+    ///
+    /// # fn resize() -> io::Result<Vec<u8>> { Ok(Vec::new()) }
+    /// # let trace = RequestTrace::default();
+    /// let stage = trace.process("rs:fit:300:200");
+    /// let worker = thread::spawn(move || stage.run_sync(resize));
+    /// # worker.join().unwrap().unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// Those of the closure.
+    pub fn run_sync<T, E, Form>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E>
+    where
+        E: AsError<Form>,
+    {
+        let mut stage = Unfinished::new(self);
+        let _current = stage.attach();
+        let result = watch(&mut stage, work);
+        stage.finish(&result);
+        result
+    }
 }
 
 pin_project! {

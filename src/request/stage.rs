@@ -12,7 +12,7 @@ use opentelemetry::{
 
 use super::{
     AsError, Attached, Current, ErrorKind, ErrorReport, Interruption, Recording, RequestState, Run,
-    RunInfallible, StageBody, current::with_current, future::run_sync,
+    RunInfallible, StageBody, current::with_current,
 };
 #[cfg(feature = "tokio")]
 use crate::attribute::STAGE_CPU_TIME;
@@ -247,30 +247,6 @@ impl Stage {
     /// ```
     pub fn run_infallible<F: Future>(self, future: F) -> RunInfallible<F> {
         RunInfallible::new(self, future)
-    }
-
-    /// Runs a fallible closure as this stage on the calling thread, such as one of rayon's or of a pool of
-    /// your own: the stage ends with the closure, an `Err` is recorded, and the stage's context is current
-    /// in it. A panic is recorded, and goes on.
-    ///
-    /// ```
-    /// use std::{io, thread};
-    /// use tower_image_trace::RequestTrace;
-    ///
-    /// # fn resize() -> io::Result<Vec<u8>> { Ok(Vec::new()) }
-    /// # let trace = RequestTrace::default();
-    /// let stage = trace.process("rs:fit:300:200");
-    /// let worker = thread::spawn(move || stage.run_sync(resize));
-    /// # worker.join().unwrap().unwrap();
-    /// ```
-    ///
-    /// # Errors
-    /// Those of the closure.
-    pub fn run_sync<T, E, Form>(self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E>
-    where
-        E: AsError<Form>,
-    {
-        run_sync(self, work)
     }
 
     /// Sends a body as this stage: the stage ends with the body's last frame or its error, which is recorded,

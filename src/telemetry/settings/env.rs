@@ -213,6 +213,20 @@ impl Variables {
     }
 }
 
+/// A number above 0 from code or from one of the crate's own variables.
+pub(super) fn count(vars: &mut Variables, code: Option<usize>, name: &str) -> Option<usize> {
+    let variable = vars.own(name);
+    let parsed = vars.parse_count(&variable);
+    match code {
+        Some(0) => {
+            let setting = name.to_ascii_lowercase();
+            vars.refuse(SettingError::invalid(setting, "0", "a number above 0"));
+            None
+        }
+        code => code.or(parsed),
+    }
+}
+
 /// `OTEL_EXPORTER_OTLP_TRACES_x`, which comes before `OTEL_EXPORTER_OTLP_x`.
 pub(super) fn standard(signal: Signal, name: &str) -> [String; 2] {
     [

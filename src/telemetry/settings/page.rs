@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{code::Code, env::Variables, prometheus::is_listen, resolve::count};
+use super::{
+    code::Code,
+    env::{Variables, count},
+    prometheus::is_listen,
+};
 use crate::telemetry::error::SettingError;
 
 const LISTEN: &str = "host:port, or :port for all addresses, such as 127.0.0.1:9411";

@@ -4,7 +4,7 @@ use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
     code::Code,
-    env::{PREFIX, Variables},
+    env::{PREFIX, Variables, count},
     exporters::{exporter, is_asked_for},
     page::page,
     pairs,
@@ -186,20 +186,6 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
         Sampler::named(name, ratio)
     });
     code.sampler.or(parsed).unwrap_or_default()
-}
-
-/// A number above 0 from code or from one of the crate's own variables.
-pub(super) fn count(vars: &mut Variables, code: Option<usize>, name: &str) -> Option<usize> {
-    let variable = vars.own(name);
-    let parsed = vars.parse_count(&variable);
-    match code {
-        Some(0) => {
-            let setting = name.to_ascii_lowercase();
-            vars.refuse(SettingError::invalid(setting, "0", "a number above 0"));
-            None
-        }
-        code => code.or(parsed),
-    }
 }
 
 /// The limit of characters a text, by the variable of spans or log records or that of both.
