@@ -144,17 +144,14 @@ impl Finish {
             shared.push(KeyValue::new(ERROR_TYPE, error_type.clone()));
         }
 
-        let exceptions = &self.config.exceptions;
-        if let (true, Outcome::Failed(report)) = (exceptions.are_logged(), &outcome) {
+        let ended_at = self.clock.at(self.started) + elapsed;
+        if let Outcome::Failed(report) = &outcome {
             // Semconv http-exceptions.
             let event = ("http.client.request.exception", Level::Warn);
-            let at = self.clock.at(self.started) + elapsed;
-            let span = self.context.span();
-            exceptions.log(&report.exception(event, at, span.span_context()));
+            report.log(&self.config.exceptions, event, ended_at, &self.context);
         }
         if self.recording {
             let span = self.context.span();
-            let ended_at = self.clock.at(self.started) + elapsed;
             span.set_attributes(shared.iter().cloned());
             if self.delivery.status.is_some() {
                 span.set_attribute(KeyValue::new(

@@ -141,3 +141,34 @@ where
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
+
+/// Makes a type a body as the guarded one in its field is.
+macro_rules! guarded_body {
+    ($name:ident, $field:ident) => {
+        impl<B> http_body::Body for $name<B>
+        where
+            B: http_body::Body,
+            B::Error: std::fmt::Display + 'static,
+        {
+            type Data = B::Data;
+            type Error = B::Error;
+
+            fn poll_frame(
+                self: std::pin::Pin<&mut Self>,
+                cx: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+                self.project().$field.poll_frame(cx)
+            }
+
+            fn is_end_stream(&self) -> bool {
+                self.$field.is_end_stream()
+            }
+
+            fn size_hint(&self) -> http_body::SizeHint {
+                self.$field.size_hint()
+            }
+        }
+    };
+}
+
+pub(crate) use guarded_body;

@@ -24,7 +24,7 @@ pub(crate) use self::{
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},
     exceptions::{Exception, Exceptions, Level},
-    exchange::{Exchange, Said},
+    exchange::{Exchange, Said, guarded_body},
     meter::MeterChoice,
     propagation::Propagation,
     scope::scope,

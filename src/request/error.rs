@@ -1,11 +1,11 @@
 use std::{any::Any, borrow::Cow, error::Error, fmt, io, time::SystemTime};
 
-use opentelemetry::{KeyValue, StringValue, trace::SpanContext};
+use opentelemetry::{Context, KeyValue, StringValue, trace::TraceContextExt};
 
 use super::error_type::{Class, IO, as_error, io_error_type};
 use crate::{
     attribute::ERROR_TYPE,
-    instrument::{DynError, ErrorView, Exception, Level, TextRules, message, text},
+    instrument::{DynError, ErrorView, Exception, Exceptions, Level, TextRules, message, text},
 };
 
 /// What went wrong: the `type` of `errors_total`, with imgproxy's names for the phases of an image
@@ -189,20 +189,23 @@ impl ErrorReport {
         }
     }
 
-    /// The exception as a log record.
-    pub(crate) fn exception<'a>(
-        &'a self,
+    /// Writes a log record with the ids of the span in `context`, if exceptions are log records.
+    pub(crate) fn log(
+        &self,
+        exceptions: &Exceptions,
         (event_name, level): (&'static str, Level),
         at: SystemTime,
-        span: &'a SpanContext,
-    ) -> Exception<'a> {
-        Exception {
-            event_name,
-            level,
-            at,
-            span,
-            error_type: &self.error_type,
-            message: &self.message,
+        context: &Context,
+    ) {
+        if exceptions.are_logged() {
+            exceptions.log(&Exception {
+                event_name,
+                level,
+                at,
+                span: context.span().span_context(),
+                error_type: &self.error_type,
+                message: &self.message,
+            });
         }
     }
 

@@ -214,11 +214,10 @@ impl RequestTrace {
     pub fn error<Form>(&self, kind: ErrorKind, error: &(impl AsError<Form> + ?Sized)) {
         if let Some(state) = &self.state {
             let report = state.record_error(kind, |texts| ErrorReport::new(error, texts));
-            let exceptions = &state.layer.recording().exceptions;
-            if let Some(report) = report.filter(|_| exceptions.are_logged()) {
-                let (at, span) = (state.clock.now(), state.context.span());
+            if let Some(report) = report {
+                let exceptions = &state.layer.recording().exceptions;
                 let event = ("image.request.exception", Level::Warn);
-                exceptions.log(&report.exception(event, at, span.span_context()));
+                report.log(exceptions, event, state.clock.now(), &state.context);
             }
         }
     }

@@ -297,10 +297,11 @@ impl Stage {
             if exceptions.on_spans {
                 record.span.add_exception(running, &report);
             }
+            // Only a span that has begun has ids.
             if exceptions.are_logged() {
                 let (at, context) = (running.request.clock.now(), record.span.context(running));
-                let (event, span) = (("image.stage.exception", Level::Warn), context.span());
-                exceptions.log(&report.exception(event, at, span.span_context()));
+                let event = ("image.stage.exception", Level::Warn);
+                report.log(exceptions, event, at, &context);
             }
             record.error.get_or_insert_with(|| Box::new(report));
         }

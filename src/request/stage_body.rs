@@ -1,17 +1,11 @@
-use std::{
-    any::Any,
-    fmt, mem,
-    pin::Pin,
-    task::{Context, Poll},
-};
+use std::{any::Any, fmt, mem};
 
 use bytes::Buf;
 use http::{HeaderMap, Response};
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::{Current, ErrorReport, Stage, stage::Scope};
-use crate::instrument::{Exchange, Guarded, Said, Work};
+use crate::instrument::{Exchange, Guarded, Said, Work, guarded_body};
 
 /// The stage in which a body is sent.
 ///
@@ -71,26 +65,4 @@ impl<B> StageBody<B> {
     }
 }
 
-impl<B> Body for StageBody<B>
-where
-    B: Body,
-    B::Error: fmt::Display + 'static,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        self.project().body.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
+guarded_body!(StageBody, body);

@@ -125,17 +125,13 @@ impl<'a> Export<'a> {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
-                let writer = SpanWriter::new(self.settings, queue.clone());
-                #[cfg(feature = "page")]
-                let writer = writer.gathering(self.gathered.clone());
-                self.span_writer = Some(writer);
-                let value_limit = self.settings.span_limits.attribute_value_length;
-                tracers.with_span_processor(EndedSpans {
-                    queue: Some(queue),
+                self.span_writer = Some(SpanWriter::new(
+                    self.settings,
+                    queue.clone(),
                     #[cfg(feature = "page")]
-                    gathered: self.gathered.clone(),
-                    value_limit,
-                })
+                    self.gathered.clone(),
+                ));
+                tracers.with_span_processor(self.ended_spans(Some(queue)))
             }
             #[cfg(feature = "console")]
             Exporter::Console => {
@@ -143,20 +139,24 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.traces.take();
                 let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
                 self.thread.spawn(print_spans(queue.clone(), exporter));
-                tracers.with_span_processor(EndedSpans {
-                    queue: Some(queue),
-                    #[cfg(feature = "page")]
-                    gathered: self.gathered.clone(),
-                    value_limit: self.settings.span_limits.attribute_value_length,
-                })
+                tracers.with_span_processor(self.ended_spans(Some(queue)))
             }
             #[cfg(feature = "page")]
-            _ if self.gathered.is_some() => tracers.with_span_processor(EndedSpans {
-                queue: None::<Arc<Queue<Vec<SpanData>>>>,
-                gathered: self.gathered.clone(),
-                value_limit: self.settings.span_limits.attribute_value_length,
-            }),
+            _ if self.gathered.is_some() => {
+                tracers.with_span_processor(self.ended_spans::<Vec<SpanData>>(None))
+            }
             _ => tracers,
+        }
+    }
+
+    /// Takes the spans of the SDK when they have ended.
+    #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
+    fn ended_spans<B>(&self, queue: Option<Arc<Queue<B>>>) -> EndedSpans<B> {
+        EndedSpans {
+            queue,
+            #[cfg(feature = "page")]
+            gathered: self.gathered.clone(),
+            value_limit: self.settings.span_limits.attribute_value_length,
         }
     }
 

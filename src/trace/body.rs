@@ -1,14 +1,7 @@
-use std::{
-    fmt,
-    pin::Pin,
-    task::{Context, Poll},
-};
-
-use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::active::Active;
-use crate::instrument::Guarded;
+use crate::instrument::{Guarded, guarded_body};
 
 pin_project! {
     /// The response body of [`ImageTrace`](super::ImageTrace): passes frames on untouched, and
@@ -32,26 +25,4 @@ impl<B: Default> Default for ResponseBody<B> {
     }
 }
 
-impl<B> Body for ResponseBody<B>
-where
-    B: Body,
-    B::Error: fmt::Display + 'static,
-{
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().inner.poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
+guarded_body!(ResponseBody, inner);

@@ -324,17 +324,13 @@ impl Finish {
 
     /// Semconv http-exceptions and rpc-exceptions.
     fn log(&self, report: &ErrorReport, elapsed: Duration, is_call: bool) {
+        let event = match is_call {
+            true => "rpc.server.call.exception",
+            false => "http.server.request.exception",
+        };
         let exceptions = &self.config().recording.exceptions;
-        if exceptions.are_logged() {
-            let event_name = match is_call {
-                true => "rpc.server.call.exception",
-                false => "http.server.request.exception",
-            };
-            let at = self.state.clock.started_at() + elapsed;
-            let span = self.state.context.span();
-            let event = (event_name, Level::Error);
-            exceptions.log(&report.exception(event, at, span.span_context()));
-        }
+        let at = self.state.clock.started_at() + elapsed;
+        report.log(exceptions, (event, Level::Error), at, &self.state.context);
     }
 
     /// The bytes of the request's body that were read. Where they were not counted, the announced ones, if

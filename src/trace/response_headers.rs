@@ -24,10 +24,10 @@ pub enum ServerTimingTrace {
 }
 
 impl ServerTimingTrace {
-    fn prefix(self) -> &'static [u8] {
+    fn prefix(self) -> &'static str {
         match self {
-            Self::Trace => b"trace;desc=",
-            Self::Traceparent => b"traceparent;desc=",
+            Self::Trace => "trace;desc=",
+            Self::Traceparent => "traceparent;desc=",
         }
     }
 }
@@ -50,17 +50,17 @@ pub(super) fn add_server_timing_trace<L: ?Sized>(
     form: ServerTimingTrace,
 ) {
     let flags = trace_flags(&state.context);
-    let entry = match form {
-        ServerTimingTrace::Trace => own_ids(state, flags).map(|ids| format!("trace;desc={ids}")),
+    let (flags, quote) = match form {
+        ServerTimingTrace::Trace => (flags, ""),
         // Agents look for these letters, with quotes, and without the random flag of level 2.
-        ServerTimingTrace::Traceparent => own_ids(state, flags & TraceFlags::SAMPLED)
-            .map(|ids| format!("traceparent;desc=\"{ids}\"")),
+        ServerTimingTrace::Traceparent => (flags & TraceFlags::SAMPLED, "\""),
     };
+    let entry = own_ids(state, flags).map(|ids| [form.prefix(), quote, &ids, quote].concat());
     let Some(entry) = entry.and_then(|entry| HeaderValue::try_from(entry).ok()) else {
         return;
     };
     // One span answers: that of the outermost layer, not one inside it or behind a proxy.
-    let same = |line: &HeaderValue| line.as_bytes().starts_with(form.prefix());
+    let same = |line: &HeaderValue| line.as_bytes().starts_with(form.prefix().as_bytes());
     if headers.get_all(SERVER_TIMING).iter().any(same) {
         let lines = headers.get_all(SERVER_TIMING).iter();
         let others: Vec<_> = lines.filter(|line| !same(line)).cloned().collect();

@@ -174,10 +174,17 @@ impl Config {
             span.start_time = Some(clock.started_at());
             span.links = links;
             let route = route.as_ref().filter(|route| route.is_on_span);
-            match is_forced || is_debug(&parent) {
-                true => with_forced_sampling(|| self.start(span, parent, &incoming, route)),
-                false => self.start(span, parent, &incoming, route),
+            let is_debugged = is_debug(&parent);
+            let start = || self.start(span, parent, &incoming, route);
+            let (context, mut attributes) = match is_forced || is_debugged {
+                true => with_forced_sampling(start),
+                false => start(),
+            };
+            if is_debugged {
+                let texts = &self.recording.texts;
+                attributes.add(texts, |attributes| incoming.add_debug_id(texts, attributes));
             }
+            (context, attributes)
         };
 
         let is_recording = !matches!(attributes, SpanAttributes::None);
@@ -253,9 +260,6 @@ impl Config {
             attributes.add(texts, |attributes| {
                 incoming.add_attributes(self, route, attributes);
             });
-        }
-        if is_debug(&parent) {
-            attributes.add(texts, |attributes| incoming.add_debug_id(texts, attributes));
         }
         (begun.context, attributes)
     }

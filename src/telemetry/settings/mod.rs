@@ -22,6 +22,7 @@ mod proxy;
 mod pulled;
 mod resolve;
 mod sampler;
+mod trace_page;
 mod values;
 
 #[cfg(feature = "_otlp")]
@@ -37,11 +38,11 @@ pub(crate) use self::{
     endpoint::without_secrets,
 };
 pub use self::{
-    page::TracePageSettings,
     pem::Pem,
     protocol::Protocol,
     pulled::PrometheusExporter,
     sampler::Sampler,
+    trace_page::TracePageSettings,
     values::{
         Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Settings,
         SpanLimits,

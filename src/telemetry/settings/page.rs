@@ -1,11 +1,10 @@
-//! The live page of traces, as plain data.
-
-use std::fmt;
+//! What the variables and the code say of the live page, and what is wrong with it.
 
 use super::{
     code::Code,
     env::{Variables, count},
     prometheus::is_listen,
+    trace_page::TracePageSettings,
 };
 use crate::telemetry::error::SettingError;
 
@@ -14,45 +13,7 @@ const MAX_BYTES: &str = "at least 262144 bytes";
 /// With less memory the page could hold hardly any trace.
 const LEAST_BYTES: usize = 256 << 10;
 
-/// The live page of traces: [`Telemetry::trace_page`](crate::Telemetry::trace_page).
-///
-/// ```
-/// use tower_image_trace::telemetry::{Settings, TracePageSettings};
-///
-/// let mut page = TracePageSettings::default();
-/// page.listen = Some("127.0.0.1:9411".to_owned());
-/// let mut settings = Settings::default();
-/// settings.trace_page = Some(page);
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TracePageSettings {
-    /// Where a listener of its own serves the page: `host:port`, or `:port` for all addresses of the
-    /// machine. `None`: only the service serves it.
-    pub listen: Option<String>,
-    /// The most bytes of memory that the page holds; at least 262,144.
-    pub max_bytes: usize,
-    /// The variable that `listen` comes from, for errors.
-    variable: Option<String>,
-}
-
-impl Default for TracePageSettings {
-    fn default() -> Self {
-        Self {
-            listen: None,
-            max_bytes: 8 << 20,
-            variable: None,
-        }
-    }
-}
-
 impl TracePageSettings {
-    /// What errors call the address of the listener.
-    #[cfg(feature = "page")]
-    pub(crate) fn listen_setting(&self) -> &str {
-        self.variable.as_deref().unwrap_or("trace_page.listen")
-    }
-
     /// Adds what is wrong in settings that code has built.
     pub(super) fn check(&self, errors: &mut Vec<SettingError>) {
         if cfg!(not(feature = "page")) {
@@ -65,15 +26,6 @@ impl TracePageSettings {
             let given = self.max_bytes.to_string();
             let error = SettingError::invalid("trace_page.max_bytes", &given, MAX_BYTES);
             errors.push(error);
-        }
-    }
-}
-
-impl fmt::Display for TracePageSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.listen {
-            Some(listen) => write!(f, "on a page at {listen}"),
-            None => f.write_str("on a page"),
         }
     }
 }

@@ -8,8 +8,8 @@ use opentelemetry_sdk::metrics::Temporality;
 #[cfg(feature = "_otlp")]
 use super::proxy::Proxy;
 use super::{
-    endpoint::without_secrets, page::TracePageSettings, pem::Pem, protocol::Protocol,
-    pulled::PrometheusExporter, sampler::Sampler,
+    endpoint::without_secrets, pem::Pem, protocol::Protocol, pulled::PrometheusExporter,
+    sampler::Sampler, trace_page::TracePageSettings,
 };
 use crate::{
     propagation::Propagators,

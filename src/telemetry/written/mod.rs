@@ -76,7 +76,12 @@ impl fmt::Debug for Writing {
 }
 
 impl SpanWriter {
-    pub(super) fn new(settings: &Settings, queue: Arc<Queue<Batch>>) -> Self {
+    /// `gathered` takes all spans, sampled or not.
+    pub(super) fn new(
+        settings: &Settings,
+        queue: Arc<Queue<Batch>>,
+        #[cfg(feature = "page")] gathered: Option<Arc<Gathered>>,
+    ) -> Self {
         Self(Arc::new(Writing {
             ids: ContinuingIdGenerator::new(settings.trace_id_generator.into()),
             sampler: settings.sampler,
@@ -85,19 +90,10 @@ impl SpanWriter {
             #[cfg(feature = "page")]
             scope: scope(),
             #[cfg(feature = "page")]
-            gathered: None,
+            gathered,
             queue,
             runs: Runs::default(),
         }))
-    }
-
-    /// Hands all spans, sampled or not, to what gathers them by their traces.
-    #[cfg(feature = "page")]
-    pub(super) fn gathering(mut self, gathered: Option<Arc<Gathered>>) -> Self {
-        if let Some(writing) = Arc::get_mut(&mut self.0) {
-            writing.gathered = gathered;
-        }
-        self
     }
 }
 

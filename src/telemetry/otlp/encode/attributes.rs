@@ -6,8 +6,8 @@ use super::{
     entry,
     fields::Fields,
     span::ATTRIBUTES,
-    value::{INT, KEY, STRING, VALUE, any_value, cut},
-    writer::{copy, field_size, length_tag, put_length, put_varint, varint_len},
+    value::{INT, KEY, STRING, VALUE, any_value, cut, put_short_text, short_size},
+    writer::{field_size, put_length, put_varint, varint_len},
 };
 
 /// The attributes of a span, written. The caller sees to it that keys are unique.
@@ -41,21 +41,10 @@ impl Attributes {
     pub(crate) fn text(&mut self, key: &str, text: &str, limit: usize) {
         self.count += 1;
         let text = cut(text, limit);
-        // Four pairs of tag and length: `KeyValue`, key, `AnyValue`, text.
-        let size = key.len() + text.len() + 8;
-        if size >= 0x80 || key.is_empty() {
-            return self.long_text(key, text);
+        match short_size(key, text) {
+            Some(size) => put_short_text(self.grow(size), ATTRIBUTES, key, text),
+            None => self.long_text(key, text),
         }
-        // Every length is one byte.
-        let [tag, key_tag, value_tag, text_tag] = [ATTRIBUTES, KEY, VALUE, STRING].map(length_tag);
-        let (key_len, text_len) = (key.len() as u8, text.len() as u8);
-        let (head, target) = self.grow(size).split_at_mut(4);
-        head.copy_from_slice(&[tag, size as u8 - 2, key_tag, key_len]);
-        let (target_key, target) = target.split_at_mut(key.len());
-        copy(target_key, key.as_bytes());
-        let (head, target) = target.split_at_mut(4);
-        head.copy_from_slice(&[value_tag, text_len + 2, text_tag, text_len]);
-        copy(target, text.as_bytes());
     }
 
     /// Everything before a value of so many bytes.

@@ -57,15 +57,28 @@ pub(super) fn attribute(w: &mut Writer, field: u8, key: &str, value: impl FnOnce
 /// One attribute that is a text, as most of them are.
 #[inline]
 pub(super) fn text_attribute(w: &mut Writer, field: u8, key: &str, text: &str) {
+    match short_size(key, text) {
+        Some(size) => put_short_text(w.take(size), field, key, text),
+        None => attribute(w, field, key, |w| w.bytes(STRING, text.as_bytes())),
+    }
+}
+
+/// The size of an attribute that is a text, if every length in it takes one byte.
+#[inline]
+pub(super) fn short_size(key: &str, text: &str) -> Option<usize> {
     // Four pairs of tag and length: `KeyValue`, key, `AnyValue`, text.
     let size = key.len() + text.len() + 8;
-    if size >= 0x80 || key.is_empty() {
-        return attribute(w, field, key, |w| w.bytes(STRING, text.as_bytes()));
-    }
-    // Every length is one byte, so the whole is laid out at once: a fifth off the time of a span.
+    (size < 0x80 && !key.is_empty()).then_some(size)
+}
+
+/// Writes an attribute of [`short_size`] into as many bytes. It is laid out at once: a fifth off the time of a
+/// span.
+#[inline]
+pub(super) fn put_short_text(target: &mut [u8], field: u8, key: &str, text: &str) {
+    let size = target.len();
     let [tag, key_tag, value_tag, text_tag] = [field, KEY, VALUE, STRING].map(length_tag);
     let (key_len, text_len) = (key.len() as u8, text.len() as u8);
-    let (head, target) = w.take(size).split_at_mut(4);
+    let (head, target) = target.split_at_mut(4);
     head.copy_from_slice(&[tag, size as u8 - 2, key_tag, key_len]);
     let (target_key, target) = target.split_at_mut(key.len());
     copy(target_key, key.as_bytes());
