@@ -73,6 +73,8 @@ pub(crate) fn modes() -> Vec<Mode> {
     let whole_off = telemetry(collector, telemetry::Sampler::AlwaysOff, false);
     let whole_traces = telemetry(collector, telemetry::Sampler::AlwaysOn, false);
     let whole_both = telemetry(collector, telemetry::Sampler::AlwaysOn, true);
+    #[cfg(feature = "page")]
+    let shown = started(whole(collector, telemetry::Sampler::AlwaysOn, false).trace_page(true));
 
     let floor_off = Floor::new(&off, None);
     let floor_traces = Floor::new(&on, None);
@@ -133,6 +135,12 @@ pub(crate) fn modes() -> Vec<Mode> {
             "floor: traces",
             "telemetry, traces",
             layered(&whole_traces, handle),
+        ),
+        #[cfg(feature = "page")]
+        over(
+            "floor: traces",
+            "telemetry, traces, the page",
+            layered(&shown, handle),
         ),
         over(
             "floor: traces and metrics",
@@ -300,15 +308,25 @@ fn builder(tracers: &SdkTracerProvider) -> ImageTraceLayerBuilder {
 
 /// The layer of a whole telemetry: spans are encoded, and sent to a collector in this process.
 fn telemetry(collector: SocketAddr, sampler: telemetry::Sampler, metrics: bool) -> ImageTraceLayer {
-    let telemetry = Telemetry::builder()
+    started(whole(collector, sampler, metrics))
+}
+
+fn whole(
+    collector: SocketAddr,
+    sampler: telemetry::Sampler,
+    metrics: bool,
+) -> telemetry::TelemetryBuilder {
+    Telemetry::builder()
         .endpoint(format!("http://{collector}"))
         .protocol(telemetry::Protocol::Http)
         .propagators([Propagator::TraceContext].into_iter().collect())
         .trace_id_generator(telemetry::TraceIdGenerator::Random)
         .sampler(sampler)
         .metrics(metrics)
-        .build()
-        .expect("telemetry");
+}
+
+fn started(telemetry: telemetry::TelemetryBuilder) -> ImageTraceLayer {
+    let telemetry = telemetry.build().expect("telemetry");
     // It lives as long as the process.
     Box::leak(Box::new(telemetry)).trace_layer()
 }

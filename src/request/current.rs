@@ -43,9 +43,7 @@ impl Current {
     /// Gives back the request, which counts it only once for all the times that it is current.
     #[inline]
     pub(crate) fn end(mut self) -> Option<Arc<RequestState>> {
-        std::mem::take(&mut self.has_request)
-            .then(pop)
-            .flatten()
+        std::mem::take(&mut self.has_request).then(pop).flatten()
     }
 }
 

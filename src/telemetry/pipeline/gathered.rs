@@ -11,7 +11,7 @@ use std::{
     mem::size_of,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::{Duration, SystemTime},
 };
@@ -23,8 +23,10 @@ use opentelemetry::{
 
 /// The parts of the memory, each with a lock of its own.
 const SHARDS: usize = 16;
-/// The latest traces whose root has ended, by shard.
-const ENDED: usize = 128;
+/// The latest traces whose root has ended.
+const ENDED: usize = 2048;
+/// The buckets that say whether anything waits.
+const BUCKETS: usize = 2048;
 /// The most scopes that spans are told apart by.
 const SCOPES: usize = 64;
 /// The memory that a thread keeps for the next trace: of so many traces, each of at most so many bytes.
@@ -211,6 +213,10 @@ pub(crate) trait Taker: fmt::Debug + Send + Sync {
 /// The spans that wait for their root, in bounded memory.
 pub(crate) struct Gathered {
     shards: [Mutex<Shard>; SHARDS],
+    /// How many traces wait, by bits of their ids: most requests have a span alone and need no lock.
+    waiting: Box<[AtomicU32]>,
+    /// Low bits of the ids of traces whose root has ended, at the place of their lowest bits.
+    ended: Box<[AtomicU64]>,
     scopes: Scopes,
     bytes: AtomicUsize,
     max_bytes: usize,
@@ -220,8 +226,6 @@ pub(crate) struct Gathered {
 #[derive(Debug, Default)]
 struct Shard {
     waiting: HashMap<TraceId, Waiting>,
-    /// Low bits of the ids of traces whose root has ended, at the place of their lowest bits.
-    ended: Vec<u64>,
     /// How many traces have begun to wait.
     begun: u64,
 }
@@ -234,19 +238,6 @@ struct Waiting {
     begun: u64,
 }
 
-impl Shard {
-    fn has_ended(&self, id: TraceId) -> bool {
-        let low = low(id);
-        self.ended.get(low as usize % ENDED) == Some(&low)
-    }
-
-    fn note_end(&mut self, id: TraceId) {
-        let low = low(id);
-        self.ended.resize(ENDED, 0);
-        self.ended[low as usize % ENDED] = low;
-    }
-}
-
 fn low(id: TraceId) -> u64 {
     u128::from_be_bytes(id.to_bytes()) as u64
 }
@@ -256,6 +247,8 @@ impl Gathered {
     pub(crate) fn new(max_bytes: usize, taker: Arc<dyn Taker>) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
+            waiting: (0..BUCKETS).map(|_| AtomicU32::new(0)).collect(),
+            ended: (0..ENDED).map(|_| AtomicU64::new(0)).collect(),
             scopes: Scopes::new(),
             bytes: AtomicUsize::new(0),
             max_bytes,
@@ -304,7 +297,22 @@ impl Gathered {
 
     /// The memory that is in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed) + SHARDS * ENDED * size_of::<u64>()
+        let fixed = BUCKETS * size_of::<AtomicU32>() + ENDED * size_of::<AtomicU64>();
+        self.bytes.load(Relaxed) + fixed
+    }
+
+    fn bucket(&self, id: TraceId) -> &AtomicU32 {
+        &self.waiting[low(id) as usize % BUCKETS]
+    }
+
+    fn has_ended(&self, id: TraceId) -> bool {
+        let low = low(id);
+        self.ended[low as usize % ENDED].load(Relaxed) == low
+    }
+
+    fn note_end(&self, id: TraceId) {
+        let low = low(id);
+        self.ended[low as usize % ENDED].store(low, Relaxed);
     }
 
     fn shard(&self, id: TraceId) -> MutexGuard<'_, Shard> {
@@ -315,9 +323,13 @@ impl Gathered {
 
     /// The trace of a root that has ended.
     fn take_out(&self, id: TraceId, root: SpanId) -> Trace {
+        self.note_end(id);
+        // A span that has ended before its root, on whatever thread, is known here.
+        if self.bucket(id).load(Relaxed) == 0 {
+            return Trace::reused();
+        }
         let mut shard = self.shard(id);
-        shard.note_end(id);
-        let Some(mut waiting) = shard.waiting.remove(&id) else {
+        let Some(mut waiting) = self.remove(&mut shard, id) else {
             drop(shard);
             return Trace::reused();
         };
@@ -325,10 +337,21 @@ impl Gathered {
         if let Some(others) = waiting.trace.split_off(root) {
             let own = std::mem::replace(&mut waiting.trace, others);
             self.bytes.fetch_add(waiting.trace.memory(), Relaxed);
-            shard.waiting.insert(id, waiting);
+            self.insert(&mut shard, id, waiting);
             return own;
         }
         waiting.trace
+    }
+
+    fn insert(&self, shard: &mut Shard, id: TraceId, waiting: Waiting) {
+        self.bucket(id).fetch_add(1, Relaxed);
+        shard.waiting.insert(id, waiting);
+    }
+
+    fn remove(&self, shard: &mut Shard, id: TraceId) -> Option<Waiting> {
+        let waiting = shard.waiting.remove(&id)?;
+        self.bucket(id).fetch_sub(1, Relaxed);
+        Some(waiting)
     }
 
     fn add(&self, id: TraceId, add: impl FnOnce(&mut Trace)) {
@@ -351,7 +374,7 @@ impl Gathered {
             return trace.give_back();
         }
         // What is late and not held is mostly of no use, but another request of the trace may be running.
-        let is_late = shard.has_ended(id);
+        let is_late = self.has_ended(id);
         self.bytes.fetch_add(trace.memory(), Relaxed);
         shard.begun += 1;
         let begun = shard.begun;
@@ -360,7 +383,7 @@ impl Gathered {
             is_late,
             begun,
         };
-        shard.waiting.insert(id, waiting);
+        self.insert(&mut shard, id, waiting);
         self.make_room(&mut shard);
     }
 
@@ -372,7 +395,7 @@ impl Gathered {
             let Some(id) = oldest.map(|(id, _)| *id) else {
                 return;
             };
-            if let Some(waiting) = shard.waiting.remove(&id) {
+            if let Some(waiting) = self.remove(shard, id) {
                 self.bytes.fetch_sub(waiting.trace.memory(), Relaxed);
             }
         }
