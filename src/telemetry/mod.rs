@@ -93,6 +93,8 @@ mod start;
 mod views;
 #[cfg(feature = "_otlp")]
 mod written;
+#[cfg(feature = "xray")]
+mod xray;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
@@ -119,7 +121,7 @@ pub use self::{
     providers::Telemetry,
     settings::{
         Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Pem,
-        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings,
+        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings, XrayRules,
     },
     shutdown_signal::shutdown_signal,
 };
