@@ -24,5 +24,7 @@ mod reservoir;
 mod rule;
 mod rules;
 mod sampler;
+#[cfg(test)]
+mod tests;
 
 pub(super) use self::{poll::Poller, sampler::XraySampler};
