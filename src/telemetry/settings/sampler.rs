@@ -36,8 +36,10 @@ pub enum Sampler {
     ///
     /// A service on a local address has the rules, and the quota that this process has of each. While no rules
     /// are known, or none that applies, one trace a second is recorded and 5 % of the others. Requests never
-    /// wait for the service. Rules see the attributes that root spans begin with, so the spans of the layers
-    /// are those of the SDK, which cost more.
+    /// wait for the service.
+    ///
+    /// Rules see the attributes that root spans begin with, where sources in `url.path` are redacted. So the
+    /// spans of the layers are those of the SDK, which cost more.
     Xray(XrayRules),
 }
 

@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// An account has a few dozen rules, of about 500 bytes each.
 const LONGEST_ANSWER: usize = 1 << 20;
 /// How many bytes of a text from elsewhere are shown.
-const LONGEST_TEXT: usize = 300;
+pub(super) const LONGEST_TEXT: usize = 300;
 
 /// A client of the service that has the rules; it must be used on the I/O thread, where its connections live.
 pub(crate) struct Client {

@@ -12,10 +12,18 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep_until};
 
-use super::{client::Client, rule::Report, rules::Rules, sampler::XraySampler};
-use crate::telemetry::{
-    event::{Sink, TelemetryEvent},
-    settings::XrayRules,
+use super::{
+    client::{Client, LONGEST_TEXT},
+    rule::Report,
+    rules::Rules,
+    sampler::XraySampler,
+};
+use crate::{
+    instrument::text,
+    telemetry::{
+        event::{Sink, TelemetryEvent},
+        settings::XrayRules,
+    },
 };
 
 pub(super) const GET_RULES: &str = "/GetSamplingRules";
@@ -30,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// The most statistics in a call, by the API.
 pub(super) const MOST_REPORTS: usize = 25;
 /// The most pages of rules; a service that is broken may have no last one.
-const MOST_PAGES: usize = 50;
+const MOST_PAGES: usize = 10;
 
 /// What has the rules.
 pub(crate) trait RuleService {
@@ -147,16 +155,16 @@ impl<S: RuleService> Poller<S> {
         let mut is_outdated = false;
         for some in reports.chunks(MOST_REPORTS) {
             let body = self.documents(some);
-            let mut answer = self.service.call(GET_TARGETS, body).await;
-            let taken = match &mut answer {
-                Ok(answer) => self.take(some, answer),
-                Err(error) => Err(mem::take(error)),
-            };
-            let failed = taken.is_err();
-            is_outdated |= *taken.as_ref().unwrap_or(&false);
-            self.note(Call::Targets, taken.map(drop));
-            if failed {
-                break;
+            let answer = self.service.call(GET_TARGETS, body).await;
+            match answer.and_then(|answer| self.take(some, answer)) {
+                Ok(outdated) => {
+                    is_outdated |= outdated;
+                    self.note(Call::Targets, Ok(()));
+                }
+                Err(error) => {
+                    self.note(Call::Targets, Err(error));
+                    break;
+                }
             }
         }
         is_outdated
@@ -179,13 +187,9 @@ impl<S: RuleService> Poller<S> {
     }
 
     /// Takes the answer to `reports`; whether there are other rules than those that are known.
-    fn take(&mut self, reports: &[Report], answer: &mut Json) -> Result<bool, String> {
-        let targets = mem::take(list(answer, "SamplingTargetDocuments", GET_TARGETS)?);
-        self.rules.allot(&targets, unix());
-        let modified = answer["LastRuleModification"].as_f64().unwrap_or(0.0);
-        // Another clock than ours has this time, which may be ahead.
-        let mut is_outdated = modified > self.as_of;
-        self.as_of = self.as_of.max(modified);
+    fn take(&mut self, reports: &[Report], mut answer: Json) -> Result<bool, String> {
+        let targets = list(&mut answer, "SamplingTargetDocuments", GET_TARGETS)?;
+        self.rules.allot(targets, unix());
         let unprocessed = answer["UnprocessedStatistics"].as_array();
         let unprocessed = unprocessed.map_or(&[][..], Vec::as_slice);
         // The statistics of a rule that the service could not take now are reported once more.
@@ -193,18 +197,23 @@ impl<S: RuleService> Poller<S> {
         let taken = |report: &&Report| !failed.iter().any(|it| it["RuleName"] == *report.rule);
         self.rules.reported(reports.iter().filter(taken));
         if let Some(failed) = failed.first() {
+            let failed = text(failed, LONGEST_TEXT);
             return Err(format!(
                 "{GET_TARGETS}: statistics were not processed: {failed}"
             ));
         }
-        if let Some(refused) = unprocessed.first() {
-            // The rule is unknown there, for example.
-            is_outdated |= has_code(refused, '4');
-            if !mem::replace(&mut self.said_unprocessed, true) {
-                tracing::warn!(%refused, "X-Ray has not processed statistics of a sampling rule");
-            }
+        if let Some(refused) = unprocessed.first()
+            && !mem::replace(&mut self.said_unprocessed, true)
+        {
+            let refused = text(refused, LONGEST_TEXT);
+            tracing::warn!(%refused, "X-Ray has not processed statistics of a sampling rule");
         }
-        Ok(is_outdated)
+        let modified = answer["LastRuleModification"].as_f64().unwrap_or(0.0);
+        let is_modified = modified > self.as_of;
+        // The clock there may be ahead of ours, and one modification is a reason to ask once.
+        self.as_of = self.as_of.max(modified);
+        // A rule may be unknown there.
+        Ok(is_modified || unprocessed.iter().any(|it| has_code(it, '4')))
     }
 
     /// Says when rules become available or are so no more.
