@@ -61,6 +61,7 @@
 //! | `hyper-client` | yes | `DownloadLayer` knows hyper's errors and the addresses it connects to |
 //! | `logs` | | the service's `tracing` events over OTLP, trace ids in ordinary log lines |
 //! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
+//! | `xray` | yes | the sampling rules of AWS X-Ray |
 //! | `prometheus` | yes | a page of metrics for Prometheus |
 //! | `page` | yes | the live page of traces |
 //! | `process`, `tokio-metrics` | yes | metrics of the process (Linux), of the tokio runtime |

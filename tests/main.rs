@@ -66,3 +66,5 @@ mod telemetry_without_traces;
 mod trace_page;
 mod tracing_spans;
 mod workers;
+#[cfg(feature = "xray")]
+mod xray_rules;

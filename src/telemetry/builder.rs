@@ -193,7 +193,7 @@ impl TelemetryBuilder {
     }
 
     /// Which traces are recorded; [`Sampler::ParentBasedAlwaysOn`] when left out.
-    pub const fn sampler(mut self, sampler: Sampler) -> Self {
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
         self.code.sampler = Some(sampler);
         self
     }

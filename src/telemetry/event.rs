@@ -83,6 +83,21 @@ pub enum TelemetryEvent {
         /// What it would be called.
         name: String,
     },
+    /// The service that has X-Ray's sampling rules cannot be asked, or answers with something else. Reported
+    /// once, until [`SamplingRulesAvailable`](Self::SamplingRulesAvailable).
+    ///
+    /// The rules that are known hold for an hour. While none are known, one trace a second is recorded and
+    /// 5 % of the others.
+    SamplingRulesUnavailable {
+        /// What was asked, and what went wrong, in one line.
+        error: String,
+    },
+    /// X-Ray's sampling rules are known: for the first time, or after
+    /// [`SamplingRulesUnavailable`](Self::SamplingRulesUnavailable).
+    SamplingRulesAvailable {
+        /// How many rules may apply to this service.
+        count: usize,
+    },
     /// The collector took a request, but not all of it, or with a warning (OTLP's partial success).
     Rejected {
         /// `spans`, `data points` or `log records`.
@@ -125,6 +140,14 @@ impl fmt::Display for TelemetryEvent {
                 f,
                 "{metric} is left out of the page for Prometheus: another metric is called {name} there"
             ),
+            Self::SamplingRulesUnavailable { error } => write!(
+                f,
+                "X-Ray's sampling rules are not available: {error}; those that are known hold for an hour, \
+                 and without any one trace a second is recorded and 5 % of the others"
+            ),
+            Self::SamplingRulesAvailable { count } => {
+                write!(f, "X-Ray's sampling rules are known: {count} may apply")
+            }
             Self::Rejected {
                 what,
                 count,
@@ -174,7 +197,8 @@ impl Sink {
             TelemetryEvent::Started { .. }
             | TelemetryEvent::Off
             | TelemetryEvent::FirstExport { .. }
-            | TelemetryEvent::Recovered { .. } => {
+            | TelemetryEvent::Recovered { .. }
+            | TelemetryEvent::SamplingRulesAvailable { .. } => {
                 tracing::info!(target: TARGET, "{event}");
             }
             _ => tracing::warn!(target: TARGET, "{event}"),

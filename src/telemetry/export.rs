@@ -44,10 +44,12 @@ use super::{
 #[cfg(feature = "prometheus")]
 use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
 
+#[cfg(any(feature = "_listener", feature = "xray"))]
+use super::event::Sink;
 #[cfg(feature = "_listener")]
 use super::{
     error::{Consequence, SettingError, SettingWarning},
-    event::{Sink, TelemetryEvent},
+    event::TelemetryEvent,
     listener::{bind, serve},
 };
 #[cfg(feature = "_otlp")]
@@ -62,6 +64,11 @@ use super::{pipeline::Gathered, providers::Shown};
 use super::{
     prometheus::{self, Naming, Prometheus, Pushed, SharedReader, Source},
     providers::Pulled,
+};
+#[cfg(feature = "xray")]
+use super::{
+    settings::Sampler,
+    xray::{Poller, XraySampler},
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -118,6 +125,15 @@ impl<'a> Export<'a> {
             #[cfg(feature = "prometheus")]
             pushed: None,
         })
+    }
+
+    /// Keeps the rules of X-Ray up to date.
+    #[cfg(feature = "xray")]
+    pub(super) fn poll_rules(&self, sampler: XraySampler, events: &Sink) {
+        if let Sampler::Xray(from) = &self.settings.sampler {
+            let poller = Poller::new(sampler, from, events.clone());
+            self.thread.spawn(poller.run());
+        }
     }
 
     pub(super) fn traces(&mut self, tracers: TracerProviderBuilder) -> TracerProviderBuilder {

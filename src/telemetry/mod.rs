@@ -33,6 +33,12 @@
 //! which is what receivers of gRPC take by default; one that is too large for the collector nevertheless is
 //! split, down to one span.
 //!
+//! # Sampling rules of X-Ray
+//!
+//! With feature `xray`, [`Sampler::Xray`] samples by the rules of AWS X-Ray, of which a service on a local address
+//! knows: the X-Ray daemon, the CloudWatch agent, or a collector with the extension `awsproxy`. The thread that
+//! exports asks it for the rules and for the quotas of this process, so that no request waits for it.
+//!
 //! # Metrics that are pulled
 //!
 //! With feature `prometheus`, `Telemetry::prometheus` is a service with a page of metrics, with a collector or
@@ -93,6 +99,8 @@ mod start;
 mod views;
 #[cfg(feature = "_otlp")]
 mod written;
+#[cfg(feature = "xray")]
+mod xray;
 
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
@@ -119,7 +127,7 @@ pub use self::{
     providers::Telemetry,
     settings::{
         Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Pem,
-        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings,
+        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings, XrayRules,
     },
     shutdown_signal::shutdown_signal,
 };

@@ -59,10 +59,10 @@ pub struct Telemetry {
     #[cfg(feature = "logs")]
     pub(super) logger_provider: SdkLoggerProvider,
     pub(super) settings: Settings,
-    /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
-    /// service may, and is to see them from the start (semconv http-spans).
+    /// Of the samplers in the settings only X-Ray's rules look at attributes. A sampler or a span processor of
+    /// the service may, and is to see them from the start (semconv http-spans).
     pub(super) attributes_after_sampling: bool,
-    /// Writes the spans of layers, unless they are to be seen by something of the service's.
+    /// Writes the spans of layers, unless they are to be seen by something of the service's or by a sampler.
     #[cfg(feature = "_otlp")]
     pub(super) span_writer: Option<SpanWriter>,
     /// Whether anything reads what is measured.

@@ -14,6 +14,7 @@ use super::{
         BOUNDARIES, Batching, ExceptionSignal, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS,
         Settings, SpanLimits, are_boundaries,
     },
+    xray::{self, XrayRules},
 };
 use crate::{
     propagation::{Propagator, Propagators},
@@ -169,23 +170,37 @@ fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
 
 fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
     let name = vars.get("OTEL_TRACES_SAMPLER").map(str::to_ascii_lowercase);
-    let expected = match name.as_deref() {
-        Some("xray") => sampler::NO_XRAY,
-        _ => sampler::NAMES,
-    };
+    let argument = "OTEL_TRACES_SAMPLER_ARG";
     // The argument of another sampler is no ratio.
-    let ratio = match name.is_none_or(|name| name.ends_with("traceidratio")) {
-        true => vars.parse(
-            &["OTEL_TRACES_SAMPLER_ARG"],
-            "a number from 0 to 1",
-            Sampler::parse_ratio,
-        ),
+    let ratio = match name
+        .as_deref()
+        .is_none_or(|name| name.ends_with("traceidratio"))
+    {
+        true => vars.parse(&[argument], "a number from 0 to 1", Sampler::parse_ratio),
         false => None,
     };
-    let parsed = vars.parse(&["OTEL_TRACES_SAMPLER"], expected, |name| {
-        Sampler::named(name, ratio)
-    });
-    code.sampler.or(parsed).unwrap_or_default()
+    let rules = match name.as_deref() == Some("xray") && cfg!(feature = "xray") {
+        true => vars.read(&[argument], |name, value| {
+            let error = || SettingError::invalid(name, xray::shown(value), xray::ARGUMENT);
+            XrayRules::parse(value).ok_or_else(error)
+        }),
+        false => None,
+    };
+    let parsed = vars.read(
+        &["OTEL_TRACES_SAMPLER"],
+        |variable, value| match Sampler::named(value, ratio) {
+            Some(Sampler::Xray(_)) if cfg!(not(feature = "xray")) => {
+                Err(SettingError::feature(variable, value, "xray"))
+            }
+            Some(Sampler::Xray(default)) => Ok(Sampler::Xray(rules.clone().unwrap_or(default))),
+            Some(sampler) => Ok(sampler),
+            None => Err(SettingError::invalid(variable, value, sampler::NAMES)),
+        },
+    );
+    if let Some(error) = code.sampler.as_ref().and_then(Sampler::check) {
+        vars.refuse(error);
+    }
+    code.sampler.clone().or(parsed).unwrap_or_default()
 }
 
 /// The limit of characters a text, by the variable of spans or log records or that of both.

@@ -360,6 +360,11 @@ impl Settings {
         self.traces != Exporter::None
     }
 
+    /// Whether spans go to a collector, to the terminal or to the live page.
+    pub(crate) fn makes_traces(&self) -> bool {
+        self.traces != Exporter::None || self.trace_page.is_some()
+    }
+
     /// Whether anything is measured.
     pub(crate) fn measures(&self) -> bool {
         self.metrics != Exporter::None || self.prometheus.is_some()
