@@ -1,6 +1,6 @@
 //! The two calls over plain HTTP, to a service on a local address.
 
-use std::{fmt, time::Duration};
+use std::{fmt, future::Future, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -15,7 +15,6 @@ use hyper_util::{
 use serde_json::Value as Json;
 use tokio::time::timeout;
 
-use super::poll::RuleService;
 use crate::instrument::message;
 
 /// How long a call may take, connecting included.
@@ -24,6 +23,16 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_ANSWER: usize = 1 << 20;
 /// How many bytes of a text from elsewhere are shown.
 pub(super) const LONGEST_TEXT: usize = 300;
+
+/// What has the rules.
+pub(crate) trait RuleService {
+    /// Posts `body` and returns the answer; an error is one line.
+    fn call(
+        &self,
+        path: &'static str,
+        body: Json,
+    ) -> impl Future<Output = Result<Json, String>> + Send;
+}
 
 /// A client of the service that has the rules; it must be used on the I/O thread, where its connections live.
 pub(crate) struct Client {

@@ -1,7 +1,6 @@
 //! Asks for the rules and for the quotas, again and again.
 
 use std::{
-    future::Future,
     hash::{BuildHasher, RandomState},
     mem,
     sync::Arc,
@@ -13,7 +12,7 @@ use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    client::{Client, LONGEST_TEXT},
+    client::{Client, LONGEST_TEXT, RuleService},
     rule::Report,
     rules::Rules,
     sampler::XraySampler,
@@ -39,16 +38,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub(super) const MOST_REPORTS: usize = 25;
 /// The most pages of rules; a service that is broken may have no last one.
 const MOST_PAGES: usize = 10;
-
-/// What has the rules.
-pub(crate) trait RuleService {
-    /// Posts `body` and returns the answer; an error is one line.
-    fn call(
-        &self,
-        path: &'static str,
-        body: Json,
-    ) -> impl Future<Output = Result<Json, String>> + Send;
-}
 
 /// Keeps the rules up to date.
 #[derive(Debug)]

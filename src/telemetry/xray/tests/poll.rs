@@ -11,7 +11,8 @@ use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
 
 use super::super::{
-    poll::{GET_RULES, GET_TARGETS, MOST_REPORTS, Poller, RuleService, unix},
+    client::RuleService,
+    poll::{GET_RULES, GET_TARGETS, MOST_REPORTS, Poller, unix},
     rules::Rules,
 };
 use crate::telemetry::event::Sink;
