@@ -136,11 +136,19 @@ pub(crate) fn modes() -> Vec<Mode> {
             "telemetry, traces",
             layered(&whole_traces, handle),
         ),
+        mode(
+            "telemetry, traces, no traceparent",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_traces, handle)),
+        ),
+        // Each request is a trace of its own, of which the page takes one in a while.
         #[cfg(feature = "page")]
-        over(
-            "floor: traces",
-            "telemetry, traces, the page",
-            layered(&shown, handle),
+        mode(
+            "telemetry, traces, page, no traceparent",
+            UNCALLED,
+            None,
+            without_caller(layered(&shown, handle)),
         ),
         over(
             "floor: traces and metrics",
