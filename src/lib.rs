@@ -59,6 +59,7 @@
 //! | `otlp-grpc`, `otlp-http` | yes | `Telemetry` with OTLP over gRPC, over HTTP with protobuf |
 //! | `telemetry` | yes | what these three have in common: `Telemetry`, `Settings` |
 //! | `hyper-client` | yes | `DownloadLayer` knows hyper's errors and the addresses it connects to |
+//! | `reqwest` | | `DownloadLayer::reqwest`: the same for reqwest 0.13 |
 //! | `logs` | | the service's `tracing` events over OTLP, trace ids in ordinary log lines |
 //! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
 //! | `prometheus` | yes | a page of metrics for Prometheus |

@@ -45,6 +45,8 @@ mod real_connections;
 mod recorded_headers;
 mod redaction;
 mod requests_in_progress;
+#[cfg(feature = "reqwest")]
+mod reqwest_downloads;
 mod response_headers;
 mod routes_and_methods;
 #[cfg(feature = "tokio-metrics")]
