@@ -66,5 +66,7 @@ mod telemetry_shutdown;
 mod telemetry_throughput;
 mod telemetry_without_traces;
 mod trace_page;
+#[cfg(feature = "tracing")]
+mod tracing_recipe;
 mod tracing_spans;
 mod workers;

@@ -14,8 +14,8 @@ use super::{
     outlets::{Change, Outlets},
     providers::Telemetry,
     settings::{
-        Code, EndpointText, HistogramAggregation, PREFIX, Pem, Protocol, Sampler, Settings,
-        Variables,
+        Code, EndpointText, ExceptionSignal, HistogramAggregation, PREFIX, Pem, Protocol, Sampler,
+        Settings, Variables,
     },
 };
 #[cfg(all(feature = "console", feature = "logs"))]
@@ -323,6 +323,14 @@ impl TelemetryBuilder {
     #[cfg(feature = "logs")]
     pub const fn logs(mut self, enabled: bool) -> Self {
         self.code.logs = Some(enabled);
+        self
+    }
+
+    /// Where exceptions are recorded. When left out, and the environment says nothing, they are log records
+    /// where logs are exported, and events of spans elsewhere.
+    #[cfg(feature = "logs")]
+    pub const fn exception_signal(mut self, signal: ExceptionSignal) -> Self {
+        self.code.exception_signal = Some(signal);
         self
     }
 

@@ -90,6 +90,8 @@ mod settings;
 mod shutdown_signal;
 mod signal;
 mod start;
+#[cfg(feature = "tracing")]
+mod tracing_layer;
 mod views;
 #[cfg(feature = "_otlp")]
 mod written;

@@ -197,7 +197,7 @@ impl Telemetry {
 
     /// Logs have the ids of spans even if the spans go nowhere. Without both, the caller's context
     /// passes through as it is.
-    fn makes_spans(&self) -> bool {
+    pub(super) fn makes_spans(&self) -> bool {
         let settings = &self.settings;
         let is_exported = !matches!(
             (&settings.traces, &settings.logs),

@@ -11,8 +11,8 @@ use super::{
     prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
     values::{
-        BOUNDARIES, Batching, ExceptionSignal, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS,
-        Settings, SpanLimits, are_boundaries,
+        BOUNDARIES, Batching, ExceptionSignal, Exporter, HistogramAggregation, SERIES_LIMIT,
+        SERIES_LIMITS, Settings, SpanLimits, are_boundaries,
     },
 };
 use crate::{
@@ -61,7 +61,6 @@ impl Settings {
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
             log_attributes: log_attributes(&mut vars).unwrap_or(default.log_attributes),
-            exception_signal: exception_signal(&mut vars),
             max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
                 .unwrap_or(default.max_queue_bytes),
             max_concurrent_exports: count(
@@ -88,6 +87,7 @@ impl Settings {
                 *settings.exporter_mut(signal) = exporter(&mut vars, code, signal);
             }
         }
+        settings.exception_signal = exception_signal(&mut vars, code, &settings.logs);
         let prometheus = prometheus(&mut vars, code, &settings.metrics);
         let as_imgproxy = is_bound_as_imgproxy(&vars, prometheus.as_ref());
         settings.imgproxy_metrics = code.imgproxy_metrics.unwrap_or(as_imgproxy);
@@ -203,14 +203,20 @@ fn log_attributes(vars: &mut Variables) -> Option<u32> {
     vars.parse(&names, "a whole number", |value| value.parse().ok())
 }
 
-fn exception_signal(vars: &mut Variables) -> ExceptionSignal {
-    let variable = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
-    let parsed = vars.parse(&[variable], "logs or logs/dup", |value| match value {
-        "logs" => Some(ExceptionSignal::Logs),
-        "logs/dup" => Some(ExceptionSignal::Both),
-        _ => None,
+/// Where logs are exported, an exception is one of them, so that no backend shows it twice.
+fn exception_signal(vars: &mut Variables, code: &Code, logs: &Exporter) -> ExceptionSignal {
+    let own = vars.own("EXCEPTION_SIGNAL");
+    let parsed = vars.parse(&[&own], "spans, logs or logs/dup", |value| match value {
+        "spans" => Some(ExceptionSignal::Spans),
+        value => ExceptionSignal::opted_in(value),
     });
-    parsed.unwrap_or_default()
+    let standard = ["OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"];
+    let standard = vars.parse(&standard, "logs or logs/dup", ExceptionSignal::opted_in);
+    let chosen = code.exception_signal.or(parsed).or(standard);
+    chosen.unwrap_or(match logs {
+        Exporter::None => ExceptionSignal::Spans,
+        _ => ExceptionSignal::Logs,
+    })
 }
 
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {
