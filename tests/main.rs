@@ -4,6 +4,8 @@
 
 mod addresses;
 mod allocations;
+#[cfg(all(feature = "reqwest", feature = "tracing"))]
+mod axum_thumbnailer;
 mod both_spans;
 mod buffer_pool;
 mod cancelled_requests;
