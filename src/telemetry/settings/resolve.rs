@@ -1,5 +1,7 @@
 //! From the variables and the code to [`Settings`]: precedence, units, and every mistake.
 
+use std::time::Duration;
+
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
@@ -61,6 +63,7 @@ impl Settings {
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
             log_attributes: log_attributes(&mut vars).unwrap_or(default.log_attributes),
+            console_summary: console_summary(&mut vars),
             max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
                 .unwrap_or(default.max_queue_bytes),
             max_concurrent_exports: count(
@@ -217,6 +220,29 @@ fn exception_signal(vars: &mut Variables, code: &Code, logs: &Exporter) -> Excep
         Exporter::None => ExceptionSignal::Spans,
         _ => ExceptionSignal::Logs,
     })
+}
+
+/// What counts as slow when nothing says it.
+const SLOW: Duration = Duration::from_secs(1);
+
+fn console_summary(vars: &mut Variables) -> Option<Duration> {
+    let variable = vars.own("CONSOLE");
+    let expected =
+        "full, summary, or summary with what is slow, such as summary:500ms or summary:2s";
+    let parsed = vars.parse(&[&variable], expected, |value| match value {
+        "full" => Some(None),
+        "summary" => Some(Some(SLOW)),
+        value => {
+            let slow = value.strip_prefix("summary:")?;
+            let (number, unit) = match slow.strip_suffix("ms") {
+                Some(number) => (number, 1),
+                None => (slow.strip_suffix('s')?, 1000),
+            };
+            let number = number.parse::<u32>().ok()?;
+            Some(Some(Duration::from_millis(u64::from(number) * unit)))
+        }
+    });
+    parsed.flatten()
 }
 
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {

@@ -302,6 +302,9 @@ pub struct Settings {
     pub prometheus: Option<PrometheusExporter>,
     /// The live page of traces.
     pub trace_page: Option<TracePageSettings>,
+    /// Whether the terminal has a line for each request and percentiles, and as waterfalls only requests that
+    /// failed or took longer than this: `…_OPEN_TELEMETRY_CONSOLE`. `None`: all of them are waterfalls.
+    pub console_summary: Option<Duration>,
     /// Where the service's log goes.
     pub logs: Exporter,
     /// The `service.name` of the resource.
@@ -430,6 +433,7 @@ impl Default for Settings {
             metrics: Exporter::None,
             prometheus: None,
             trace_page: None,
+            console_summary: None,
             logs: Exporter::None,
             service_name: unknown_service(),
             service_version: None,
