@@ -149,7 +149,9 @@ impl TelemetryBuilder {
         self
     }
 
-    /// The `service.name` of everything that is exported.
+    /// The `service.name` of everything that is exported. When left out, and no variable says it, it is
+    /// `imgproxy` where an `IMGPROXY_` variable has switched telemetry on, and else `unknown_service:` and the
+    /// name of the executable.
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.code.service_name = Some(name.into());
         self

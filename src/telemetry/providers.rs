@@ -29,7 +29,7 @@ use super::settings::ExceptionSignal;
 use super::written::SpanWriter;
 use super::{
     error::TelemetryError,
-    event::SignalStats,
+    event::{SignalStats, Sink},
     settings::{Exporter, Settings},
     signal::Signal,
 };
@@ -59,6 +59,7 @@ pub struct Telemetry {
     #[cfg(feature = "logs")]
     pub(super) logger_provider: SdkLoggerProvider,
     pub(super) settings: Settings,
+    pub(super) events: Sink,
     /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
     /// service may, and is to see them from the start (semconv http-spans).
     pub(super) attributes_after_sampling: bool,
@@ -154,6 +155,8 @@ impl Telemetry {
 
     /// The same, for a filter, a trust decision or anything else of your own.
     pub fn trace_layer_builder(&self) -> ImageTraceLayerBuilder {
+        // The service has its subscriber by now.
+        self.events.repeat_unheard();
         if !self.is_enabled() {
             return ImageTraceLayerBuilder::disabled();
         }
