@@ -7,6 +7,8 @@ use http::{HeaderName, HeaderValue};
 use opentelemetry_sdk::metrics::MeterProviderBuilder;
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
+#[cfg(feature = "logs")]
+use super::settings::ExceptionSignal;
 use super::{
     error::TelemetryError,
     event::{Sink, TelemetryEvent},
@@ -14,8 +16,8 @@ use super::{
     outlets::{Change, Outlets},
     providers::Telemetry,
     settings::{
-        Code, EndpointText, ExceptionSignal, HistogramAggregation, PREFIX, Pem, Protocol, Sampler,
-        Settings, Variables,
+        Code, EndpointText, HistogramAggregation, PREFIX, Pem, Protocol, Sampler, Settings,
+        Variables,
     },
 };
 #[cfg(all(feature = "console", feature = "logs"))]
