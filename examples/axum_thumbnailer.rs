@@ -14,7 +14,8 @@ use tower_image_trace::download::{Origin, ReqwestClient, ReqwestError};
 use tower_image_trace::{RequestTrace, Telemetry, shutdown_signal, telemetry::WithTraceIds};
 use tracing_subscriber::{Layer, filter::LevelFilter, fmt, prelude::*};
 
-#[tracing::instrument(skip(client))]
+// The stage has the URL, redacted; fields of `tracing` are recorded as they are.
+#[tracing::instrument(skip_all)]
 async fn fetch(client: &ReqwestClient, url: &str) -> Result<Bytes, ReqwestError> {
     let source = client.get(url).await?.error_for_status()?.bytes().await?;
     tracing::info!(bytes = source.len(), "fetched");

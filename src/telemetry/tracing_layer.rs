@@ -42,7 +42,8 @@ impl Telemetry {
     /// - The second line puts the ids into ordinary log lines: see [`WithTraceIds`](super::WithTraceIds).
     /// - What the export itself traces and logs is left out, at every level.
     ///
-    /// The file, the line and the thread of spans are left out; for these, make a layer of
+    /// Fields are recorded as the service writes them: unlike the crate's own texts they are not redacted. The
+    /// target, the file, the line and the thread of spans are left out; for these, make a layer of
     /// `tracing-opentelemetry` with a tracer of [`tracer_provider`](Self::tracer_provider).
     #[must_use]
     pub fn tracing_layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
@@ -61,6 +62,7 @@ impl Telemetry {
             tracing_opentelemetry::layer()
                 .with_tracer(self.tracer_provider().tracer("tracing"))
                 .with_location(false)
+                .with_target(false)
                 .with_threads(false)
                 .with_tracked_inactivity(false)
                 .with_filter(dynamic_filter_fn(move |metadata, _| {
