@@ -927,3 +927,40 @@ fn nobody_listens() {
     off.build().unwrap();
     assert_eq!(heard.recv().unwrap(), TelemetryEvent::Off);
 }
+
+// faults G21
+#[test]
+fn the_terminal_sums_up_when_it_is_told_to() {
+    let set = |value| {
+        let vars = [("IMGPROXY_OPEN_TELEMETRY_CONSOLE", value)];
+        Settings::from_vars(vars).map(|settings| settings.console_summary)
+    };
+    for (value, slow) in [
+        ("", None),
+        ("full", None),
+        ("summary", Some(1_000)),
+        ("summary:500ms", Some(500)),
+        ("summary:2s", Some(2_000)),
+    ] {
+        assert_eq!(
+            set(value).unwrap(),
+            slow.map(Duration::from_millis),
+            "{value}"
+        );
+    }
+    for value in [
+        "yes",
+        "summary:",
+        "summary:2",
+        "summary:-1s",
+        "summary:1.5s",
+    ] {
+        assert_eq!(
+            set(value).unwrap_err().to_string(),
+            format!(
+                "IMGPROXY_OPEN_TELEMETRY_CONSOLE={value:?} is not accepted: expected full, summary, \
+                 or summary with what is slow, such as summary:500ms or summary:2s"
+            )
+        );
+    }
+}

@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -176,44 +176,81 @@ pub struct SignalStats {
 /// The callback for events, beside the log. Without a callback and without a subscriber of the log they
 /// go to standard error.
 #[derive(Clone, Default)]
-pub(crate) struct Sink(Option<Arc<Callback>>);
+pub(crate) struct Sink {
+    callback: Option<Arc<Callback>>,
+    /// What was said at the start, before there was a subscriber of the log.
+    unheard: Arc<Mutex<Vec<TelemetryEvent>>>,
+}
 
 type Callback = dyn Fn(&TelemetryEvent) + Send + Sync;
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sink").field(&self.0.is_some()).finish()
+        let has_callback = self.callback.is_some();
+        f.debug_tuple("Sink").field(&has_callback).finish()
     }
 }
 
 impl Sink {
     pub(super) fn new(callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(callback)))
+        Self {
+            callback: Some(Arc::new(callback)),
+            unheard: Arc::default(),
+        }
     }
 
     pub(crate) fn emit(&self, event: &TelemetryEvent) {
-        // Both are the service's code, and a panic in it must not end the export of telemetry.
-        let _ = catch_unwind(AssertUnwindSafe(|| match event {
+        self.repeat_unheard();
+        let is_heard = tracing::dispatcher::has_been_set();
+        match event {
+            // A `Telemetry` comes before the subscriber that has its layers.
             TelemetryEvent::Started { .. }
             | TelemetryEvent::Off
-            | TelemetryEvent::FirstExport { .. }
-            | TelemetryEvent::Recovered { .. }
-            | TelemetryEvent::SamplingRulesAvailable { .. } => {
-                tracing::info!(target: TARGET, "{event}");
+            | TelemetryEvent::InvalidSetting { .. }
+                if !is_heard =>
+            {
+                self.unheard().push(event.clone());
             }
-            _ => tracing::warn!(target: TARGET, "{event}"),
-        }));
-        match &self.0 {
+            _ => log(event),
+        }
+        match &self.callback {
+            // The service's code, and a panic in it must not end the export of telemetry.
             Some(callback) => {
                 let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
             }
             // Standard error may be closed.
-            None if !tracing::dispatcher::has_been_set() => {
+            None if !is_heard => {
                 let _ = writeln!(io::stderr(), "tower_image_trace: {event}");
             }
             None => {}
         }
     }
+
+    /// Writes to the log what was said before it had a subscriber, as soon as it has one.
+    pub(super) fn repeat_unheard(&self) {
+        if tracing::dispatcher::has_been_set() {
+            let unheard = std::mem::take(&mut *self.unheard());
+            unheard.iter().for_each(log);
+        }
+    }
+
+    fn unheard(&self) -> MutexGuard<'_, Vec<TelemetryEvent>> {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log(event: &TelemetryEvent) {
+    // A subscriber is the service's code, too.
+    let _ = catch_unwind(AssertUnwindSafe(|| match event {
+        TelemetryEvent::Started { .. }
+        | TelemetryEvent::Off
+        | TelemetryEvent::FirstExport { .. }
+        | TelemetryEvent::Recovered { .. }
+        | TelemetryEvent::SamplingRulesAvailable { .. } => {
+            tracing::info!(target: TARGET, "{event}");
+        }
+        _ => tracing::warn!(target: TARGET, "{event}"),
+    }));
 }
 
 const TARGET: &str = "tower_image_trace::telemetry";

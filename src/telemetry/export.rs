@@ -154,6 +154,10 @@ impl<'a> Export<'a> {
                 let queue = self.queue(Signal::Traces, at_once(self.settings.span_batching));
                 let exporter = self.terminals.traces.take();
                 let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
+                let exporter = match self.settings.console_summary {
+                    Some(slower_than) => exporter.with_summary(slower_than),
+                    None => exporter,
+                };
                 self.thread.spawn(print_spans(queue.clone(), exporter));
                 tracers.with_span_processor(self.ended_spans(Some(queue)))
             }

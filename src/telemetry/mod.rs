@@ -55,9 +55,10 @@
 //! A line at the start says what was resolved, or that telemetry is off. Later lines report the first export, failures, recovery
 //! and losses, at most once a minute each: see [`TelemetryEvent`]. They are `tracing` events with
 //! the target `tower_image_trace::telemetry`, and go to [`TelemetryBuilder::on_event`]. Without either, they
-//! are lines on standard error. The counts are in
+//! are lines on standard error; those of the start are repeated in the log when it has a subscriber. The counts are in
 //! [`Telemetry::span_stats`] and its siblings, and among the metrics as `otel.sdk.exporter.*` and
 //! `otel.sdk.processor.*`.
+#![doc = include_str!("../../docs/settings.md")]
 
 #[cfg(any(feature = "page", feature = "prometheus"))]
 mod accept;
@@ -96,6 +97,8 @@ mod settings;
 mod shutdown_signal;
 mod signal;
 mod start;
+#[cfg(feature = "tracing")]
+mod tracing_layer;
 mod views;
 #[cfg(feature = "_otlp")]
 mod written;

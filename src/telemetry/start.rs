@@ -123,6 +123,7 @@ impl Telemetry {
             #[cfg(feature = "logs")]
             logger_provider: builders.loggers.build(),
             settings,
+            events: outlets.events,
             attributes_after_sampling,
             #[cfg(feature = "_otlp")]
             span_writer,

@@ -1,5 +1,7 @@
 //! From the variables and the code to [`Settings`]: precedence, units, and every mistake.
 
+use std::time::Duration;
+
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
@@ -11,8 +13,8 @@ use super::{
     prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
     values::{
-        BOUNDARIES, Batching, ExceptionSignal, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS,
-        Settings, SpanLimits, are_boundaries,
+        BOUNDARIES, Batching, ExceptionSignal, Exporter, HistogramAggregation, SERIES_LIMIT,
+        SERIES_LIMITS, Settings, SpanLimits, are_boundaries,
     },
     xray::{self, XrayRules},
 };
@@ -62,7 +64,7 @@ impl Settings {
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
             log_attributes: log_attributes(&mut vars).unwrap_or(default.log_attributes),
-            exception_signal: exception_signal(&mut vars),
+            console_summary: console_summary(&mut vars),
             max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
                 .unwrap_or(default.max_queue_bytes),
             max_concurrent_exports: count(
@@ -89,6 +91,7 @@ impl Settings {
                 *settings.exporter_mut(signal) = exporter(&mut vars, code, signal);
             }
         }
+        settings.exception_signal = exception_signal(&mut vars, code, &settings.logs);
         let prometheus = prometheus(&mut vars, code, &settings.metrics);
         let as_imgproxy = is_bound_as_imgproxy(&vars, prometheus.as_ref());
         settings.imgproxy_metrics = code.imgproxy_metrics.unwrap_or(as_imgproxy);
@@ -218,14 +221,43 @@ fn log_attributes(vars: &mut Variables) -> Option<u32> {
     vars.parse(&names, "a whole number", |value| value.parse().ok())
 }
 
-fn exception_signal(vars: &mut Variables) -> ExceptionSignal {
-    let variable = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
-    let parsed = vars.parse(&[variable], "logs or logs/dup", |value| match value {
-        "logs" => Some(ExceptionSignal::Logs),
-        "logs/dup" => Some(ExceptionSignal::Both),
-        _ => None,
+/// Where logs are exported, an exception is one of them, so that no backend shows it twice.
+fn exception_signal(vars: &mut Variables, code: &Code, logs: &Exporter) -> ExceptionSignal {
+    let own = vars.own("EXCEPTION_SIGNAL");
+    let parsed = vars.parse(&[&own], "spans, logs or logs/dup", |value| match value {
+        "spans" => Some(ExceptionSignal::Spans),
+        value => ExceptionSignal::opted_in(value),
     });
-    parsed.unwrap_or_default()
+    let standard = ["OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"];
+    let standard = vars.parse(&standard, "logs or logs/dup", ExceptionSignal::opted_in);
+    let chosen = code.exception_signal.or(parsed).or(standard);
+    chosen.unwrap_or(match logs {
+        Exporter::None => ExceptionSignal::Spans,
+        _ => ExceptionSignal::Logs,
+    })
+}
+
+/// What counts as slow when nothing says it.
+const SLOW: Duration = Duration::from_secs(1);
+
+fn console_summary(vars: &mut Variables) -> Option<Duration> {
+    let variable = vars.own("CONSOLE");
+    let expected =
+        "full, summary, or summary with what is slow, such as summary:500ms or summary:2s";
+    let parsed = vars.parse(&[&variable], expected, |value| match value {
+        "full" => Some(None),
+        "summary" => Some(Some(SLOW)),
+        value => {
+            let slow = value.strip_prefix("summary:")?;
+            let (number, unit) = match slow.strip_suffix("ms") {
+                Some(number) => (number, 1),
+                None => (slow.strip_suffix('s')?, 1000),
+            };
+            let number = number.parse::<u32>().ok()?;
+            Some(Some(Duration::from_millis(u64::from(number) * unit)))
+        }
+    });
+    parsed.flatten()
 }
 
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {
