@@ -19,17 +19,19 @@ pub(crate) struct RequestSeries<'a> {
     pub(crate) error_type: Option<&'a StringValue>,
 }
 
-/// The attributes of a measurement, with those of the service. The service's do not replace others.
-pub(crate) fn labelled(
+/// The attributes of a measurement, with those of the service. Of several with one key the first counts.
+///
+/// Attributes are in the order of their keys, and so is the result: the SDK keeps each series under the
+/// order in which it is measured and under this one.
+pub(crate) fn labelled<'a>(
     attributes: impl IntoIterator<Item = KeyValue>,
-    labels: &[KeyValue],
+    labels: impl IntoIterator<Item = &'a KeyValue>,
 ) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(8 + labels.len());
+    let mut all = Vec::with_capacity(12);
     all.extend(attributes);
-    let own = all.len();
     for label in labels {
-        if all[..own].iter().all(|other| other.key != label.key) {
-            all.push(label.clone());
+        if let Err(place) = all.binary_search_by(|other: &KeyValue| other.key.cmp(&label.key)) {
+            all.insert(place, label.clone());
         }
     }
     all
@@ -46,23 +48,26 @@ pub(crate) struct Measurement {
 }
 
 impl RequestSeries<'_> {
-    /// In one fixed order, which makes the SDK's lookup cheap.
+    /// In the order of their keys, which the SDK finds at once.
     pub(super) fn attributes(&self) -> ArrayVec<KeyValue, 6> {
         let status = self.status.map(|status| i64::from(status.as_u16()));
-        let mut attributes: ArrayVec<_, 6> = self.active.attributes().into_iter().collect();
-        attributes.push(KeyValue::new(
-            "network.protocol.version",
-            self.protocol_version,
-        ));
+        let [method, scheme] = self.active.attributes();
+        let mut attributes = ArrayVec::new();
+        attributes.extend(
+            self.error_type
+                .map(|kind| KeyValue::new(ERROR_TYPE, kind.clone())),
+        );
+        attributes.push(method);
         attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", status)));
         attributes.extend(
             self.route
                 .map(|route| KeyValue::new("http.route", route.clone())),
         );
-        attributes.extend(
-            self.error_type
-                .map(|kind| KeyValue::new(ERROR_TYPE, kind.clone())),
-        );
+        attributes.push(KeyValue::new(
+            "network.protocol.version",
+            self.protocol_version,
+        ));
+        attributes.push(scheme);
         attributes
     }
 }
