@@ -10,7 +10,11 @@ pub(crate) struct Labels(Option<Arc<Vec<KeyValue>>>);
 impl Labels {
     /// Sets an attribute in place of an earlier one of the same key.
     pub(crate) fn set(&mut self, attribute: KeyValue) {
-        let attributes = Arc::make_mut(self.0.get_or_insert_default());
+        let Some(attributes) = &mut self.0 else {
+            self.0 = Some(Arc::new(vec![attribute]));
+            return;
+        };
+        let attributes = Arc::make_mut(attributes);
         match attributes.binary_search_by(|other| other.key.cmp(&attribute.key)) {
             Ok(found) => attributes[found] = attribute,
             Err(place) => attributes.insert(place, attribute),
