@@ -228,6 +228,48 @@ async fn points_of_one_metric_have_different_labels() {
     assert_eq!(samples, expected);
 }
 
+/// Two scopes with metrics of one name stay apart.
+#[tokio::test]
+async fn scopes_can_be_left_out() {
+    let telemetry = builder().prometheus_without_scope(true).prometheus(true);
+    let telemetry = telemetry.build().unwrap();
+    let meters = telemetry.meter_provider();
+    for (scope, name, attributes) in [
+        ("one", "alone", &[KeyValue::new("colour", "red")][..]),
+        ("one", "unlabelled", &[]),
+        ("one", "shared", &[]),
+        ("other", "shared", &[]),
+    ] {
+        meters
+            .meter(scope)
+            .u64_counter(name)
+            .build()
+            .add(1, attributes);
+    }
+    let meter = meters.meter("one");
+    let naps = meter.u64_histogram("naps");
+    naps.with_boundaries(vec![1.0]).build().record(7, &[]);
+    let page = page(&telemetry, "text/plain").await;
+    let names = ["alone", "unlabelled", "shared", "naps"];
+    let samples = page
+        .lines()
+        .filter(|line| names.iter().any(|name| line.starts_with(name)));
+    let samples: Vec<_> = samples.collect();
+    assert_eq!(
+        samples,
+        [
+            r#"alone_total{colour="red"} 1"#,
+            r#"naps_bucket{le="1"} 0"#,
+            r#"naps_bucket{le="+Inf"} 1"#,
+            "naps_sum 7",
+            "naps_count 1",
+            r#"shared_total{otel_scope_name="one"} 1"#,
+            r#"shared_total{otel_scope_name="other"} 1"#,
+            "unlabelled_total 1",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn open_metrics() {
     let telemetry = builder().prometheus(true).build().unwrap();

@@ -150,7 +150,11 @@ impl Stage {
         {
             let own = running.record().labels.clone();
             let of_request = running.labels_of_request();
-            metrics.cpu_time(running.name, time, own.as_slice().iter().chain(of_request.as_slice()));
+            metrics.cpu_time(
+                running.name,
+                time,
+                own.as_slice().iter().chain(of_request.as_slice()),
+            );
         }
     }
 

@@ -37,6 +37,7 @@ pub(super) fn encode(
     let (families, collisions) = gather(metrics, naming);
     let mut encoder = Encoder {
         format,
+        without_scope: naming.without_scope,
         page,
         spill,
         labels: Labels::default(),
@@ -57,6 +58,7 @@ pub(super) const FULL: usize = 64 << 10;
 
 struct Encoder<'a> {
     format: Format,
+    without_scope: bool,
     page: &'a mut Vec<u8>,
     spill: &'a mut dyn FnMut(&mut Vec<u8>),
     labels: Labels,
@@ -105,9 +107,12 @@ impl Encoder<'_> {
             Format::Text => self.head(sample, kind, None, family.help),
             Format::OpenMetrics => self.head(name, kind, family.unit.as_deref(), family.help),
         }
+        let has_scope = !self.without_scope || family.metrics.len() > 1;
         for (scope, metric) in &family.metrics {
             let mut labels = Vec::new();
-            push_scope(&mut labels, scope.scope());
+            if has_scope {
+                push_scope(&mut labels, scope.scope());
+            }
             self.metric(sample, metric, &labels);
         }
     }
@@ -228,12 +233,7 @@ impl Encoder<'_> {
 
     /// Ends the sample of the first bucket, which has `before` bytes before its labels, and adds those of
     /// the others.
-    fn buckets<T>(
-        &mut self,
-        labels: &Range<usize>,
-        before: usize,
-        point: &HistogramDataPoint<T>,
-    ) {
+    fn buckets<T>(&mut self, labels: &Range<usize>, before: usize, point: &HistogramDataPoint<T>) {
         self.bounds.set(|| point.bounds(), self.format);
         let page = &mut *self.page;
         if !labels.is_empty() {
