@@ -71,3 +71,41 @@ impl RequestSeries<'_> {
         attributes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The SDK keeps a series twice whose attributes are in another order.
+    #[test]
+    fn attributes_are_in_the_order_of_their_keys() {
+        let (method, text) = (StringValue::from("GET"), StringValue::from("text"));
+        let series = RequestSeries {
+            active: ActiveSeries {
+                method: &method,
+                scheme: "https",
+            },
+            protocol_version: "1.1",
+            status: Some(StatusCode::OK),
+            route: Some(&text),
+            error_type: Some(&text),
+        };
+        let labels = [
+            KeyValue::new("zone", "first"),
+            KeyValue::new("http.route", "another"),
+            KeyValue::new("tenant", "a"),
+            KeyValue::new("zone", "second"),
+        ];
+        let all = labelled(series.attributes(), &labels);
+        let all: Vec<_> = all
+            .iter()
+            .map(|it| (it.key.as_str(), it.value.as_str()))
+            .collect();
+        assert!(all.is_sorted_by_key(|(key, _)| *key), "{all:?}");
+        assert_eq!(all.len(), 8, "{all:?}");
+        for expected in [("zone", "first"), ("http.route", "text"), ("tenant", "a")] {
+            let expected = (expected.0, expected.1.into());
+            assert!(all.contains(&expected), "{expected:?} {all:?}");
+        }
+    }
+}
