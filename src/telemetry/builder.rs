@@ -256,7 +256,7 @@ impl TelemetryBuilder {
     }
 
     /// Whether samples on the page for Prometheus have no `otel_scope_*` labels; `false` when left out. The
-    /// labels make half of a long page. They stay where several scopes have metrics of one name.
+    /// labels are nearly half of a long page. They stay where several scopes have metrics of one name.
     ///
     /// OpenTelemetry's configuration calls it `scope_info_enabled: false`.
     #[cfg(feature = "prometheus")]
