@@ -21,8 +21,8 @@ pub(crate) struct RequestSeries<'a> {
 
 /// The attributes of a measurement, with those of the service. Of several with one key the first counts.
 ///
-/// Attributes are in the order of their keys, and so is the result: the SDK keeps each series under the
-/// order in which it is measured and under this one.
+/// Attributes are in the order of their keys, and so is the result: in another order the SDK keeps a series
+/// twice.
 pub(crate) fn labelled<'a>(
     attributes: impl IntoIterator<Item = KeyValue>,
     labels: impl IntoIterator<Item = &'a KeyValue>,
