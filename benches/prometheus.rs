@@ -36,6 +36,7 @@ fn main() {
     println!("{:<12} {:<18} {:>8} {:>12}", "", "", "CPU ms", "bytes");
     for (kind, record) in [
         ("counters", counters as fn(&SdkMeterProvider)),
+        ("unordered", unordered),
         ("histograms", histograms),
     ] {
         let reader = Reader::default();
@@ -106,21 +107,31 @@ fn now() -> Duration {
     STARTED.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// What requests have, and a tenant.
+/// What requests have, and a tenant, in the order of the keys as the crate measures them.
 fn attributes(number: usize) -> [KeyValue; 6] {
     [
         KeyValue::new("http.request.method", "GET"),
-        KeyValue::new("url.scheme", "https"),
-        KeyValue::new("network.protocol.version", "1.1"),
         KeyValue::new("http.response.status_code", 200),
         KeyValue::new("http.route", "/resize/{options}/{source}"),
+        KeyValue::new("network.protocol.version", "1.1"),
         KeyValue::new("thumbs.tenant", format!("tenant-{number}")),
+        KeyValue::new("url.scheme", "https"),
     ]
 }
 
 fn counters(meters: &SdkMeterProvider) {
     let counter = meters.meter("bench").u64_counter("requests").build();
     (0..SERIES).for_each(|number| counter.add(number as u64, &attributes(number)));
+}
+
+/// In another order of the keys the SDK keeps each series twice.
+fn unordered(meters: &SdkMeterProvider) {
+    let counter = meters.meter("bench").u64_counter("requests").build();
+    for number in 0..SERIES {
+        let mut attributes = attributes(number);
+        attributes.reverse();
+        counter.add(number as u64, &attributes);
+    }
 }
 
 fn histograms(meters: &SdkMeterProvider) {

@@ -109,6 +109,7 @@ async fn a_million_hostile_requests_stay_within_the_limits() {
     {
         *counts.entry(line.split('{').next().unwrap()).or_default() += 1;
     }
+    println!("samples without those of buckets: {counts:?}");
     println!(
         "{} series at most; resident {} MiB after 100,000 requests, {} MiB after 1,000,000; \
          a scrape has {} bytes, {} unpacked",

@@ -176,6 +176,100 @@ async fn the_text_format() {
     assert!(page.ends_with('\n') && !page.contains("# EOF") && !page.contains("# UNIT"));
 }
 
+/// Three sequences of keys in turn, and a histogram whose measurements only count.
+#[tokio::test]
+async fn points_of_one_metric_have_different_labels() {
+    let telemetry = builder().prometheus(true).build().unwrap();
+    let meter = telemetry.meter_provider().meter("test");
+    let counter = meter.u64_counter("cats").build();
+    for number in 0..20 {
+        counter.add(1, &[KeyValue::new("colour", number)]);
+        let unsorted = [KeyValue::new("size", number), KeyValue::new("age", 1)];
+        counter.add(2, &unsorted);
+        counter.add(3, &[KeyValue::new("size", number)]);
+    }
+    counter.add(4, &[]);
+    let histogram = meter.u64_histogram("naps").with_boundaries(Vec::new());
+    let histogram = histogram.build();
+    histogram.record(7, &[]);
+    histogram.record(8, &[KeyValue::new("colour", "red")]);
+    let page = page(&telemetry, "text/plain").await;
+    let mut expected: Vec<String> = (0..20)
+        .flat_map(|number| {
+            [
+                format!(r#"cats_total{{colour="{number}",otel_scope_name="test"}} 1"#),
+                format!(r#"cats_total{{age="1",size="{number}",otel_scope_name="test"}} 2"#),
+                format!(r#"cats_total{{size="{number}",otel_scope_name="test"}} 3"#),
+            ]
+        })
+        .chain([r#"cats_total{otel_scope_name="test"} 4"#.to_owned()])
+        .collect();
+    for (labels, nap) in [("", 7), (r#"colour="red","#, 8)] {
+        let scope = r#"otel_scope_name="test""#;
+        expected.extend([
+            format!(r#"naps_bucket{{{labels}{scope},le="+Inf"}} 1"#),
+            format!(r#"naps_sum{{{labels}{scope}}} {nap}"#),
+            format!(r#"naps_count{{{labels}{scope}}} 1"#),
+        ]);
+    }
+    expected.sort();
+    let samples = page.lines().filter(|line| line.contains("\"test\""));
+    // The SDK returns the keys of a point in either of two orders.
+    let mut samples: Vec<_> = samples
+        .map(|line| match line.split_once("size=") {
+            Some((before, rest)) if rest.contains("age=") => {
+                let (size, rest) = rest.split_once(",age=\"1\"").unwrap();
+                format!("{before}age=\"1\",size={size}{rest}")
+            }
+            _ => line.to_owned(),
+        })
+        .collect();
+    samples.sort();
+    assert_eq!(samples, expected);
+}
+
+/// Two scopes with metrics of one name stay apart.
+#[tokio::test]
+async fn scopes_can_be_left_out() {
+    let telemetry = builder().prometheus_without_scope(true).prometheus(true);
+    let telemetry = telemetry.build().unwrap();
+    let meters = telemetry.meter_provider();
+    for (scope, name, attributes) in [
+        ("one", "alone", &[KeyValue::new("colour", "red")][..]),
+        ("one", "unlabelled", &[]),
+        ("one", "shared", &[]),
+        ("other", "shared", &[]),
+    ] {
+        meters
+            .meter(scope)
+            .u64_counter(name)
+            .build()
+            .add(1, attributes);
+    }
+    let meter = meters.meter("one");
+    let naps = meter.u64_histogram("naps");
+    naps.with_boundaries(vec![1.0]).build().record(7, &[]);
+    let page = page(&telemetry, "text/plain").await;
+    let names = ["alone", "unlabelled", "shared", "naps"];
+    let samples = page
+        .lines()
+        .filter(|line| names.iter().any(|name| line.starts_with(name)));
+    let samples: Vec<_> = samples.collect();
+    assert_eq!(
+        samples,
+        [
+            r#"alone_total{colour="red"} 1"#,
+            r#"naps_bucket{le="1"} 0"#,
+            r#"naps_bucket{le="+Inf"} 1"#,
+            "naps_sum 7",
+            "naps_count 1",
+            r#"shared_total{otel_scope_name="one"} 1"#,
+            r#"shared_total{otel_scope_name="other"} 1"#,
+            "unlabelled_total 1",
+        ]
+    );
+}
+
 #[tokio::test]
 async fn open_metrics() {
     let telemetry = builder().prometheus(true).build().unwrap();

@@ -183,6 +183,7 @@ impl Finish {
                 let server = self.config.measured_servers.named(server);
                 shared.extend(server.attributes());
             }
+            shared.sort_unstable_by(|one, other| one.key.cmp(&other.key));
             let labels = self.request.download_labels();
             if !labels.is_empty() {
                 shared = labelled(shared, labels.as_slice());

@@ -1,10 +1,11 @@
 //! Bound instruments (feature `bound-instruments`, after the SDK's experimental feature): the SDK
 //! looks up a series once instead of at each measurement.
 
-use std::sync::OnceLock;
+use std::{hash::BuildHasher, sync::OnceLock};
 
 use http::StatusCode;
-use opentelemetry::{StringValue, metrics::BoundHistogram};
+use opentelemetry::{KeyValue, StringValue, metrics::BoundHistogram};
+use rustc_hash::FxBuildHasher;
 
 use super::series::RequestSeries;
 use crate::intern::{Table, hash, same};
@@ -20,6 +21,8 @@ pub(super) struct BoundRequest {
     status: Option<StatusCode>,
     route: Option<StringValue>,
     error_type: Option<StringValue>,
+    /// The attributes of the service's own.
+    pub(super) labels: Box<[KeyValue]>,
     pub(super) duration: OnceLock<BoundHistogram<f64>>,
     pub(super) first_byte: OnceLock<BoundHistogram<f64>>,
     pub(super) request_body: OnceLock<BoundHistogram<u64>>,
@@ -27,18 +30,38 @@ pub(super) struct BoundRequest {
 }
 
 #[derive(Debug)]
-pub(super) struct BoundRequests(Box<Table<BoundRequest, 512>>);
+pub(super) struct BoundRequests {
+    plain: Box<Table<BoundRequest, 512>>,
+    /// The series with labels, which clients may invent: these leave no other series without a place.
+    labelled: OnceLock<Box<Table<BoundRequest, 512>>>,
+}
 
 impl BoundRequests {
     pub(super) fn new() -> Self {
-        Self(Box::default())
+        Self {
+            plain: Box::default(),
+            labelled: OnceLock::new(),
+        }
     }
 
-    pub(super) fn find(&self, series: &RequestSeries<'_>) -> Option<&BoundRequest> {
+    pub(super) fn find(
+        &self,
+        series: &RequestSeries<'_>,
+        labels: &[KeyValue],
+    ) -> Option<&BoundRequest> {
+        let (table, labels_hash) = match labels.is_empty() {
+            true => (&self.plain, 0),
+            false => (
+                self.labelled.get_or_init(Box::default),
+                FxBuildHasher.hash_one(labels) as usize,
+            ),
+        };
         let status = series.status.map_or(0, |status| status.as_u16());
         let route = series.route.map_or(0, |route| hash(route.as_str()));
-        self.0.find(
-            route.wrapping_add(usize::from(status)),
+        table.find(
+            route
+                .wrapping_add(usize::from(status))
+                .wrapping_add(labels_hash),
             |bound| {
                 bound.status == series.status
                     && same(bound.method.as_str(), series.active.method.as_str())
@@ -46,6 +69,7 @@ impl BoundRequests {
                     && same(bound.protocol_version, series.protocol_version)
                     && same_if_any(bound.route.as_ref(), series.route)
                     && same_if_any(bound.error_type.as_ref(), series.error_type)
+                    && *bound.labels == *labels
             },
             || BoundRequest {
                 method: series.active.method.clone(),
@@ -54,6 +78,7 @@ impl BoundRequests {
                 status: series.status,
                 route: series.route.cloned(),
                 error_type: series.error_type.cloned(),
+                labels: labels.into(),
                 duration: OnceLock::new(),
                 first_byte: OnceLock::new(),
                 request_body: OnceLock::new(),
@@ -98,6 +123,7 @@ mod tests {
         let routes: Vec<_> = (0..40)
             .map(|number| StringValue::from(format!("/{number}")))
             .collect();
+        let labels = [KeyValue::new("preset", "avatar")];
         let mut found = 0;
         for (status, route) in (200..210).flat_map(|status| routes.iter().map(move |r| (status, r)))
         {
@@ -112,14 +138,17 @@ mod tests {
                     route: Some(route),
                     error_type: None,
                 };
-                if let Some(bound) = requests.find(&series) {
-                    assert_eq!((bound.status, &bound.method), (series.status, method));
-                    assert_eq!(bound.route.as_ref(), series.route);
-                    found += 1;
+                for labels in [&[][..], &labels] {
+                    if let Some(bound) = requests.find(&series, labels) {
+                        assert_eq!((bound.status, &bound.method), (series.status, method));
+                        assert_eq!(bound.route.as_ref(), series.route);
+                        assert_eq!(&*bound.labels, labels);
+                        found += 1;
+                    }
                 }
             }
         }
-        assert!(found > 300, "{found}");
+        assert!(found > 600, "{found}");
     }
 
     #[test]

@@ -129,14 +129,14 @@ impl HttpMetrics {
         request: &Measurement,
         labels: &Labels,
     ) {
-        if !labels.is_empty() {
-            return self.record(request, &labelled(series.attributes(), labels.as_slice()));
-        }
         #[cfg(feature = "bound-instruments")]
-        if let Some(bound) = self.bound_requests.find(series) {
+        if let Some(bound) = self.bound_requests.find(series, labels.as_slice()) {
             return self.finished_bound(bound, series, request);
         }
-        self.record(request, &series.attributes());
+        match labels.is_empty() {
+            true => self.record(request, &series.attributes()),
+            false => self.record(request, &labelled(series.attributes(), labels.as_slice())),
+        }
     }
 
     fn record(&self, request: &Measurement, attributes: &[KeyValue]) {
@@ -160,26 +160,27 @@ impl HttpMetrics {
         series: &RequestSeries<'_>,
         request: &Measurement,
     ) {
+        let attributes = || labelled(series.attributes(), &bound.labels);
         bound
             .duration
-            .get_or_init(|| self.duration.bind(&series.attributes()))
+            .get_or_init(|| self.duration.bind(&attributes()))
             .record(request.duration.as_secs_f64());
         if let (Some(histogram), Some(time)) = (&self.first_byte, request.first_byte) {
             bound
                 .first_byte
-                .get_or_init(|| histogram.bind(&series.attributes()))
+                .get_or_init(|| histogram.bind(&attributes()))
                 .record(time.as_secs_f64());
         }
         if let Some(size) = request.request_body {
             bound
                 .request_body
-                .get_or_init(|| self.request_body.bind(&series.attributes()))
+                .get_or_init(|| self.request_body.bind(&attributes()))
                 .record(size);
         }
         if let Some(size) = request.response_body {
             bound
                 .response_body
-                .get_or_init(|| self.response_body.bind(&series.attributes()))
+                .get_or_init(|| self.response_body.bind(&attributes()))
                 .record(size);
         }
     }

@@ -1,25 +1,28 @@
+use std::sync::Arc;
+
 use opentelemetry::KeyValue;
 
-use crate::instrument::set;
-
-/// Attributes of the service's own for measurements. Most requests and stages have none, so that these are
-/// one word.
+/// Attributes of the service's own for measurements, in the order of their keys. Most requests and stages
+/// have none, so that these are one word.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Labels(Option<Box<Kept>>);
-
-#[derive(Clone, Debug, Default)]
-struct Kept {
-    attributes: Vec<KeyValue>,
-}
+pub(crate) struct Labels(Option<Arc<Vec<KeyValue>>>);
 
 impl Labels {
     /// Sets an attribute in place of an earlier one of the same key.
     pub(crate) fn set(&mut self, attribute: KeyValue) {
-        set(&mut self.0.get_or_insert_default().attributes, attribute);
+        let Some(attributes) = &mut self.0 else {
+            self.0 = Some(Arc::new(vec![attribute]));
+            return;
+        };
+        let attributes = Arc::make_mut(attributes);
+        match attributes.binary_search_by(|other| other.key.cmp(&attribute.key)) {
+            Ok(found) => attributes[found] = attribute,
+            Err(place) => attributes.insert(place, attribute),
+        }
     }
 
     pub(crate) fn as_slice(&self) -> &[KeyValue] {
-        self.0.as_ref().map_or(&[], |kept| &kept.attributes)
+        self.0.as_ref().map_or(&[], |attributes| attributes)
     }
 
     #[inline]

@@ -19,17 +19,19 @@ pub(crate) struct RequestSeries<'a> {
     pub(crate) error_type: Option<&'a StringValue>,
 }
 
-/// The attributes of a measurement, with those of the service. The service's do not replace others.
-pub(crate) fn labelled(
+/// The attributes of a measurement, with those of the service. Of several with one key the first counts.
+///
+/// Attributes are in the order of their keys, and so is the result: in another order the SDK keeps a series
+/// twice.
+pub(crate) fn labelled<'a>(
     attributes: impl IntoIterator<Item = KeyValue>,
-    labels: &[KeyValue],
+    labels: impl IntoIterator<Item = &'a KeyValue>,
 ) -> Vec<KeyValue> {
-    let mut all = Vec::with_capacity(8 + labels.len());
+    let mut all = Vec::with_capacity(12);
     all.extend(attributes);
-    let own = all.len();
     for label in labels {
-        if all[..own].iter().all(|other| other.key != label.key) {
-            all.push(label.clone());
+        if let Err(place) = all.binary_search_by(|other: &KeyValue| other.key.cmp(&label.key)) {
+            all.insert(place, label.clone());
         }
     }
     all
@@ -46,23 +48,64 @@ pub(crate) struct Measurement {
 }
 
 impl RequestSeries<'_> {
-    /// In one fixed order, which makes the SDK's lookup cheap.
+    /// In the order of their keys, which the SDK finds at once.
     pub(super) fn attributes(&self) -> ArrayVec<KeyValue, 6> {
         let status = self.status.map(|status| i64::from(status.as_u16()));
-        let mut attributes: ArrayVec<_, 6> = self.active.attributes().into_iter().collect();
-        attributes.push(KeyValue::new(
-            "network.protocol.version",
-            self.protocol_version,
-        ));
+        let [method, scheme] = self.active.attributes();
+        let mut attributes = ArrayVec::new();
+        attributes.extend(
+            self.error_type
+                .map(|kind| KeyValue::new(ERROR_TYPE, kind.clone())),
+        );
+        attributes.push(method);
         attributes.extend(status.map(|status| KeyValue::new("http.response.status_code", status)));
         attributes.extend(
             self.route
                 .map(|route| KeyValue::new("http.route", route.clone())),
         );
-        attributes.extend(
-            self.error_type
-                .map(|kind| KeyValue::new(ERROR_TYPE, kind.clone())),
-        );
+        attributes.push(KeyValue::new(
+            "network.protocol.version",
+            self.protocol_version,
+        ));
+        attributes.push(scheme);
         attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The SDK keeps a series twice whose attributes are in another order.
+    #[test]
+    fn attributes_are_in_the_order_of_their_keys() {
+        let (method, text) = (StringValue::from("GET"), StringValue::from("text"));
+        let series = RequestSeries {
+            active: ActiveSeries {
+                method: &method,
+                scheme: "https",
+            },
+            protocol_version: "1.1",
+            status: Some(StatusCode::OK),
+            route: Some(&text),
+            error_type: Some(&text),
+        };
+        let labels = [
+            KeyValue::new("zone", "first"),
+            KeyValue::new("http.route", "another"),
+            KeyValue::new("tenant", "a"),
+            KeyValue::new("zone", "second"),
+        ];
+        let all = labelled(series.attributes(), &labels);
+        let all: Vec<_> = all
+            .iter()
+            .map(|it| (it.key.as_str(), it.value.as_str()))
+            .collect();
+        assert!(all.is_sorted_by_key(|(key, _)| *key), "{all:?}");
+        assert_eq!(all.len(), 8, "{all:?}");
+        for expected in [("zone", "first"), ("http.route", "text"), ("tenant", "a")] {
+            let expected = (expected.0, expected.1.into());
+            assert!(all.contains(&expected), "{expected:?} {all:?}");
+        }
     }
 }

@@ -55,13 +55,14 @@ impl StageMetrics {
     }
 
     /// `labels`: the attributes of the service's own.
-    pub(crate) fn labelled_stage(
+    pub(crate) fn labelled_stage<'a>(
         &self,
         name: &'static str,
         elapsed: Duration,
-        labels: &[KeyValue],
+        labels: impl IntoIterator<Item = &'a KeyValue>,
     ) {
-        if labels.is_empty() {
+        let mut labels = labels.into_iter().peekable();
+        if labels.peek().is_none() {
             return self.stage(name, elapsed);
         }
         let attributes = labelled([KeyValue::new("span", name)], labels);
@@ -81,7 +82,12 @@ impl StageMetrics {
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn cpu_time(&self, name: &'static str, time: Duration, labels: &[KeyValue]) {
+    pub(crate) fn cpu_time<'a>(
+        &self,
+        name: &'static str,
+        time: Duration,
+        labels: impl IntoIterator<Item = &'a KeyValue>,
+    ) {
         let attributes = labelled([KeyValue::new("span", name)], labels);
         self.cpu_time.record(time.as_secs_f64(), &attributes);
     }

@@ -19,7 +19,7 @@ use crate::attribute::STAGE_CPU_TIME;
 use crate::{
     attribute::STAGE_CANCELLED,
     instrument::{Level, TextRules, set},
-    metrics::{Labels, PictureMetrics, labelled},
+    metrics::{Labels, PictureMetrics},
 };
 
 /// One stage of a request: a child span that ends when this guard is dropped.
@@ -173,7 +173,12 @@ impl Stage {
             && let Some(metrics) = &running.recording().stage_metrics
         {
             let own = running.record().labels.clone();
-            metrics.cpu_time(running.name, time, &running.labels(&own));
+            let of_request = running.labels_of_request();
+            metrics.cpu_time(
+                running.name,
+                time,
+                own.as_slice().iter().chain(of_request.as_slice()),
+            );
         }
     }
 
@@ -364,7 +369,9 @@ impl Stage {
             if labels.is_empty() && !running.recording().labelled.stages {
                 metrics.stage(running.name, elapsed);
             } else {
-                metrics.labelled_stage(running.name, elapsed, &running.labels(&labels));
+                let of_request = running.labels_of_request();
+                let labels = labels.as_slice().iter().chain(of_request.as_slice());
+                metrics.labelled_stage(running.name, elapsed, labels);
             }
         }
         let (mut status, mut last) = (Status::Unset, None);
@@ -384,18 +391,17 @@ impl Stage {
 }
 
 impl Running {
-    /// The attributes of the service's own for the stage's measurements, with those of its request where
-    /// the layer says so.
+    /// The request's attributes for the stage's measurements, where the layer says so. The stage's own
+    /// count before these.
     #[cold]
-    fn labels(&self, own: &Labels) -> Vec<KeyValue> {
+    fn labels_of_request(&self) -> Labels {
         let of_request = match self.recording().labelled.stages {
             true => self.request.changed(),
             false => None,
         };
-        let of_request = of_request
+        of_request
             .map(|live| live.labels.clone())
-            .unwrap_or_default();
-        labelled(own.as_slice().iter().cloned(), of_request.as_slice())
+            .unwrap_or_default()
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

@@ -259,6 +259,16 @@ impl TelemetryBuilder {
         self
     }
 
+    /// Whether samples on the page for Prometheus have no `otel_scope_*` labels; `false` when left out. The
+    /// labels are nearly half of a long page. They stay where several scopes have metrics of one name.
+    ///
+    /// OpenTelemetry's configuration calls it `scope_info_enabled: false`.
+    #[cfg(feature = "prometheus")]
+    pub const fn prometheus_without_scope(mut self, without: bool) -> Self {
+        self.code.prometheus_without_scope = without;
+        self
+    }
+
     /// Whether the live page of traces is on, from [`Telemetry::trace_page`] or from a listener
     /// ([`trace_page_listen`](Self::trace_page_listen)); `false` when left out, unless
     /// `IMGPROXY_OPEN_TELEMETRY_PAGE_BIND` asks for it. It needs no collector. What the sampler does not take is

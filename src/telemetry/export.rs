@@ -248,6 +248,7 @@ impl<'a> Export<'a> {
         let naming = Naming {
             namespace: asked_for.and_then(|settings| settings.namespace.clone()),
             imgproxy: self.settings.imgproxy_metrics,
+            without_scope: asked_for.is_some_and(|settings| settings.without_scope),
         };
         let overflow = Arc::clone(&self.overflow);
         let Some(settings) = asked_for else {

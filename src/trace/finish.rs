@@ -425,14 +425,14 @@ impl Finish {
         }
         if let Some(metrics) = self.state.layer.rpc_metrics() {
             let mut attributes: ArrayVec<KeyValue, 4> = ArrayVec::new();
-            attributes.push(KeyValue::new("rpc.system.name", "grpc"));
-            attributes.push(named.attribute());
-            attributes.extend(code.clone());
             attributes.extend(
                 error_type
                     .clone()
                     .map(|kind| KeyValue::new(ERROR_TYPE, kind)),
             );
+            attributes.push(named.attribute());
+            attributes.extend(code.clone());
+            attributes.push(KeyValue::new("rpc.system.name", "grpc"));
             match labels.is_empty() {
                 true => metrics.finished(elapsed, &attributes),
                 false => metrics.finished(elapsed, &labelled(attributes, labels.as_slice())),

@@ -3,7 +3,7 @@
 //! - 0.0.4: <https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details>
 //! - OpenMetrics 1.0: <https://prometheus.io/docs/specs/om/open_metrics_spec/>
 
-use std::io::Write;
+use std::{io::Write, ops::Range};
 
 use opentelemetry::{InstrumentationScope, Key, KeyValue, Value};
 use opentelemetry_sdk::{
@@ -15,6 +15,7 @@ use super::{
     families::{Collision, Family, gather},
     names::{Kind, Naming, push_label},
 };
+use crate::intern::same;
 
 /// One of the two text formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +37,10 @@ pub(super) fn encode(
     let (families, collisions) = gather(metrics, naming);
     let mut encoder = Encoder {
         format,
+        without_scope: naming.without_scope,
         page,
         spill,
-        line: Vec::new(),
-        keys: Keys::default(),
+        labels: Labels::default(),
         bounds: Bounds::default(),
     };
     encoder.target(metrics.resource());
@@ -57,11 +58,10 @@ pub(super) const FULL: usize = 64 << 10;
 
 struct Encoder<'a> {
     format: Format,
+    without_scope: bool,
     page: &'a mut Vec<u8>,
     spill: &'a mut dyn FnMut(&mut Vec<u8>),
-    /// What the lines of one point have in common.
-    line: Vec<u8>,
-    keys: Keys,
+    labels: Labels,
     bounds: Bounds,
 }
 
@@ -107,9 +107,12 @@ impl Encoder<'_> {
             Format::Text => self.head(sample, kind, None, family.help),
             Format::OpenMetrics => self.head(name, kind, family.unit.as_deref(), family.help),
         }
+        let has_scope = !self.without_scope || family.metrics.len() > 1;
         for (scope, metric) in &family.metrics {
             let mut labels = Vec::new();
-            push_scope(&mut labels, scope.scope());
+            if has_scope {
+                push_scope(&mut labels, scope.scope());
+            }
             self.metric(sample, metric, &labels);
         }
     }
@@ -138,67 +141,89 @@ impl Encoder<'_> {
         match data {
             MetricData::Gauge(gauge) => {
                 for point in gauge.data_points() {
-                    self.labels(|| point.attributes(), scope);
-                    self.sample(name, "", |page| point.value().push(page));
+                    let labels = self.open(name, "", || point.attributes(), scope);
+                    self.close(&labels, |page| point.value().push(page));
                 }
             }
             MetricData::Sum(sum) => {
                 for point in sum.data_points() {
-                    self.labels(|| point.attributes(), scope);
-                    self.sample(name, "", |page| point.value().push(page));
+                    let labels = self.open(name, "", || point.attributes(), scope);
+                    self.close(&labels, |page| point.value().push(page));
                 }
             }
             MetricData::Histogram(histogram) => {
                 for point in histogram.data_points() {
-                    self.labels(|| point.attributes(), scope);
-                    self.buckets(name, point);
-                    self.sample(name, "_sum", |page| point.sum().push(page));
-                    self.sample(name, "_count", |page| point.count().push(page));
+                    let labels = self.open(name, "_bucket", || point.attributes(), scope);
+                    self.buckets(&labels, name.len() + "_bucket{".len(), point);
+                    self.sample(name, "_sum", &labels, |page| point.sum().push(page));
+                    self.sample(name, "_count", &labels, |page| point.count().push(page));
                 }
             }
             MetricData::ExponentialHistogram(histogram) => {
                 for point in histogram.data_points() {
-                    self.labels(|| point.attributes(), scope);
-                    self.sample(name, "_sum", |page| point.sum().push(page));
-                    self.sample(name, "_count", |page| (point.count() as u64).push(page));
+                    let labels = self.open(name, "_sum", || point.attributes(), scope);
+                    self.close(&labels, |page| point.sum().push(page));
+                    let count = point.count() as u64;
+                    self.sample(name, "_count", &labels, |page| count.push(page));
                 }
             }
         }
     }
 
-    /// Puts the labels of a point into `line`.
-    fn labels<'p, I>(&mut self, attributes: impl Fn() -> I, scope: &[u8])
+    /// Begins the first sample of a point, and returns where its labels are on the page. They stay there
+    /// until the next point.
+    fn open<'p, I>(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        attributes: impl Fn() -> I,
+        scope: &[u8],
+    ) -> Range<usize>
     where
         I: Iterator<Item = &'p KeyValue>,
     {
         if self.page.len() >= FULL {
             (self.spill)(self.page);
         }
-        let line = &mut self.line;
-        line.clear();
-        if !self.keys.push(line, attributes()) {
-            line.clear();
-            self.keys = Keys::new(attributes());
-            if !self.keys.push(line, attributes()) {
-                line.clear();
-                let attributes = attributes();
-                let attributes = attributes.map(|it| (it.key.as_str(), &it.value));
-                push_joined(line, attributes.collect());
-            }
-        }
-        if !line.is_empty() && !scope.is_empty() {
-            line.push(b',');
-        }
-        line.extend_from_slice(scope);
-    }
-
-    fn sample(&mut self, name: &str, suffix: &str, value: impl FnOnce(&mut Vec<u8>)) {
         let page = &mut *self.page;
         page.extend_from_slice(name.as_bytes());
         page.extend_from_slice(suffix.as_bytes());
-        if !self.line.is_empty() {
+        page.push(b'{');
+        let start = page.len();
+        self.labels.push(page, attributes);
+        if page.len() > start && !scope.is_empty() {
+            page.push(b',');
+        }
+        page.extend_from_slice(scope);
+        start..page.len()
+    }
+
+    /// Ends the sample that was just opened.
+    fn close(&mut self, labels: &Range<usize>, value: impl FnOnce(&mut Vec<u8>)) {
+        let page = &mut *self.page;
+        match labels.is_empty() {
+            true => page.truncate(labels.start - 1),
+            false => page.push(b'}'),
+        }
+        page.push(b' ');
+        value(page);
+        page.push(b'\n');
+    }
+
+    /// A further sample with the same labels.
+    fn sample(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        labels: &Range<usize>,
+        value: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let page = &mut *self.page;
+        page.extend_from_slice(name.as_bytes());
+        page.extend_from_slice(suffix.as_bytes());
+        if !labels.is_empty() {
             page.push(b'{');
-            page.extend_from_slice(&self.line);
+            page.extend_from_within(labels.clone());
             page.push(b'}');
         }
         page.push(b' ');
@@ -206,34 +231,33 @@ impl Encoder<'_> {
         page.push(b'\n');
     }
 
-    fn buckets<T>(&mut self, name: &str, point: &HistogramDataPoint<T>) {
+    /// Ends the sample of the first bucket, which has `before` bytes before its labels, and adds those of
+    /// the others.
+    fn buckets<T>(&mut self, labels: &Range<usize>, before: usize, point: &HistogramDataPoint<T>) {
         self.bounds.set(|| point.bounds(), self.format);
         let page = &mut *self.page;
-        let start = page.len();
-        page.extend_from_slice(name.as_bytes());
-        page.extend_from_slice(b"_bucket{");
-        page.extend_from_slice(&self.line);
-        if !self.line.is_empty() {
+        if !labels.is_empty() {
             page.push(b',');
         }
         page.extend_from_slice(b"le=\"");
-        let common = start..page.len();
-        let mut count = 0;
-        let counts = point.bucket_counts();
-        for (number, (bound, more)) in self.bounds.texts.iter().zip(counts).enumerate() {
-            if number > 0 {
-                page.extend_from_within(common.clone());
-            }
-            count += more;
+        let common = labels.start - before..page.len();
+        let (mut count, mut counts) = (0, point.bucket_counts());
+        for bound in &self.bounds.texts {
+            count += counts.next().unwrap_or(0);
             page.extend_from_slice(bound);
             page.extend_from_slice(b"\"} ");
             count.push(page);
             page.push(b'\n');
+            page.extend_from_within(common.clone());
         }
+        // The SDK counts no buckets where there are no boundaries.
+        page.extend_from_slice(b"+Inf\"} ");
+        point.count().push(page);
+        page.push(b'\n');
     }
 }
 
-/// The texts of the boundaries, which all points of a metric share.
+/// The finite boundaries, which all points of a metric share, and their texts.
 #[derive(Default)]
 struct Bounds {
     values: Vec<f64>,
@@ -242,7 +266,7 @@ struct Bounds {
 
 impl Bounds {
     fn set<I: Iterator<Item = f64>>(&mut self, bounds: impl Fn() -> I, format: Format) {
-        if !self.texts.is_empty() && bounds().eq(self.values.iter().copied()) {
+        if bounds().eq(self.values.iter().copied()) {
             return;
         }
         self.values = bounds().collect();
@@ -250,7 +274,7 @@ impl Bounds {
             Format::Text => bound.to_string().into_bytes(),
             Format::OpenMetrics => canonical(*bound).into_bytes(),
         });
-        self.texts = texts.chain([b"+Inf".to_vec()]).collect();
+        self.texts = texts.collect();
     }
 }
 
@@ -368,8 +392,47 @@ fn push_value(labels: &mut Vec<u8>, value: &str) {
     labels.push(b'"');
 }
 
-/// The keys of a point's attributes, and what stands before their values. All points of a metric mostly have
-/// the same.
+/// The labels that points have: all points of a metric mostly have the same few sequences of keys.
+#[derive(Default)]
+struct Labels {
+    known: Vec<Keys>,
+    /// The sequence of the last point.
+    last: usize,
+}
+
+impl Labels {
+    /// More sequences than the points of most metrics have. The SDK keeps a point under the order of its
+    /// first measurement and under the order of the keys, and returns either.
+    const MOST: usize = 8;
+
+    /// Appends the labels of a point.
+    fn push<'a, I>(&mut self, page: &mut Vec<u8>, attributes: impl Fn() -> I)
+    where
+        I: Iterator<Item = &'a KeyValue>,
+    {
+        let start = page.len();
+        for _ in 0..self.known.len() {
+            if self.known[self.last].push(page, attributes()) {
+                return;
+            }
+            page.truncate(start);
+            self.last = (self.last + 1) % self.known.len();
+        }
+        let keys = Keys::new(attributes());
+        if keys.collide {
+            let attributes = attributes().map(|it| (it.key.as_str(), &it.value));
+            return push_joined(page, attributes.collect());
+        }
+        keys.push(page, attributes());
+        if self.known.len() == Self::MOST {
+            self.known.clear();
+        }
+        self.last = self.known.len();
+        self.known.push(keys);
+    }
+}
+
+/// The keys of a point's attributes, and what stands before their values.
 #[derive(Default)]
 struct Keys {
     known: Vec<(Key, Vec<u8>)>,
@@ -399,14 +462,14 @@ impl Keys {
     }
 
     /// Appends the labels of a point with these keys. `false`: it has others.
-    fn push<'a>(&self, line: &mut Vec<u8>, attributes: impl Iterator<Item = &'a KeyValue>) -> bool {
+    fn push<'a>(&self, page: &mut Vec<u8>, attributes: impl Iterator<Item = &'a KeyValue>) -> bool {
         let mut known = self.known.iter();
         for attribute in attributes {
             match known.next() {
-                Some((key, text)) if *key == attribute.key && !self.collide => {
-                    line.extend_from_slice(text);
-                    push_attribute(line, &attribute.value);
-                    line.push(b'"');
+                Some((key, text)) if same(key.as_str(), attribute.key.as_str()) => {
+                    page.extend_from_slice(text);
+                    push_attribute(page, &attribute.value);
+                    page.push(b'"');
                 }
                 _ => return false,
             }

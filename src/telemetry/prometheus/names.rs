@@ -50,6 +50,8 @@ pub(in crate::telemetry) struct Naming {
     pub(in crate::telemetry) namespace: Option<String>,
     /// Whether imgproxy's metrics have the names of imgproxy's own page.
     pub(in crate::telemetry) imgproxy: bool,
+    /// Whether scopes are labels only where several have metrics of one name.
+    pub(in crate::telemetry) without_scope: bool,
 }
 
 /// The one metric of imgproxy whose unit is not part of its name there.
@@ -312,6 +314,7 @@ mod tests {
         let naming = Naming {
             namespace: Some("thumbs".to_owned()),
             imgproxy: true,
+            without_scope: false,
         };
         let family = naming.family("workers_utilization", "%", Kind::Gauge);
         assert_eq!(family.name, "thumbs_workers_utilization");

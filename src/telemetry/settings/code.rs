@@ -38,6 +38,7 @@ pub(crate) struct Code {
     pub(crate) prometheus: Option<bool>,
     pub(crate) prometheus_listen: Option<String>,
     pub(crate) prometheus_namespace: Option<String>,
+    pub(crate) prometheus_without_scope: bool,
     pub(crate) page: Option<bool>,
     pub(crate) page_listen: Option<String>,
     pub(crate) page_max_bytes: Option<usize>,

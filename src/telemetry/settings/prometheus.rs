@@ -87,6 +87,7 @@ pub(super) fn prometheus(
     Some(PrometheusExporter {
         listen,
         namespace,
+        without_scope: code.prometheus_without_scope,
         variable,
     })
 }

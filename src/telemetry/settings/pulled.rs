@@ -20,6 +20,9 @@ pub struct PrometheusExporter {
     pub listen: Option<String>,
     /// What the names of metrics begin with, followed by an underscore.
     pub namespace: Option<String>,
+    /// Whether samples have no `otel_scope_*` labels, unless several scopes have metrics of one name
+    /// (OpenTelemetry's configuration: `scope_info_enabled: false`).
+    pub without_scope: bool,
     /// The variable that `listen` comes from, for errors.
     pub(crate) variable: Option<String>,
 }
