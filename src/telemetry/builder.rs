@@ -7,6 +7,8 @@ use http::{HeaderName, HeaderValue};
 use opentelemetry_sdk::metrics::MeterProviderBuilder;
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
+#[cfg(feature = "_otlp")]
+use super::keep::Keep;
 use super::{
     error::TelemetryError,
     event::{Sink, TelemetryEvent},
@@ -195,6 +197,15 @@ impl TelemetryBuilder {
     /// Which traces are recorded; [`Sampler::ParentBasedAlwaysOn`] when left out.
     pub const fn sampler(mut self, sampler: Sampler) -> Self {
         self.code.sampler = Some(sampler);
+        self
+    }
+
+    /// Which traces are kept, decided when their requests have ended; all that are recorded when left out.
+    ///
+    /// The sampler comes first: what it does not record is never kept.
+    #[cfg(feature = "_otlp")]
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.code.keep = Some(keep);
         self
     }
 

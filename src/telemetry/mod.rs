@@ -68,6 +68,8 @@ mod event;
 )]
 mod export;
 mod id_generator;
+#[cfg(feature = "_otlp")]
+mod keep;
 #[cfg(feature = "_listener")]
 mod listener;
 #[cfg(feature = "logs")]
@@ -94,6 +96,8 @@ mod views;
 #[cfg(feature = "_otlp")]
 mod written;
 
+#[cfg(feature = "_otlp")]
+pub use self::keep::{EndedRequest, Keep};
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
 #[cfg(feature = "prometheus")]

@@ -19,6 +19,8 @@ use super::{
         are_boundaries,
     },
 };
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::Keep;
 use crate::telemetry::{
     error::{SettingError, TelemetryError},
     signal::Signal,
@@ -57,6 +59,12 @@ impl Settings {
             && !(0.0..=1.0).contains(&ratio)
         {
             errors.push(invalid("sampler", ratio, "a ratio from 0 to 1"));
+        }
+        #[cfg(feature = "_otlp")]
+        if let Some(share) = self.keep.as_ref().map(Keep::share)
+            && !(0.0..=1.0).contains(&share)
+        {
+            errors.push(invalid("keep", share, "a ratio from 0 to 1"));
         }
         for (metric, boundaries) in &self.histogram_buckets {
             if !are_boundaries(boundaries) {

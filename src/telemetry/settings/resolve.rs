@@ -15,6 +15,8 @@ use super::{
         Settings, SpanLimits, are_boundaries,
     },
 };
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::{EXPECTED as KEEPS, Keep};
 use crate::{
     propagation::{Propagator, Propagators},
     telemetry::{
@@ -56,6 +58,8 @@ impl Settings {
             propagate_external: propagate_external(&mut vars, code),
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
+            #[cfg(feature = "_otlp")]
+            keep: keep(&mut vars, code),
             span_limits: span_limits(&mut vars, default.span_limits),
             span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
@@ -186,6 +190,19 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
         Sampler::named(name, ratio)
     });
     code.sampler.or(parsed).unwrap_or_default()
+}
+
+#[cfg(feature = "_otlp")]
+fn keep(vars: &mut Variables, code: &Code) -> Option<Keep> {
+    let variable = vars.own("KEEP");
+    let parsed = vars.parse(&[&variable], KEEPS, |list| list.parse().ok());
+    if let Some(share) = code.keep.as_ref().map(Keep::share)
+        && !(0.0..=1.0).contains(&share)
+    {
+        let share = share.to_string();
+        vars.refuse(SettingError::invalid("keep", &share, "a ratio from 0 to 1"));
+    }
+    code.keep.clone().or(parsed)
 }
 
 /// The limit of characters a text, by the variable of spans or log records or that of both.

@@ -30,15 +30,15 @@ pub(crate) use self::attributes::has_any;
 pub(crate) use self::{
     attributes::Attributes,
     batch::Batch,
+    fields::Fields,
     header::Header,
     metrics::{data_points, metrics},
     span::Recorded,
+    writer::put_field,
 };
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::SdkLogRecord;
 
-#[cfg(feature = "page")]
-use fields::Fields;
 use writer::Writer;
 
 /// The field of the entries in the message of their scope.
