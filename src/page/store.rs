@@ -57,7 +57,9 @@ pub(super) struct Sample {
     pub(super) outcome: Outcome,
     pub(super) started_at: SystemTime,
     pub(super) duration: Duration,
-    pub(super) is_sampled: bool,
+    pub(super) is_kept: bool,
+    /// Why, where that is decided at the end.
+    pub(super) reason: Option<&'static str>,
     pub(super) trace: Trace,
     number: u64,
 }
@@ -208,18 +210,19 @@ impl Taker for Store {
             return;
         }
         let mut sample = Sample {
-            trace_id: root.trace_id,
-            root: root.span_id,
+            trace_id: root.context.trace_id(),
+            root: root.context.span_id(),
             route: self.routes.get(root.name),
             outcome: root.outcome,
             started_at: root.started_at,
             duration: root.duration,
-            is_sampled: root.is_sampled,
+            is_kept: root.is_kept,
+            reason: root.reason,
             trace,
             number: 0,
         };
         let mut samples = self.samples();
-        if let Some(other) = samples.remove(root.trace_id, &self.held) {
+        if let Some(other) = samples.remove(root.context.trace_id(), &self.held) {
             // Another request of the same trace: the one that went worse, or took longer, stands for both.
             let weight = |sample: &Sample| (sample.outcome, sample.duration);
             sample = match weight(&other) > weight(&sample) {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::LoggerProviderBuilder;
+#[cfg(feature = "_otlp")]
+use opentelemetry_sdk::trace::Sampler as SdkSampler;
 #[cfg(feature = "page")]
 use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::{
@@ -44,16 +46,18 @@ use super::{
 #[cfg(feature = "prometheus")]
 use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
 
+#[cfg(any(feature = "_listener", feature = "_otlp"))]
+use super::event::Sink;
 #[cfg(feature = "_listener")]
 use super::{
     error::{Consequence, SettingError, SettingWarning},
-    event::{Sink, TelemetryEvent},
+    event::TelemetryEvent,
     listener::{bind, serve},
 };
 #[cfg(feature = "_otlp")]
 use super::{
     otlp::{Batch, MetricEncoder, SystemRoots, Transport, data_points},
-    pipeline::{Delivery, QueueMetricExporter},
+    pipeline::{AtStart, Delivery, Head, Keeper, QueueMetricExporter, Sampling},
     written::SpanWriter,
 };
 #[cfg(feature = "page")]
@@ -80,6 +84,11 @@ pub(super) struct Export<'a> {
     /// Where spans wait for the end of their request.
     #[cfg(feature = "page")]
     gathered: Option<Arc<Gathered>>,
+    /// Decides which traces are exported.
+    #[cfg(feature = "_otlp")]
+    keeper: Option<Arc<Keeper>>,
+    #[cfg(feature = "_otlp")]
+    events: Sink,
     /// Writes the spans of layers.
     #[cfg(feature = "_otlp")]
     pub(super) span_writer: Option<SpanWriter>,
@@ -114,6 +123,10 @@ impl<'a> Export<'a> {
             #[cfg(feature = "page")]
             gathered: None,
             #[cfg(feature = "_otlp")]
+            keeper: None,
+            #[cfg(feature = "_otlp")]
+            events: outlets.events.clone(),
+            #[cfg(feature = "_otlp")]
             span_writer: None,
             #[cfg(feature = "prometheus")]
             pushed: None,
@@ -125,9 +138,12 @@ impl<'a> Export<'a> {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
+                let at_start = self.keep(&queue);
+                let tracers = self.sampled(tracers, at_start.as_ref());
                 self.span_writer = Some(SpanWriter::new(
                     self.settings,
                     queue.clone(),
+                    at_start,
                     #[cfg(feature = "page")]
                     self.gathered.clone(),
                 ));
@@ -139,6 +155,8 @@ impl<'a> Export<'a> {
                 let exporter = self.terminals.traces.take();
                 let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
                 self.thread.spawn(print_spans(queue.clone(), exporter));
+                #[cfg(feature = "_otlp")]
+                let tracers = self.sampled(tracers, self.at_start().as_ref());
                 tracers.with_span_processor(self.ended_spans(Some(queue)))
             }
             #[cfg(feature = "page")]
@@ -154,10 +172,58 @@ impl<'a> Export<'a> {
     fn ended_spans<B>(&self, queue: Option<Arc<Queue<B>>>) -> EndedSpans<B> {
         EndedSpans {
             queue,
+            #[cfg(feature = "_otlp")]
+            keeper: self.keeper.clone(),
+            #[cfg(feature = "_otlp")]
+            prints_all: self.settings.keep.is_some(),
+            #[cfg(not(feature = "_otlp"))]
+            prints_all: false,
             #[cfg(feature = "page")]
             gathered: self.gathered.clone(),
             value_limit: self.settings.span_limits.attribute_value_length,
         }
+    }
+
+    /// What decides about spans at their start, where traces are kept or not at their end.
+    #[cfg(feature = "_otlp")]
+    fn at_start(&self) -> Option<AtStart> {
+        let keep = self.settings.keep.as_ref()?;
+        Some(AtStart {
+            head: Head::new(self.settings.sampler, keep),
+            keeper: None,
+        })
+    }
+
+    /// Lets traces be kept or not at their end.
+    #[cfg(feature = "_otlp")]
+    fn keep(&mut self, queue: &Arc<Queue<Batch>>) -> Option<AtStart> {
+        let keep = self.settings.keep.clone()?;
+        let at_start = self.at_start()?;
+        let keeper = Arc::new(Keeper::new(keep, at_start.head, Arc::clone(queue)));
+        self.thread
+            .spawn(Arc::clone(&keeper).tell(self.events.clone()));
+        self.keeper = Some(Arc::clone(&keeper));
+        Some(AtStart {
+            keeper: Some(keeper),
+            ..at_start
+        })
+    }
+
+    /// Decides about the SDK's spans as about those of the layers.
+    #[cfg(feature = "_otlp")]
+    fn sampled(
+        &self,
+        tracers: TracerProviderBuilder,
+        at_start: Option<&AtStart>,
+    ) -> TracerProviderBuilder {
+        let Some(at_start) = at_start else {
+            return tracers;
+        };
+        tracers.with_sampler(Sampling {
+            sampler: SdkSampler::from(self.settings.sampler),
+            at_start: Some(at_start.clone()),
+            records_all: at_start.keeper.is_none() || self.settings.trace_page.is_some(),
+        })
     }
 
     /// The live page, with a listener if the settings ask for one.
@@ -303,6 +369,8 @@ impl<'a> Export<'a> {
             exports_metrics,
             changed_provider,
             queues,
+            #[cfg(feature = "_otlp")]
+            self.keeper,
             reports,
         );
         Arc::new(pipeline)

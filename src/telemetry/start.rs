@@ -160,6 +160,8 @@ fn tracers(settings: &Settings) -> TracerProviderBuilder {
     #[cfg(feature = "_export")]
     let sampler = Sampling {
         sampler,
+        #[cfg(feature = "_otlp")]
+        at_start: None,
         records_all: has_page,
     };
     // All of these are set, or the SDK would read them from the process environment.

@@ -10,9 +10,10 @@ use std::{fmt, sync::Arc, time::Duration};
 pub(crate) use self::parse::EXPECTED;
 pub use self::request::EndedRequest;
 pub(crate) use self::{
-    rewrite::{KEPT, rewritten},
+    rewrite::rewritten,
     threshold::{Threshold, randomness},
 };
+use super::error::SettingError;
 
 /// Which traces are kept: decided by the service itself, when it knows how a request ended.
 ///
@@ -50,8 +51,15 @@ pub struct Keep {
     slow: Option<Duration>,
     slow_routes: Vec<(String, Duration)>,
     of_unsampled: bool,
+    max_bytes: usize,
     rule: Option<Arc<Rule>>,
 }
+
+/// The memory when nothing else is said.
+const DEFAULT_BYTES: usize = 8 << 20;
+/// With less memory hardly any trace could wait for its end.
+pub(crate) const LEAST_BYTES: usize = 256 << 10;
+pub(crate) const MAX_BYTES: &str = "at least 262144 bytes";
 
 type Rule = dyn Fn(&EndedRequest<'_>) -> bool + Send + Sync;
 
@@ -96,11 +104,12 @@ impl Keep {
             slow: None,
             slow_routes: Vec::new(),
             of_unsampled: false,
+            max_bytes: DEFAULT_BYTES,
             rule: None,
         }
     }
 
-    /// Keeps requests that have failed: the status of their root span or of a stage is an error.
+    /// Keeps requests that have failed: the status of their root span, or of any other of their spans, is an error.
     #[must_use]
     pub const fn errors(mut self) -> Self {
         self.errors = true;
@@ -136,6 +145,16 @@ impl Keep {
         self
     }
 
+    /// The most bytes of memory for spans whose request has not ended: at least 262,144, and 8 MiB when left out.
+    ///
+    /// When it is out, the dice alone decide about the traces that have waited longest
+    /// ([`TelemetryEvent::KeepMemory`](super::TelemetryEvent::KeepMemory)).
+    #[must_use]
+    pub const fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
     /// Keeps requests for which the closure returns true. A panic in it counts as false.
     ///
     /// ```
@@ -152,8 +171,22 @@ impl Keep {
         self
     }
 
+    /// What is wrong with what code has built.
+    pub(crate) fn mistakes(&self) -> impl Iterator<Item = SettingError> {
+        let share = (!(0.0..=1.0).contains(&self.ratio))
+            .then(|| SettingError::invalid("keep", &self.ratio.to_string(), "a ratio from 0 to 1"));
+        let bytes = (self.max_bytes < LEAST_BYTES).then(|| {
+            SettingError::invalid("keep.max_bytes", &self.max_bytes.to_string(), MAX_BYTES)
+        });
+        share.into_iter().chain(bytes)
+    }
+
     pub(crate) const fn share(&self) -> f64 {
         self.ratio
+    }
+
+    pub(crate) const fn most_bytes(&self) -> usize {
+        self.max_bytes
     }
 
     pub(crate) const fn keeps_errors_of_unsampled(&self) -> bool {
@@ -181,7 +214,7 @@ impl Keep {
             true => None,
             false => request.route().and_then(|route| {
                 let mut routes = self.slow_routes.iter();
-                routes.find(|(of, _)| of == route)
+                routes.find(|(of, _)| *of == route)
             }),
         };
         let limit = of_route.map(|(_, limit)| *limit).or(self.slow);
@@ -209,6 +242,7 @@ impl PartialEq for Keep {
                 keep.errors,
                 keep.cancelled,
                 keep.of_unsampled,
+                keep.max_bytes,
                 slow,
             )
         };

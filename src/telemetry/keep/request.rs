@@ -1,23 +1,32 @@
-use std::{cell::OnceCell, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
 use opentelemetry::Value;
-use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, any_value},
-    trace::v1::Span,
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use prost::Message;
 
-use crate::telemetry::otlp::encode::Fields;
+use crate::{
+    attribute::REQUEST_CANCELLED,
+    telemetry::{
+        otlp::encode::{Fields, message},
+        pipeline::Outcome,
+    },
+};
+
+/// Fields of `Span` and `KeyValue`.
+const ATTRIBUTES: u32 = 9;
+const KEY: u32 = 1;
+const VALUE: u32 = 2;
 
 /// A request that has ended, for [`Keep::when`](super::Keep::when).
 pub struct EndedRequest<'a> {
     pub(crate) name: &'a str,
     pub(crate) duration: Duration,
-    pub(crate) failed: bool,
-    pub(crate) cancelled: bool,
+    /// That of the root span.
+    pub(crate) outcome: Outcome,
+    /// A span below the root has failed.
+    pub(crate) has_failed_part: bool,
     /// The root span, encoded.
     pub(crate) entry: &'a [u8],
-    pub(crate) decoded: OnceCell<Span>,
 }
 
 impl EndedRequest<'_> {
@@ -29,7 +38,7 @@ impl EndedRequest<'_> {
 
     /// The route, as the attribute `http.route` has it.
     #[must_use]
-    pub fn route(&self) -> Option<&str> {
+    pub fn route(&self) -> Option<String> {
         match self.attribute_value("http.route")? {
             any_value::Value::StringValue(route) => Some(route),
             _ => None,
@@ -40,7 +49,7 @@ impl EndedRequest<'_> {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self.attribute_value("http.response.status_code")? {
-            any_value::Value::IntValue(status) => u16::try_from(*status).ok(),
+            any_value::Value::IntValue(status) => u16::try_from(status).ok(),
             _ => None,
         }
     }
@@ -51,40 +60,46 @@ impl EndedRequest<'_> {
         self.duration
     }
 
-    /// Whether its root span or one of its stages has ended with an error.
+    /// Whether its root span, or any other of its spans, has ended with an error.
     #[must_use]
-    pub const fn failed(&self) -> bool {
-        self.failed
+    pub fn failed(&self) -> bool {
+        self.has_failed_part || self.outcome == Outcome::Failed
     }
 
     /// Whether it was cancelled.
     #[must_use]
-    pub const fn cancelled(&self) -> bool {
-        self.cancelled
+    pub fn cancelled(&self) -> bool {
+        match self.outcome {
+            Outcome::Ok => false,
+            Outcome::Cancelled => true,
+            // It may have failed before.
+            Outcome::Failed => self.attribute_value(REQUEST_CANCELLED).is_some(),
+        }
     }
 
     /// A text, number or truth value among the attributes of its root span.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<Value> {
         Some(match self.attribute_value(key)? {
-            any_value::Value::StringValue(text) => text.clone().into(),
-            any_value::Value::BoolValue(value) => (*value).into(),
-            any_value::Value::IntValue(number) => (*number).into(),
-            any_value::Value::DoubleValue(number) => (*number).into(),
+            any_value::Value::StringValue(text) => text.into(),
+            any_value::Value::BoolValue(value) => value.into(),
+            any_value::Value::IntValue(number) => number.into(),
+            any_value::Value::DoubleValue(number) => number.into(),
             _ => return None,
         })
     }
 
-    fn attribute_value(&self, key: &str) -> Option<&any_value::Value> {
-        let span = self.decoded.get_or_init(|| {
-            let message = Fields::new(self.entry).next();
-            let message = message.map_or(&[][..], |field| field.value);
-            Span::decode(message).unwrap_or_default()
+    fn attribute_value(&self, key: &str) -> Option<any_value::Value> {
+        let attributes =
+            Fields::new(message(self.entry)).filter(|field| field.number == ATTRIBUTES);
+        let mut values = attributes.filter_map(|attribute| {
+            let find = |number| Fields::new(attribute.value).find(|field| field.number == number);
+            let is_it = find(KEY).is_some_and(|found| found.value == key.as_bytes());
+            is_it.then(|| find(VALUE)).flatten()
         });
-        let mut attributes = span.attributes.iter();
-        let found = attributes.find(|attribute| attribute.key == key)?;
-        let AnyValue { value } = found.value.as_ref()?;
-        value.as_ref()
+        // Keys are unique.
+        let value = values.next()?;
+        AnyValue::decode(value.value).ok()?.value
     }
 }
 
@@ -93,8 +108,8 @@ impl fmt::Debug for EndedRequest<'_> {
         f.debug_struct("EndedRequest")
             .field("name", &self.name)
             .field("duration", &self.duration)
-            .field("failed", &self.failed)
-            .field("cancelled", &self.cancelled)
+            .field("failed", &self.failed())
+            .field("cancelled", &self.cancelled())
             .finish_non_exhaustive()
     }
 }

@@ -1,18 +1,19 @@
 //! Changes of a span that is encoded already.
 
-use opentelemetry::trace::TraceState;
+use opentelemetry::trace::{TraceFlags, TraceState};
 
 use super::{Reason, Threshold};
 use crate::telemetry::otlp::encode::{Attributes, Fields, put_field};
 
 /// The attribute of a local root that says why its trace was kept.
-pub(crate) const KEPT: &str = "image.trace.kept";
+const KEPT: &str = "image.trace.kept";
 
 /// Fields of a `Span`.
 const TRACE_STATE: u32 = 3;
+const FLAGS: u32 = 16;
 
 /// The entry of a span whose trace is kept: with the threshold in its `tracestate`, if there is a new one, and,
-/// for a local root, with the reason.
+/// for a local root, with the reason. It has the flag of what is sampled.
 pub(crate) fn rewritten(
     entry: &[u8],
     threshold: Option<Threshold>,
@@ -26,6 +27,14 @@ pub(crate) fn rewritten(
     for field in Fields::new(message) {
         match (field.number, threshold) {
             (TRACE_STATE, Some(_)) => state = str::from_utf8(field.value).ok(),
+            (FLAGS, _) => {
+                span.extend_from_slice(field.whole);
+                // The lowest of four bytes comes first.
+                if let Some(lowest) = field.whole.len().checked_sub(4) {
+                    let start = span.len() - field.whole.len();
+                    span[start + lowest] |= TraceFlags::SAMPLED.to_u8();
+                }
+            }
             _ => span.extend_from_slice(field.whole),
         }
     }
@@ -52,7 +61,7 @@ mod tests {
 
     use opentelemetry::{
         KeyValue,
-        trace::{SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId},
+        trace::{SpanContext, SpanId, SpanKind, Status, TraceId},
     };
     use opentelemetry_proto::tonic::trace::v1::{ScopeSpans, Span};
     use prost::Message;
@@ -60,10 +69,10 @@ mod tests {
     use super::*;
     use crate::telemetry::otlp::encode::{self, Recorded};
 
-    fn entry(state: &str) -> Vec<u8> {
+    fn entry(state: &str, flags: TraceFlags) -> Vec<u8> {
         let state = state.parse().unwrap_or_default();
         let ids = (TraceId::from(7_u128), SpanId::from(9_u64));
-        let context = SpanContext::new(ids.0, ids.1, TraceFlags::SAMPLED, false, state);
+        let context = SpanContext::new(ids.0, ids.1, flags, false, state);
         let span = Recorded {
             context: &context,
             parent: SpanId::from(8_u64),
@@ -100,17 +109,19 @@ mod tests {
             ("a=1", "ot=th:8,a=1"),
             ("ot=th:0", "ot=th:8"),
         ] {
-            let old = entry(before);
+            let old = entry(before, TraceFlags::default());
             let new = decode(&rewritten(&old, Some(half), Some(Reason::Slow)));
             assert_eq!(new.trace_state, after);
             let mut old = decode(&old);
             assert_eq!(new.attributes[..2], old.attributes[..]);
             assert_eq!(new.attributes[2].key, KEPT);
+            assert_eq!((old.flags, new.flags), (0x300, 0x301));
+            old.flags = new.flags;
             old.trace_state = new.trace_state.clone();
             old.attributes.clone_from(&new.attributes);
             assert_eq!(new, old);
         }
-        let old = entry("a=1");
+        let old = entry("a=1", TraceFlags::SAMPLED);
         assert_eq!(decode(&rewritten(&old, None, None)), decode(&old));
     }
 }

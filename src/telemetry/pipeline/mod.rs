@@ -8,10 +8,16 @@
 mod console;
 mod deadline;
 #[cfg(feature = "_otlp")]
+mod decided;
+#[cfg(feature = "_otlp")]
 mod deliver;
 #[cfg(feature = "page")]
 mod gathered;
+#[cfg(feature = "_otlp")]
+mod head;
 mod io_thread;
+#[cfg(feature = "_otlp")]
+mod keeper;
 #[cfg(feature = "logs")]
 mod logs;
 #[cfg(feature = "_otlp")]
@@ -25,13 +31,15 @@ mod report;
 mod self_metrics;
 mod shutdown;
 mod spans;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+mod waiting;
 
 #[cfg(all(feature = "console", feature = "logs"))]
 pub(super) use self::console::print_logs;
 #[cfg(feature = "console")]
 pub(super) use self::console::{MetricTerminal, print_spans};
 #[cfg(feature = "page")]
-pub(crate) use self::gathered::{Ended, Gathered, Outcome, Taker, Trace};
+pub(crate) use self::gathered::{Gathered, Taker};
 #[cfg(all(feature = "logs", feature = "page"))]
 pub(super) use self::logs::GatheredLogs;
 #[cfg(all(
@@ -44,10 +52,19 @@ pub(super) use self::logs::QueueLogProcessor;
 pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;
-#[cfg(all(feature = "_otlp", feature = "page"))]
-pub(super) use self::spans::ended;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+pub(crate) use self::waiting::Outcome;
+#[cfg(feature = "page")]
+pub(crate) use self::waiting::{Ended, Trace};
 #[cfg(feature = "_otlp")]
-pub(super) use self::{deliver::Delivery, io_thread::is_exporting, metrics::QueueMetricExporter};
+pub(super) use self::{
+    deliver::Delivery,
+    head::{AtStart, Head},
+    io_thread::is_exporting,
+    keeper::Keeper,
+    metrics::QueueMetricExporter,
+    spans::ended,
+};
 pub(super) use self::{
     io_thread::IoThread,
     queue::{AnyQueue, Gather, Queue},

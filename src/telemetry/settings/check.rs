@@ -61,11 +61,7 @@ impl Settings {
             errors.push(invalid("sampler", ratio, "a ratio from 0 to 1"));
         }
         #[cfg(feature = "_otlp")]
-        if let Some(share) = self.keep.as_ref().map(Keep::share)
-            && !(0.0..=1.0).contains(&share)
-        {
-            errors.push(invalid("keep", share, "a ratio from 0 to 1"));
-        }
+        errors.extend(self.keep.iter().flat_map(Keep::mistakes));
         for (metric, boundaries) in &self.histogram_buckets {
             if !are_boundaries(boundaries) {
                 let setting = format!("histogram_buckets of {metric}");

@@ -16,7 +16,9 @@ use super::{
     },
 };
 #[cfg(feature = "_otlp")]
-use crate::telemetry::keep::{EXPECTED as KEEPS, Keep};
+use crate::telemetry::keep::{
+    EXPECTED as KEEPS, Keep, LEAST_BYTES as LEAST_KEEP_BYTES, MAX_BYTES as KEEP_BYTES,
+};
 use crate::{
     propagation::{Propagator, Propagators},
     telemetry::{
@@ -195,14 +197,22 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
 #[cfg(feature = "_otlp")]
 fn keep(vars: &mut Variables, code: &Code) -> Option<Keep> {
     let variable = vars.own("KEEP");
-    let parsed = vars.parse(&[&variable], KEEPS, |list| list.parse().ok());
-    if let Some(share) = code.keep.as_ref().map(Keep::share)
-        && !(0.0..=1.0).contains(&share)
-    {
-        let share = share.to_string();
-        vars.refuse(SettingError::invalid("keep", &share, "a ratio from 0 to 1"));
+    let parsed: Option<Keep> = vars.parse(&[&variable], KEEPS, |list| list.parse().ok());
+    let variable = vars.own("KEEP_MAX_BYTES");
+    let max_bytes = vars.parse(&[&variable], KEEP_BYTES, |bytes| {
+        bytes
+            .parse()
+            .ok()
+            .filter(|bytes| *bytes >= LEAST_KEEP_BYTES)
+    });
+    if let Some(keep) = &code.keep {
+        keep.mistakes().for_each(|error| vars.refuse(error));
+        return Some(keep.clone());
     }
-    code.keep.clone().or(parsed)
+    parsed.map(|keep| match max_bytes {
+        Some(bytes) => keep.max_bytes(bytes),
+        None => keep,
+    })
 }
 
 /// The limit of characters a text, by the variable of spans or log records or that of both.

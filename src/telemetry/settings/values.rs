@@ -398,8 +398,15 @@ impl Settings {
             (Exporter::None, Some(page)) => page.to_string(),
             (exported, Some(page)) => format!("{exported} and {page}"),
         };
+        #[cfg(feature = "_otlp")]
+        let keep = match &self.keep {
+            Some(keep) => format!(", keep {keep}"),
+            None => String::new(),
+        };
+        #[cfg(not(feature = "_otlp"))]
+        let keep = "";
         format!(
-            "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}",
+            "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}{keep}",
             self.service_name,
             traces,
             metrics,

@@ -125,7 +125,6 @@ impl Attributes {
 }
 
 /// Whether any of these keys is among attributes that are written.
-#[cfg(feature = "page")]
 pub(crate) fn has_any<const N: usize>(written: &[u8], keys: [&str; N]) -> bool {
     Fields::new(written).any(|attribute| {
         let key = Fields::new(attribute.value).next();

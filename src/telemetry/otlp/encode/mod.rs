@@ -25,10 +25,8 @@ mod writer;
 
 use std::cell::RefCell;
 
-#[cfg(feature = "page")]
-pub(crate) use self::attributes::has_any;
 pub(crate) use self::{
-    attributes::Attributes,
+    attributes::{Attributes, has_any},
     batch::Batch,
     fields::Fields,
     header::Header,
@@ -85,7 +83,6 @@ pub(crate) fn log_record<R>(
 }
 
 /// The message of an entry.
-#[cfg(feature = "page")]
 pub(crate) fn message(entry: &[u8]) -> &[u8] {
     Fields::new(entry).next().map_or(&[], |field| field.value)
 }

@@ -1,0 +1,96 @@
+//! What was decided about traces, by the ids of their spans.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use opentelemetry::trace::SpanId;
+
+/// What becomes of a span whose trace was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Decision {
+    Dropped = 1,
+    /// The caller has sampled it.
+    Parent,
+    Forced,
+    /// The dice have sampled it.
+    Ratio,
+    /// As every trace like it that the sampler records.
+    Recorded,
+    /// As every trace like it.
+    All,
+}
+
+/// The low bits of an entry hold the decision. The place of an entry says what they are in the id.
+const DECISION: u64 = 7;
+
+const ALL: [Decision; 6] = [
+    Decision::Dropped,
+    Decision::Parent,
+    Decision::Forced,
+    Decision::Ratio,
+    Decision::Recorded,
+    Decision::All,
+];
+
+/// The latest decisions. A later one may take the place of an earlier one.
+#[derive(Debug)]
+pub(super) struct Decided(Box<[AtomicU64]>);
+
+impl Decided {
+    /// Takes so many bytes at most, and at least 64.
+    pub(super) fn new(max_bytes: usize) -> Self {
+        let places = (max_bytes / size_of::<AtomicU64>()).max(8);
+        // The greatest power of two that is not greater.
+        let places = 1_usize << places.ilog2();
+        Self((0..places).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    fn place(&self, id: u64) -> &AtomicU64 {
+        &self.0[id as usize % self.0.len()]
+    }
+
+    pub(super) fn set(&self, id: SpanId, decision: Decision) {
+        let id = number(id);
+        let entry = id & !DECISION | decision as u64;
+        self.place(id).store(entry, Relaxed);
+    }
+
+    pub(super) fn get(&self, id: SpanId) -> Option<Decision> {
+        let id = number(id);
+        let entry = self.place(id).load(Relaxed);
+        if entry & !DECISION != id & !DECISION {
+            return None;
+        }
+        ALL.into_iter()
+            .find(|decision| *decision as u64 == entry & DECISION)
+    }
+}
+
+fn number(id: SpanId) -> u64 {
+    u64::from_be_bytes(id.to_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_is_found_by_its_id_alone_until_another_takes_its_place() {
+        let decided = Decided::new(1000);
+        assert_eq!(decided.0.len(), 64);
+        let id = |number: u64| SpanId::from(number);
+        for (number, decision) in (1_u64..).zip(ALL) {
+            decided.set(id(0x1234_5678_9abc_de00 + number), decision);
+        }
+        for (number, decision) in (1_u64..).zip(ALL) {
+            assert_eq!(
+                decided.get(id(0x1234_5678_9abc_de00 + number)),
+                Some(decision)
+            );
+            assert_eq!(decided.get(id(0x1234_5678_9abd_de00 + number)), None);
+        }
+        decided.set(id(0x1234_5678_9abd_de01), Decision::Ratio);
+        assert_eq!(decided.get(id(0x1234_5678_9abc_de01)), None);
+        assert_eq!(decided.get(SpanId::INVALID), None);
+    }
+}

@@ -1,0 +1,457 @@
+//! Encoded spans that wait for the end of their request, in bounded memory.
+//!
+//! What is never asked for costs a copy of the bytes into memory that the thread uses again.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt,
+    mem::size_of,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use opentelemetry::{
+    InstrumentationScope,
+    trace::{SpanContext, SpanId, TraceId},
+};
+
+#[cfg(feature = "_otlp")]
+use super::keeper::Keeper;
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::Reason;
+
+/// The parts of the memory, each with a lock of its own.
+const SHARDS: usize = 16;
+/// The latest traces whose root has ended, by shard.
+const ENDED: usize = 128;
+/// The most scopes that spans are told apart by.
+const SCOPES: usize = 64;
+/// The memory that a thread keeps for the next trace: of so many traces, each of at most so many bytes.
+const KEPT_TRACES: usize = 2;
+const KEPT_BYTES: usize = 4 << 10;
+/// What a trace takes beside its spans, in a map that is half full.
+const OVERHEAD: usize = 2 * size_of::<(TraceId, Waiting)>();
+
+/// How a span ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    #[default]
+    Ok,
+    Cancelled,
+    Failed,
+}
+
+/// A span that has ended and is encoded.
+pub(crate) struct Ended<'a> {
+    pub(crate) context: &'a SpanContext,
+    /// [`SpanId::INVALID`] for a span without a parent.
+    pub(crate) parent_id: SpanId,
+    pub(crate) parent_is_remote: bool,
+    /// It is exported, where there is an exporter.
+    pub(crate) is_kept: bool,
+    /// Why a local root is kept, where that is decided at its end.
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) outcome: Outcome,
+    pub(crate) started_at: SystemTime,
+    pub(crate) duration: Duration,
+    pub(crate) name: &'a str,
+    pub(crate) scope: &'a InstrumentationScope,
+    /// Tag, length and message of one element of `ScopeSpans.spans`.
+    pub(crate) entry: &'a [u8],
+}
+
+impl Ended<'_> {
+    /// Hands the span to what decides about its trace.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn keep(&mut self, keeper: &Keeper) {
+        let reason = keeper.ended(self);
+        self.is_kept = reason.is_some();
+        self.reason = reason.map(Reason::name);
+    }
+
+    /// Whether the parent is in another process, or there is none.
+    pub(crate) fn is_local_root(&self) -> bool {
+        self.parent_is_remote || self.parent_id == SpanId::INVALID
+    }
+}
+
+/// A log record of a trace, encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) span_id: SpanId,
+    pub(crate) target: Box<str>,
+    /// Tag, length and message of one element of `ScopeLogs.log_records`.
+    pub(crate) entry: Box<[u8]>,
+}
+
+impl Line {
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>() + self.target.len() + self.entry.len()
+    }
+}
+
+/// What is known of a span without decoding it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) span_id: SpanId,
+    pub(crate) parent_id: SpanId,
+    pub(crate) duration: Duration,
+    len: u32,
+    pub(crate) outcome: Outcome,
+    pub(crate) is_sampled: bool,
+    scope: u8,
+}
+
+/// Spans and log records of one trace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trace {
+    /// The entries of the spans, one after the other.
+    entries: Vec<u8>,
+    parts: Vec<Part>,
+    lines: Vec<Line>,
+}
+
+impl Trace {
+    /// The spans in the order in which they ended, with their entries.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (&Part, &[u8])> {
+        let mut rest = self.entries.as_slice();
+        self.parts.iter().map(move |part| {
+            let (entry, after) = rest.split_at(part.len as usize);
+            rest = after;
+            (part, entry)
+        })
+    }
+
+    /// What is known of the spans.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    #[cfg(all(feature = "logs", feature = "page"))]
+    pub(crate) fn push_line(&mut self, line: Line) {
+        self.lines.push(line);
+    }
+
+    #[cfg(all(feature = "logs", feature = "page"))]
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let lines: usize = self.lines.iter().map(Line::memory).sum();
+        self.entries.capacity() + self.parts.capacity() * size_of::<Part>() + lines
+    }
+
+    /// Adds what came later.
+    #[cfg(feature = "page")]
+    pub(crate) fn extend(&mut self, later: &Self) {
+        self.entries.extend_from_slice(&later.entries);
+        self.parts.extend_from_slice(&later.parts);
+        self.lines.extend_from_slice(&later.lines);
+    }
+
+    /// Gives back the memory that nothing came for.
+    #[cfg(feature = "page")]
+    pub(crate) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+        self.parts.shrink_to_fit();
+        self.lines.shrink_to_fit();
+    }
+
+    pub(crate) fn push(&mut self, part: Part, entry: &[u8]) {
+        self.entries.extend_from_slice(entry);
+        self.parts.push(part);
+    }
+
+    /// Takes out what does not belong to the request of `root`: another request of the trace may be running.
+    fn split_off(&mut self, root: SpanId) -> Option<Self> {
+        let mut belongs = vec![false; self.parts.len()];
+        let mut ids = vec![root];
+        // Spans mostly end before their parents, so that one pass backwards finds all of them.
+        loop {
+            let known = ids.len();
+            for (part, belongs) in self.parts.iter().zip(&mut belongs).rev() {
+                if !*belongs && ids.contains(&part.parent_id) {
+                    *belongs = true;
+                    ids.push(part.span_id);
+                }
+            }
+            if ids.len() == known || ids.len() > self.parts.len() {
+                break;
+            }
+        }
+        if belongs.iter().all(|belongs| *belongs) {
+            return None;
+        }
+        let (mut own, mut others) = (Self::default(), Self::default());
+        for ((part, entry), belongs) in self.spans().zip(belongs) {
+            let to = if belongs { &mut own } else { &mut others };
+            to.push(*part, entry);
+        }
+        let is_own = |line: &Line| ids.contains(&line.span_id);
+        (own.lines, others.lines) = std::mem::take(&mut self.lines)
+            .into_iter()
+            .partition(is_own);
+        *self = own;
+        Some(others)
+    }
+
+    /// The empty memory of an earlier trace.
+    fn reused() -> Self {
+        let kept = REUSED.try_with(|kept| kept.borrow_mut().pop());
+        kept.ok().flatten().unwrap_or_default()
+    }
+
+    /// Keeps the memory for the next trace.
+    pub(crate) fn give_back(mut self) {
+        if self.memory() > KEPT_BYTES {
+            return;
+        }
+        self.entries.clear();
+        self.parts.clear();
+        self.lines.clear();
+        // A thread that ends keeps nothing.
+        let _ = REUSED.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < KEPT_TRACES {
+                kept.push(self);
+            }
+        });
+    }
+}
+
+thread_local! {
+    static REUSED: RefCell<Vec<Trace>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The spans that wait for their root.
+pub(crate) struct WaitingTraces {
+    shards: [Mutex<Shard>; SHARDS],
+    scopes: Scopes,
+    /// How many traces wait, and the memory that they take.
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+    max_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    waiting: HashMap<TraceId, Waiting>,
+    /// Low bits of the ids of traces whose root has ended, at the place of their lowest bits.
+    ended: Vec<u64>,
+    /// How many traces have begun to wait.
+    begun: u64,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    trace: Trace,
+    /// What came after a root had ended is given up first.
+    is_late: bool,
+    begun: u64,
+}
+
+impl Shard {
+    fn has_ended(&self, id: TraceId) -> bool {
+        let low = low(id);
+        self.ended.get(low as usize % ENDED) == Some(&low)
+    }
+
+    fn note_end(&mut self, id: TraceId) {
+        let low = low(id);
+        self.ended.resize(ENDED, 0);
+        self.ended[low as usize % ENDED] = low;
+    }
+}
+
+fn low(id: TraceId) -> u64 {
+    u128::from_be_bytes(id.to_bytes()) as u64
+}
+
+impl WaitingTraces {
+    /// `max_bytes`: what waits takes so much memory at most.
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+            scopes: Scopes::new(),
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            max_bytes,
+        }
+    }
+
+    /// Whether something of that size may wait.
+    pub(crate) const fn takes(&self, size: usize) -> bool {
+        size <= self.max_bytes / 2
+    }
+
+    /// What is remembered of a span beside its bytes.
+    pub(crate) fn part(&self, span: &Ended<'_>) -> Part {
+        Part {
+            span_id: span.context.span_id(),
+            parent_id: span.parent_id,
+            duration: span.duration,
+            len: u32::try_from(span.entry.len()).unwrap_or(u32::MAX),
+            outcome: span.outcome,
+            is_sampled: span.context.is_sampled(),
+            scope: self.scopes.index(span.scope),
+        }
+    }
+
+    /// The scope of a span; `None` when there were too many others.
+    pub(crate) fn scope(&self, part: &Part) -> Option<&InstrumentationScope> {
+        self.scopes.get(part.scope)
+    }
+
+    /// The memory that is in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.load(Relaxed) + SHARDS * ENDED * size_of::<u64>()
+    }
+
+    fn shard(&self, id: TraceId) -> MutexGuard<'_, Shard> {
+        let shard = &self.shards[(low(id) >> 32) as usize % SHARDS];
+        // A panic elsewhere must not become one here; the data is whole after every statement.
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes out what waits for the end of this span.
+    pub(crate) fn take_out(&self, id: TraceId, root: SpanId) -> Trace {
+        let mut shard = self.shard(id);
+        shard.note_end(id);
+        let Some(mut waiting) = shard.waiting.remove(&id) else {
+            drop(shard);
+            return Trace::reused();
+        };
+        self.gone(&waiting.trace);
+        if let Some(others) = waiting.trace.split_off(root) {
+            let own = std::mem::replace(&mut waiting.trace, others);
+            self.came(&waiting.trace);
+            shard.waiting.insert(id, waiting);
+            return own;
+        }
+        waiting.trace
+    }
+
+    /// Lets a trace wait for what `add` adds to it. `is_held` gets what is added where nothing of the trace
+    /// waits yet, and says whether it need not wait. What has waited longest gives way, to `give_up`.
+    ///
+    /// Both are called while a part of the memory is locked: they must not come back here.
+    pub(crate) fn add(
+        &self,
+        id: TraceId,
+        add: impl FnOnce(&mut Trace),
+        is_held: impl FnOnce(&Trace) -> bool,
+        give_up: impl FnMut(Trace),
+    ) {
+        let mut shard = self.shard(id);
+        if let Some(waiting) = shard.waiting.get_mut(&id) {
+            let before = waiting.trace.memory();
+            add(&mut waiting.trace);
+            let more = waiting.trace.memory() - before;
+            if more > 0 {
+                self.bytes.fetch_add(more, Relaxed);
+                self.make_room(&mut shard, give_up);
+            }
+            return;
+        }
+        let mut trace = Trace::reused();
+        add(&mut trace);
+        if is_held(&trace) {
+            drop(shard);
+            return trace.give_back();
+        }
+        // What is late and not held is mostly of no use, but another request of the trace may be running.
+        let is_late = shard.has_ended(id);
+        self.came(&trace);
+        shard.begun += 1;
+        let begun = shard.begun;
+        let waiting = Waiting {
+            trace,
+            is_late,
+            begun,
+        };
+        shard.waiting.insert(id, waiting);
+        self.make_room(&mut shard, give_up);
+    }
+
+    fn came(&self, trace: &Trace) {
+        self.count.fetch_add(1, Relaxed);
+        self.bytes.fetch_add(trace.memory() + OVERHEAD, Relaxed);
+    }
+
+    fn gone(&self, trace: &Trace) {
+        self.count.fetch_sub(1, Relaxed);
+        self.bytes.fetch_sub(trace.memory() + OVERHEAD, Relaxed);
+    }
+
+    /// Gives up what has waited longest.
+    fn make_room(&self, shard: &mut Shard, mut give_up: impl FnMut(Trace)) {
+        while self.bytes() > self.max_bytes {
+            let oldest = shard.waiting.iter();
+            let oldest = oldest.min_by_key(|(_, waiting)| (!waiting.is_late, waiting.begun));
+            let Some(id) = oldest.map(|(id, _)| *id) else {
+                return;
+            };
+            if let Some(waiting) = shard.waiting.remove(&id) {
+                self.gone(&waiting.trace);
+                give_up(waiting.trace);
+            }
+        }
+    }
+}
+
+/// What only those who decide about traces ask for.
+#[cfg(feature = "_otlp")]
+impl WaitingTraces {
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count.load(Relaxed) == 0
+    }
+
+    /// Gives up everything.
+    pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace)) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for (_, waiting) in shard.waiting.drain() {
+                self.gone(&waiting.trace);
+                give_up(waiting.trace);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for WaitingTraces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WaitingTraces")
+            .field("count", &self.count)
+            .field("bytes", &self.bytes())
+            .field("max_bytes", &self.max_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The scopes of all spans, read without a lock.
+struct Scopes([OnceLock<InstrumentationScope>; SCOPES]);
+
+impl Scopes {
+    const fn new() -> Self {
+        Self([const { OnceLock::new() }; SCOPES])
+    }
+
+    /// The place of the scope; one behind the last when all are taken.
+    fn index(&self, scope: &InstrumentationScope) -> u8 {
+        let mut places = self.0.iter();
+        let place = places.position(|place| place.get_or_init(|| scope.clone()) == scope);
+        place.unwrap_or(SCOPES) as u8
+    }
+
+    fn get(&self, index: u8) -> Option<&InstrumentationScope> {
+        self.0.get(usize::from(index))?.get()
+    }
+}
