@@ -3,10 +3,10 @@
 use opentelemetry::trace::{TraceFlags, TraceState};
 
 use super::{Reason, Threshold};
-use crate::telemetry::otlp::encode::{Attributes, Fields, put_field};
-
-/// The attribute of a local root that says why its trace was kept.
-const KEPT: &str = "image.trace.kept";
+use crate::{
+    attribute::TRACE_KEPT,
+    telemetry::otlp::encode::{Attributes, Fields, put_field},
+};
 
 /// Fields of a `Span`.
 const TRACE_STATE: u32 = 3;
@@ -47,7 +47,7 @@ pub(crate) fn rewritten(
     }
     if let Some(reason) = reason {
         let mut attribute = Attributes::default();
-        attribute.text(KEPT, reason.name(), usize::MAX);
+        attribute.text(TRACE_KEPT, reason.name(), usize::MAX);
         span.extend_from_slice(attribute.written());
     }
     let mut rewritten = Vec::with_capacity(span.len() + 8);
@@ -114,7 +114,7 @@ mod tests {
             assert_eq!(new.trace_state, after);
             let mut old = decode(&old);
             assert_eq!(new.attributes[..2], old.attributes[..]);
-            assert_eq!(new.attributes[2].key, KEPT);
+            assert_eq!(new.attributes[2].key, TRACE_KEPT);
             assert_eq!((old.flags, new.flags), (0x300, 0x301));
             old.flags = new.flags;
             old.trace_state = new.trace_state.clone();

@@ -225,7 +225,7 @@ impl Keeper {
                 true => Decision::Ratio,
                 false => Decision::Dropped,
             };
-            self.decided.set(part.span_id, decision);
+            // Its root ends later, or a span between them.
             self.decided.set(part.parent_id, decision);
             if let Some(scope) = self.waiting.scope(part) {
                 self.by_dice(part.is_sampled, scope, entry);

@@ -127,8 +127,8 @@ impl Writing {
         let is_sampled = decision == SamplingDecision::RecordAndSample;
         let mut flags = match is_sampled {
             true => flags.with_sampled(true),
-            // The SDK clears the other flags, too.
-            false => TraceFlags::default(),
+            // The SDK clears all flags; W3C Trace Context level 2 keeps this one.
+            false => flags & RANDOM,
         };
         if has_random_id {
             flags = flags | RANDOM;
