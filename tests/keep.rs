@@ -21,6 +21,8 @@ use opentelemetry::{
     trace::{Tracer, TracerProvider},
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
+#[cfg(feature = "console")]
+use tower_image_trace::console::ConsoleExporter;
 use tower_image_trace::{
     ErrorKind, RequestTrace, Telemetry, Trust,
     telemetry::{EndedRequest, Keep, Sampler, Settings, TelemetryBuilder, TelemetryEvent},
@@ -893,7 +895,10 @@ async fn the_page_shows_everything_and_says_what_is_kept() {
             builder.trace_page(true)
         });
         let sampled = [("traceparent", SAMPLED)];
-        let unsampled = [("traceparent", "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")];
+        let unsampled = [(
+            "traceparent",
+            "00-5bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00",
+        )];
         kept.serve(&[], ok).await;
         kept.serve(&[], failing).await;
         kept.serve(&[], hanging).await;
@@ -926,29 +931,155 @@ async fn the_page_shows_everything_and_says_what_is_kept() {
 }
 
 #[cfg(feature = "console")]
+struct Printed(std::sync::mpsc::Sender<String>);
+
+#[cfg(feature = "console")]
+impl io::Write for Printed {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes).into_owned();
+        self.0.send(text).map_err(|_| io::ErrorKind::BrokenPipe)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(feature = "console")]
 #[tokio::test]
 async fn the_terminal_shows_everything() {
     for (keep, expected) in [(Some(Keep::ratio(0.0).errors()), 2), (None, 0)] {
-        let printed = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let terminal = Printed(Arc::clone(&printed));
+        let (printed, lines) = std::sync::mpsc::channel();
         let builder = Telemetry::builder()
-            .vars([("OTEL_TRACES_EXPORTER", "console")])
-            .propagate_external(true)
-            .console(tower_image_trace::console::ConsoleExporter::builder().writer(terminal).build());
+            .vars([("", ""); 0])
+            .console_exporter(ConsoleExporter::new(Printed(printed)));
         let builder = match keep {
             Some(keep) => builder.keep(keep),
             None => builder.sampler(Sampler::AlwaysOff),
         };
         let telemetry = builder.build().unwrap();
         for _ in 0..2 {
-            let service = telemetry.trace_layer().layer(service_fn(|_: Request<()>| async {
-                Ok::<_, Infallible>(Response::new(String::from("cat")))
-            }));
+            let service = telemetry
+                .trace_layer()
+                .layer(service_fn(|_: Request<()>| async {
+                    Ok::<_, Infallible>(Response::new(String::from("cat")))
+                }));
             let response = service.oneshot(Request::get("/cat.jpg").body(()).unwrap());
             response.await.unwrap().into_body().collect().await.unwrap();
         }
         telemetry.shutdown(PATIENCE).await.unwrap();
-        let printed = String::from_utf8(printed.lock().unwrap().clone()).unwrap();
+        let printed: String = lines.try_iter().collect();
         assert_eq!(printed.matches("GET").count(), expected, "{printed}");
     }
+}
+
+/// Counts roots by their reason, and makes estimates of `tracestate`.
+///
+/// Takes a minute without optimization, so it is run on its own:
+/// `cargo test --release --test behaviour -- --ignored a_million_requests_are_kept`.
+#[test]
+#[ignore = "takes some seconds with optimization"]
+fn a_million_requests_are_kept_or_not_and_counted_right() {
+    const REQUESTS: usize = 1_000_000;
+    const SPANS: usize = 3;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let keep = Keep::ratio(0.01)
+        .errors()
+        .cancelled()
+        .slower_than(Duration::from_millis(500));
+    let kept = Kept::new(keep, false, |builder| {
+        let builder = builder.vars([("OTEL_BSP_MAX_QUEUE_SIZE", "1000000")]);
+        builder.max_queue_bytes(1 << 30)
+    });
+    let layer = kept.telemetry.trace_layer();
+    let service = service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        trace.queue().end();
+        trace.process("rs:fit:1:1").end();
+        match request.uri().path() {
+            "/failed" => Err(io::Error::other("no picture")),
+            "/cancelled" => std::future::pending().await,
+            _ => Ok(Response::new(String::from("cat"))),
+        }
+    });
+    let service = layer.layer(service);
+    // A thousand at random moments would take a thousand times half a second one after the other.
+    let mut slow = Vec::new();
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut asked = BTreeMap::new();
+    for _ in 0..REQUESTS {
+        random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+        let path = match (random >> 33) as usize % 1000 {
+            0 => "/failed",
+            1 => "/cancelled",
+            2 => "/slow",
+            _ => "/ok",
+        };
+        *asked.entry(path).or_insert(0_usize) += 1;
+        let call = service
+            .clone()
+            .oneshot(Request::get(path).body(()).unwrap());
+        let mut call = Box::pin(call);
+        let polled = runtime.block_on(async { futures_util::poll!(call.as_mut()) });
+        if let std::task::Poll::Ready(Ok(response)) = polled {
+            match path {
+                // Its body is held for a while.
+                "/slow" => slow.push(response),
+                _ => drop(runtime.block_on(response.into_body().collect())),
+            }
+        }
+    }
+    std::thread::sleep(Duration::from_millis(501));
+    for response in slow {
+        drop(runtime.block_on(response.into_body().collect()));
+    }
+    kept.telemetry.force_flush_blocking(PATIENCE).unwrap();
+    let spans = kept.server.spans();
+    let mut traces: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for span in &spans {
+        traces.entry(&span.trace_id).or_default().push(span);
+    }
+    let mut counted = BTreeMap::new();
+    let mut estimated = BTreeMap::new();
+    for spans in traces.values() {
+        let root = spans.iter().find(|span| span.name.starts_with("GET"));
+        let root = root.expect("a root");
+        assert_eq!(spans.len(), SPANS, "{spans:#?}");
+        for span in spans {
+            assert_eq!(span.trace_state, root.trace_state);
+        }
+        let attributes = root.attributes();
+        let path = attributes["url.path"].clone();
+        *counted
+            .entry((path.clone(), attributes[KEPT].clone()))
+            .or_insert(0_usize) += 1;
+        let threshold = root
+            .trace_state
+            .strip_prefix("ot=th:")
+            .expect("a threshold");
+        let threshold = u64::from_str_radix(&format!("{threshold:0<14}"), 16).unwrap();
+        let share = 1.0 - threshold as f64 / (1_u64 << 56) as f64;
+        *estimated.entry(path).or_insert(0.0) += 1.0 / share;
+    }
+    println!("asked {asked:?}, kept {counted:?}, estimated {estimated:?}");
+    let by = |path: &str, reason: &str| {
+        let found = counted.get(&(path.to_owned(), reason.to_owned()));
+        found.copied().unwrap_or_default()
+    };
+    assert_eq!(by("/failed", "errors"), asked["/failed"]);
+    assert_eq!(by("/cancelled", "cancelled"), asked["/cancelled"]);
+    assert_eq!(by("/slow", "slow"), asked["/slow"]);
+    let share = by("/ok", "ratio") as f64 / asked["/ok"] as f64;
+    assert!((0.009..=0.011).contains(&share), "{share}");
+    assert_eq!(counted.len(), 4, "nothing else is exported");
+    for (path, truth) in asked {
+        let estimate = estimated[path] / truth as f64;
+        assert!((0.98..=1.02).contains(&estimate), "{path}: {estimate}");
+    }
+    let stats = kept.telemetry.span_stats();
+    assert_eq!((stats.dropped, stats.undecided, stats.failed), (0, 0, 0));
 }

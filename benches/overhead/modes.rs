@@ -24,8 +24,8 @@ use opentelemetry_sdk::{
 };
 use tower::{Layer, service_fn};
 use tower_image_trace::{
-    ImageTraceLayer, Propagator, Propagators, RequestTrace, Telemetry, metrics::Gauges, telemetry,
-    trace::ImageTraceLayerBuilder,
+    ImageTraceLayer, Propagator, Propagators, RequestTrace, Telemetry, TelemetryBuilder,
+    metrics::Gauges, telemetry, trace::ImageTraceLayerBuilder,
 };
 
 use super::{
@@ -73,6 +73,11 @@ pub(crate) fn modes() -> Vec<Mode> {
     let whole_off = telemetry(collector, telemetry::Sampler::AlwaysOff, false);
     let whole_traces = telemetry(collector, telemetry::Sampler::AlwaysOn, false);
     let whole_both = telemetry(collector, telemetry::Sampler::AlwaysOn, true);
+    let head = telemetry::Sampler::ParentBasedTraceIdRatio(0.01);
+    let whole_head = telemetry(collector, head, false);
+    let keep = telemetry::Keep::ratio(0.01).errors().cancelled();
+    let keep = keep.slower_than(Duration::from_secs(3600));
+    let whole_kept = telemetry_with(collector, |builder| builder.keep(keep));
 
     let floor_off = Floor::new(&off, None);
     let floor_traces = Floor::new(&on, None);
@@ -143,6 +148,25 @@ pub(crate) fn modes() -> Vec<Mode> {
             "floor: three child spans",
             "telemetry, three stages",
             layered(&whole_both, handle_in_stages),
+        ),
+        // Nobody has sampled these.
+        mode(
+            "telemetry, every request",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_traces, handle_in_stages)),
+        ),
+        mode(
+            "telemetry, 1 in 100",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_head, handle_in_stages)),
+        ),
+        mode(
+            "telemetry, 1 in 100 and what failed",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_kept, handle_in_stages)),
         ),
         mode("metrics", BARE, None, layered(&metrics, handle)),
         over(
@@ -300,15 +324,21 @@ fn builder(tracers: &SdkTracerProvider) -> ImageTraceLayerBuilder {
 
 /// The layer of a whole telemetry: spans are encoded, and sent to a collector in this process.
 fn telemetry(collector: SocketAddr, sampler: telemetry::Sampler, metrics: bool) -> ImageTraceLayer {
-    let telemetry = Telemetry::builder()
+    telemetry_with(collector, |builder| {
+        builder.sampler(sampler).metrics(metrics)
+    })
+}
+
+fn telemetry_with(
+    collector: SocketAddr,
+    change: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder,
+) -> ImageTraceLayer {
+    let builder = Telemetry::builder()
         .endpoint(format!("http://{collector}"))
         .protocol(telemetry::Protocol::Http)
         .propagators([Propagator::TraceContext].into_iter().collect())
-        .trace_id_generator(telemetry::TraceIdGenerator::Random)
-        .sampler(sampler)
-        .metrics(metrics)
-        .build()
-        .expect("telemetry");
+        .trace_id_generator(telemetry::TraceIdGenerator::Random);
+    let telemetry = change(builder).build().expect("telemetry");
     // It lives as long as the process.
     Box::leak(Box::new(telemetry)).trace_layer()
 }
