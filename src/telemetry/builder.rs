@@ -202,7 +202,10 @@ impl TelemetryBuilder {
 
     /// Which traces are kept, decided when their requests have ended; all that are recorded when left out.
     ///
-    /// The sampler comes first: what it does not record is never kept.
+    /// The sampler comes first: what it does not record is never kept. A sampler of the service's own
+    /// ([`tracer_provider_with`](Self::tracer_provider_with)) takes the place of the dice.
+    ///
+    /// It is about what goes to a collector. The live page and the terminal show everything.
     #[cfg(feature = "_otlp")]
     pub fn keep(mut self, keep: Keep) -> Self {
         self.code.keep = Some(keep);

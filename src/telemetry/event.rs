@@ -160,7 +160,7 @@ pub struct SignalStats {
     pub failed: u64,
     /// Those that came when the queue was full.
     pub dropped: u64,
-    /// Spans whose trace had to be decided before its end ([`Keep`](super::Keep)), because the memory or the
+    /// Spans whose trace had to be decided before its end (`Keep`), because the memory or the
     /// time was out, and was not kept.
     pub undecided: u64,
     /// Those that came after the shutdown.

@@ -39,6 +39,8 @@ use super::error::SettingError;
 /// OpenTelemetry's [consistent probability sampling] has it: that of the dice, and 1 for what is kept for another
 /// reason. So the counts that are made of kept traces are right.
 ///
+/// A flush does not wait for requests that have not ended. The shutdown lets the dice decide about their spans.
+///
 /// What the service calls gets the decision of the dice, which is known from the start. The part of others may
 /// therefore be missing in a trace that was kept at its end.
 ///

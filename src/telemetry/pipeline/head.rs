@@ -1,20 +1,10 @@
-//! What is decided about spans when they start, where traces are kept or not at their end.
+//! Which traces are recorded and sampled from their start, where they are kept or not at their end.
 
-use std::sync::Arc;
+use opentelemetry::trace::SpanContext;
 
-use opentelemetry::{
-    Context,
-    trace::{SpanContext, TraceContextExt, TraceId, TraceState},
-};
-use opentelemetry_sdk::trace::SamplingDecision;
-
-use super::keeper::Keeper;
-use crate::{
-    propagation::is_forced,
-    telemetry::{
-        keep::{Keep, Threshold, randomness},
-        settings::Sampler,
-    },
+use crate::telemetry::{
+    keep::{Keep, Threshold, randomness},
+    settings::Sampler,
 };
 
 /// Which traces are recorded, and which of them are sampled from the start.
@@ -25,7 +15,7 @@ pub(crate) struct Head {
     /// Of the traces that start here, those that are recorded.
     pub(super) recorded: Threshold,
     /// Of these, those that the dice sample.
-    sampled: Threshold,
+    pub(super) sampled: Threshold,
     pub(super) records_unsampled_callers: bool,
 }
 
@@ -51,67 +41,5 @@ impl Head {
     pub(super) fn records(&self, context: &SpanContext) -> bool {
         let randomness = randomness(context.trace_id(), context.trace_state());
         self.recorded.samples(randomness)
-    }
-}
-
-/// Decides about spans when they start. A span that is not sampled is recorded all the same if its trace may be
-/// kept.
-#[derive(Clone, Debug)]
-pub(crate) struct AtStart {
-    pub(crate) head: Head,
-    /// `None`: nothing is decided at the end.
-    pub(crate) keeper: Option<Arc<Keeper>>,
-}
-
-impl AtStart {
-    /// The decision about a span below `parent`, and its `tracestate`.
-    pub(crate) fn decide(
-        &self,
-        parent: Option<&Context>,
-        trace_id: TraceId,
-    ) -> (SamplingDecision, TraceState) {
-        let span = parent.map(TraceContextExt::span);
-        let context = span.as_ref().map(|span| span.span_context());
-        let context = context.filter(|context| context.is_valid());
-        let state = context.map_or(&TraceState::NONE, SpanContext::trace_state);
-        if is_forced() {
-            return (
-                SamplingDecision::RecordAndSample,
-                Threshold::NONE.put_into(state),
-            );
-        }
-        let head = &self.head;
-        let decision = match context {
-            Some(parent) if !parent.is_remote() => {
-                // A span may begin after its parent has ended.
-                let is_kept = || {
-                    let keeper = self.keeper.as_ref();
-                    keeper.is_some_and(|keeper| keeper.keeps(parent.span_id()))
-                };
-                let is_recording = || span.as_ref().is_some_and(|span| span.is_recording());
-                match parent.is_sampled() {
-                    true => SamplingDecision::RecordAndSample,
-                    false if is_recording() || is_kept() => SamplingDecision::RecordOnly,
-                    false => SamplingDecision::Drop,
-                }
-            }
-            Some(parent) if head.follows_callers => match parent.is_sampled() {
-                true => SamplingDecision::RecordAndSample,
-                false if head.records_unsampled_callers => SamplingDecision::RecordOnly,
-                false => SamplingDecision::Drop,
-            },
-            _ => {
-                let randomness = randomness(trace_id, state);
-                if head.sampled.samples(randomness) {
-                    let state = head.sampled.put_into(state);
-                    return (SamplingDecision::RecordAndSample, state);
-                }
-                match head.recorded.samples(randomness) {
-                    true => SamplingDecision::RecordOnly,
-                    false => SamplingDecision::Drop,
-                }
-            }
-        };
-        (decision, state.clone())
     }
 }

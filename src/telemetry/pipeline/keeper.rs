@@ -78,16 +78,10 @@ impl Keeper {
 
     /// Takes note of a span that has started: what is known of its trace is decided already.
     pub(crate) fn started(&self, span: &SpanContext, parent: &SpanContext) {
-        let is_root = !parent.is_valid() || parent.is_remote();
-        if !is_root || !span.is_sampled() {
-            return;
-        }
+        let follows = self.head.follows_callers && !self.head.records_unsampled_callers;
         if is_forced() {
             self.decided.set(span.span_id(), Decision::Forced);
-        } else if parent.is_sampled()
-            && self.head.follows_callers
-            && !self.head.records_unsampled_callers
-        {
+        } else if follows && parent.is_remote() && parent.is_sampled() {
             self.decided.set(span.span_id(), Decision::Parent);
         }
     }
@@ -98,8 +92,14 @@ impl Keeper {
         decision.is_some_and(|decision| decision != Decision::Dropped)
     }
 
-    /// Takes a span that has ended: the one way in. Returns why it is kept if it is the root of its request.
-    pub(crate) fn ended(&self, span: &Ended<'_>) -> Option<Reason> {
+    /// Takes a span that has ended: the one way in. Says in the root of a request whether it is kept, and why.
+    pub(crate) fn ended(&self, span: &mut Ended<'_>) {
+        let reason = self.take(span);
+        span.is_kept = reason.is_some();
+        span.reason = reason.map(Reason::name);
+    }
+
+    fn take(&self, span: &Ended<'_>) -> Option<Reason> {
         let id = span.context.span_id();
         if self.is_closed.load(Relaxed) {
             // The queue counts it.
@@ -123,6 +123,9 @@ impl Keeper {
             return None;
         }
         self.wait(span);
+        if self.is_closed.load(Relaxed) {
+            self.close();
+        }
         // Its root may have ended meanwhile, on another thread.
         if let Some(decision) = self.decided.get(span.parent_id) {
             self.settle(span.context.trace_id(), span.parent_id, decision);
@@ -253,8 +256,8 @@ impl Keeper {
         let threshold = match decision {
             Decision::Dropped => return,
             Decision::Recorded => Some(self.head.recorded),
-            Decision::All => Some(Threshold::NONE),
-            Decision::Parent | Decision::Forced | Decision::Ratio => None,
+            Decision::Forced | Decision::All => Some(Threshold::NONE),
+            Decision::Parent | Decision::Ratio => None,
         };
         match (threshold, reason) {
             (None, None) => self.push(scope, entry),

@@ -4,6 +4,8 @@
 //! `spans`, `metrics` and `logs` fill the queues, `deliver` sends what is in them to a collector at the
 //! `pace` that it allows, and `console` prints it.
 
+#[cfg(feature = "_otlp")]
+mod at_start;
 #[cfg(feature = "console")]
 mod console;
 mod deadline;
@@ -58,12 +60,8 @@ pub(crate) use self::waiting::Outcome;
 pub(crate) use self::waiting::{Ended, Trace};
 #[cfg(feature = "_otlp")]
 pub(super) use self::{
-    deliver::Delivery,
-    head::{AtStart, Head},
-    io_thread::is_exporting,
-    keeper::Keeper,
-    metrics::QueueMetricExporter,
-    spans::ended,
+    at_start::AtStart, deliver::Delivery, head::Head, io_thread::is_exporting, keeper::Keeper,
+    metrics::QueueMetricExporter, spans::ended,
 };
 pub(super) use self::{
     io_thread::IoThread,

@@ -20,7 +20,7 @@ use super::gathered::Gathered;
 #[cfg(any(feature = "_otlp", feature = "page"))]
 use super::waiting::{Ended, Outcome};
 #[cfg(feature = "_otlp")]
-use super::{head::AtStart, keeper::Keeper};
+use super::{at_start::AtStart, keeper::Keeper};
 use super::{
     io_thread::is_exporting,
     queue::{AnyQueue, Gather, Queue},
@@ -138,7 +138,7 @@ impl<B: SpanBatch> EndedSpans<B> {
             let mut ended = ended(&recorded, &span.instrumentation_scope, entry);
             #[cfg(feature = "_otlp")]
             if let Some(keeper) = &self.keeper {
-                ended.keep(keeper);
+                keeper.ended(&mut ended);
             }
             #[cfg(feature = "page")]
             if let Some(gathered) = &self.gathered {
@@ -171,6 +171,7 @@ pub(crate) fn ended<'a>(
         is_kept: span.context.is_sampled(),
         reason: None,
         outcome,
+        #[cfg(feature = "page")]
         started_at: span.start,
         duration: duration.unwrap_or_default(),
         name: span.name,

@@ -2,6 +2,8 @@
 //!
 //! What is never asked for costs a copy of the bytes into memory that the thread uses again.
 
+#[cfg(feature = "page")]
+use std::time::SystemTime;
 use std::{
     cell::RefCell,
     collections::HashMap,
@@ -11,18 +13,13 @@ use std::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use opentelemetry::{
     InstrumentationScope,
     trace::{SpanContext, SpanId, TraceId},
 };
-
-#[cfg(feature = "_otlp")]
-use super::keeper::Keeper;
-#[cfg(feature = "_otlp")]
-use crate::telemetry::keep::Reason;
 
 /// The parts of the memory, each with a lock of its own.
 const SHARDS: usize = 16;
@@ -56,6 +53,7 @@ pub(crate) struct Ended<'a> {
     /// Why a local root is kept, where that is decided at its end.
     pub(crate) reason: Option<&'static str>,
     pub(crate) outcome: Outcome,
+    #[cfg(feature = "page")]
     pub(crate) started_at: SystemTime,
     pub(crate) duration: Duration,
     pub(crate) name: &'a str,
@@ -65,14 +63,6 @@ pub(crate) struct Ended<'a> {
 }
 
 impl Ended<'_> {
-    /// Hands the span to what decides about its trace.
-    #[cfg(feature = "_otlp")]
-    pub(crate) fn keep(&mut self, keeper: &Keeper) {
-        let reason = keeper.ended(self);
-        self.is_kept = reason.is_some();
-        self.reason = reason.map(Reason::name);
-    }
-
     /// Whether the parent is in another process, or there is none.
     pub(crate) fn is_local_root(&self) -> bool {
         self.parent_is_remote || self.parent_id == SpanId::INVALID
@@ -99,6 +89,7 @@ impl Line {
 pub(crate) struct Part {
     pub(crate) span_id: SpanId,
     pub(crate) parent_id: SpanId,
+    #[cfg(feature = "page")]
     pub(crate) duration: Duration,
     len: u32,
     pub(crate) outcome: Outcome,
@@ -296,6 +287,7 @@ impl WaitingTraces {
         Part {
             span_id: span.context.span_id(),
             parent_id: span.parent_id,
+            #[cfg(feature = "page")]
             duration: span.duration,
             len: u32::try_from(span.entry.len()).unwrap_or(u32::MAX),
             outcome: span.outcome,

@@ -187,7 +187,7 @@ impl Writing {
             }
             let mut ended = ended(span, &self.scope, entry);
             if let Some(keeper) = keeper {
-                ended.keep(keeper);
+                keeper.ended(&mut ended);
             }
             #[cfg(feature = "page")]
             if let Some(gathered) = &self.gathered {
