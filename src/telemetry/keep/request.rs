@@ -4,13 +4,7 @@ use opentelemetry::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
 use prost::Message;
 
-use crate::{
-    attribute::REQUEST_CANCELLED,
-    telemetry::{
-        otlp::encode::{Fields, message},
-        pipeline::Outcome,
-    },
-};
+use crate::telemetry::otlp::encode::{Fields, message};
 
 /// Fields of `Span` and `KeyValue`.
 const ATTRIBUTES: u32 = 9;
@@ -21,10 +15,8 @@ const VALUE: u32 = 2;
 pub struct EndedRequest<'a> {
     pub(crate) name: &'a str,
     pub(crate) duration: Duration,
-    /// That of the root span.
-    pub(crate) outcome: Outcome,
-    /// A span below the root has failed.
-    pub(crate) has_failed_part: bool,
+    pub(crate) failed: bool,
+    pub(crate) cancelled: bool,
     /// The root span, encoded.
     pub(crate) entry: &'a [u8],
 }
@@ -62,19 +54,14 @@ impl EndedRequest<'_> {
 
     /// Whether its root span, or any other of its spans, has ended with an error.
     #[must_use]
-    pub fn failed(&self) -> bool {
-        self.has_failed_part || self.outcome == Outcome::Failed
+    pub const fn failed(&self) -> bool {
+        self.failed
     }
 
     /// Whether it was cancelled.
     #[must_use]
-    pub fn cancelled(&self) -> bool {
-        match self.outcome {
-            Outcome::Ok => false,
-            Outcome::Cancelled => true,
-            // It may have failed before.
-            Outcome::Failed => self.attribute_value(REQUEST_CANCELLED).is_some(),
-        }
+    pub const fn cancelled(&self) -> bool {
+        self.cancelled
     }
 
     /// A text, number or truth value among the attributes of its root span.
@@ -108,8 +95,8 @@ impl fmt::Debug for EndedRequest<'_> {
         f.debug_struct("EndedRequest")
             .field("name", &self.name)
             .field("duration", &self.duration)
-            .field("failed", &self.failed())
-            .field("cancelled", &self.cancelled())
+            .field("failed", &self.failed)
+            .field("cancelled", &self.cancelled)
             .finish_non_exhaustive()
     }
 }

@@ -44,7 +44,7 @@ impl Gathered {
             return;
         }
         let part = self.waiting.part(span);
-        let id = span.context.trace_id();
+        let id = span.trace_id();
         if span.is_local_root() {
             let mut trace = self.waiting.take_out(id, part.span_id);
             if self.taker.wants(span, &trace) {

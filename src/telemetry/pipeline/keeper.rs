@@ -100,10 +100,10 @@ impl Keeper {
     }
 
     fn take(&self, span: &Ended<'_>) -> Option<Reason> {
-        let id = span.context.span_id();
+        let id = span.span_id();
         if self.is_closed.load(Relaxed) {
             // The queue counts it.
-            if span.context.is_sampled() {
+            if span.span.context.is_sampled() {
                 self.push(span.scope, span.entry);
             }
             return None;
@@ -112,13 +112,13 @@ impl Keeper {
         if span.is_local_root() {
             return self.root_ended(span, own);
         }
-        if let Some(decision) = own.or_else(|| self.decided.get(span.parent_id)) {
+        if let Some(decision) = own.or_else(|| self.decided.get(span.span.parent)) {
             self.decided.set(id, decision);
             if own.is_some() {
                 // It was decided before its end, as what is around it.
-                self.decided.set(span.parent_id, decision);
+                self.decided.set(span.span.parent, decision);
             }
-            self.settle(span.context.trace_id(), id, decision);
+            self.settle(span.trace_id(), id, decision);
             self.emit(span.scope, span.entry, decision, None);
             return None;
         }
@@ -127,14 +127,14 @@ impl Keeper {
             self.close();
         }
         // Its root may have ended meanwhile, on another thread.
-        if let Some(decision) = self.decided.get(span.parent_id) {
-            self.settle(span.context.trace_id(), span.parent_id, decision);
+        if let Some(decision) = self.decided.get(span.span.parent) {
+            self.settle(span.trace_id(), span.span.parent, decision);
         }
         None
     }
 
     fn root_ended(&self, root: &Ended<'_>, known: Option<Decision>) -> Option<Reason> {
-        let (trace_id, id) = (root.context.trace_id(), root.context.span_id());
+        let (trace_id, id) = (root.trace_id(), root.span_id());
         let trace = self.waiting.take_out(trace_id, id);
         let (decision, reason) = match known {
             Some(Decision::Dropped) => (Decision::Dropped, None),
@@ -153,29 +153,28 @@ impl Keeper {
 
     /// Why a trace is kept that was sampled at its start.
     fn of_sampled(&self, root: &Ended<'_>) -> Reason {
-        match root.parent_is_remote && self.head.follows_callers {
+        match root.span.parent_is_remote && self.head.follows_callers {
             true => Reason::Parent,
             false => Reason::Ratio,
         }
     }
 
     fn decide(&self, root: &Ended<'_>, trace: &Trace) -> (Decision, Option<Reason>) {
-        let is_sampled = root.context.is_sampled();
+        let is_sampled = root.span.context.is_sampled();
+        let mut parts = trace.parts().iter();
+        let has_failed_part = parts.any(|part| part.outcome == Outcome::Failed);
         let request = EndedRequest {
-            name: root.name,
-            duration: root.duration,
-            has_failed_part: trace
-                .parts()
-                .iter()
-                .any(|part| part.outcome == Outcome::Failed),
-            outcome: root.outcome,
+            name: root.span.name,
+            duration: root.duration(),
+            failed: root.outcome() == Outcome::Failed || has_failed_part,
+            cancelled: root.is_cancelled,
             entry: root.entry,
         };
         let by_dice = match is_sampled {
             true => (Decision::Ratio, Some(self.of_sampled(root))),
             false => (Decision::Dropped, None),
         };
-        if root.parent_is_remote && self.head.follows_callers {
+        if root.span.parent_is_remote && self.head.follows_callers {
             // Then all that have failed are kept, whatever their callers have sampled.
             return match self.head.records_unsampled_callers && request.failed() {
                 true if is_sampled => (Decision::All, Some(Reason::Parent)),
@@ -183,7 +182,7 @@ impl Keeper {
                 false => by_dice,
             };
         }
-        if !is_sampled && !self.head.records(root.context) {
+        if !is_sampled && !self.head.records(root.span.context) {
             // It was recorded for the live page.
             return (Decision::Dropped, None);
         }
@@ -213,10 +212,10 @@ impl Keeper {
     fn wait(&self, span: &Ended<'_>) {
         let part = self.waiting.part(span);
         if !self.waiting.takes(span.entry.len()) || self.waiting.scope(&part).is_none() {
-            return self.by_dice(span.context.is_sampled(), span.scope, span.entry);
+            return self.by_dice(span.span.context.is_sampled(), span.scope, span.entry);
         }
         let add = |trace: &mut Trace| trace.push(part, span.entry);
-        let id = span.context.trace_id();
+        let id = span.trace_id();
         self.waiting
             .add(id, add, |_| false, |trace| self.give_up(&trace));
     }

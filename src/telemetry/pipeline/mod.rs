@@ -55,13 +55,13 @@ pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;
 #[cfg(any(feature = "_otlp", feature = "page"))]
-pub(crate) use self::waiting::Outcome;
+pub(crate) use self::waiting::Ended;
 #[cfg(feature = "page")]
-pub(crate) use self::waiting::{Ended, Trace};
+pub(crate) use self::waiting::{Outcome, Trace};
 #[cfg(feature = "_otlp")]
 pub(super) use self::{
     at_start::AtStart, deliver::Delivery, head::Head, io_thread::is_exporting, keeper::Keeper,
-    metrics::QueueMetricExporter, spans::ended,
+    metrics::QueueMetricExporter, spans::says_cancelled,
 };
 pub(super) use self::{
     io_thread::IoThread,

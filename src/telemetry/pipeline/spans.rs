@@ -9,7 +9,6 @@ use opentelemetry::{
     trace::{Link, SpanKind, TraceId},
 };
 #[cfg(any(feature = "_otlp", feature = "page"))]
-use opentelemetry::{InstrumentationScope, trace::Status};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SamplingDecision, SamplingResult, ShouldSample, Span, SpanData, SpanProcessor},
@@ -18,7 +17,7 @@ use opentelemetry_sdk::{
 #[cfg(feature = "page")]
 use super::gathered::Gathered;
 #[cfg(any(feature = "_otlp", feature = "page"))]
-use super::waiting::{Ended, Outcome};
+use super::waiting::Ended;
 #[cfg(feature = "_otlp")]
 use super::{at_start::AtStart, keeper::Keeper};
 use super::{
@@ -134,8 +133,9 @@ impl<B: SpanBatch> EndedSpans<B> {
             if !is_held {
                 return;
             }
+            let is_cancelled = span.attributes.iter().any(says_cancelled);
             #[cfg_attr(not(feature = "_otlp"), allow(unused_mut))]
-            let mut ended = ended(&recorded, &span.instrumentation_scope, entry);
+            let mut ended = Ended::new(&recorded, is_cancelled, &span.instrumentation_scope, entry);
             #[cfg(feature = "_otlp")]
             if let Some(keeper) = &self.keeper {
                 keeper.ended(&mut ended);
@@ -148,36 +148,10 @@ impl<B: SpanBatch> EndedSpans<B> {
     }
 }
 
-/// What those who hold traces need to know of a span.
+/// Whether this attribute says that a request or a stage was cancelled.
 #[cfg(any(feature = "_otlp", feature = "page"))]
-pub(crate) fn ended<'a>(
-    span: &Recorded<'a>,
-    scope: &'a InstrumentationScope,
-    entry: &'a [u8],
-) -> Ended<'a> {
-    const CANCELLED: [&str; 2] = [REQUEST_CANCELLED, STAGE_CANCELLED];
-    let is_cancelled = |attribute: &KeyValue| CANCELLED.contains(&attribute.key.as_str());
-    let outcome = match span.status {
-        Status::Error { .. } => Outcome::Failed,
-        _ if span.attributes.iter().any(is_cancelled) => Outcome::Cancelled,
-        _ if encode::has_any(span.written, CANCELLED) => Outcome::Cancelled,
-        _ => Outcome::Ok,
-    };
-    let duration = span.end.duration_since(span.start);
-    Ended {
-        context: span.context,
-        parent_id: span.parent,
-        parent_is_remote: span.parent_is_remote,
-        is_kept: span.context.is_sampled(),
-        reason: None,
-        outcome,
-        #[cfg(feature = "page")]
-        started_at: span.start,
-        duration: duration.unwrap_or_default(),
-        name: span.name,
-        scope,
-        entry,
-    }
+pub(crate) fn says_cancelled(attribute: &KeyValue) -> bool {
+    [REQUEST_CANCELLED, STAGE_CANCELLED].contains(&attribute.key.as_str())
 }
 
 impl<B: SpanBatch> SpanProcessor for EndedSpans<B> {

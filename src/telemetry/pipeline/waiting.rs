@@ -2,12 +2,11 @@
 //!
 //! What is never asked for costs a copy of the bytes into memory that the thread uses again.
 
-#[cfg(feature = "page")]
-use std::time::SystemTime;
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt,
+    hash::{BuildHasher, Hasher, RandomState},
     mem::size_of,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
@@ -18,8 +17,10 @@ use std::{
 
 use opentelemetry::{
     InstrumentationScope,
-    trace::{SpanContext, SpanId, TraceId},
+    trace::{SpanId, Status, TraceId},
 };
+
+use crate::telemetry::otlp::encode::Recorded;
 
 /// The parts of the memory, each with a lock of its own.
 const SHARDS: usize = 16;
@@ -44,28 +45,59 @@ pub(crate) enum Outcome {
 
 /// A span that has ended and is encoded.
 pub(crate) struct Ended<'a> {
-    pub(crate) context: &'a SpanContext,
-    /// [`SpanId::INVALID`] for a span without a parent.
-    pub(crate) parent_id: SpanId,
-    pub(crate) parent_is_remote: bool,
+    pub(crate) span: &'a Recorded<'a>,
+    /// The span, or what it is about, was cancelled.
+    pub(crate) is_cancelled: bool,
+    pub(crate) scope: &'a InstrumentationScope,
+    /// Tag, length and message of one element of `ScopeSpans.spans`.
+    pub(crate) entry: &'a [u8],
     /// It is exported, where there is an exporter.
     pub(crate) is_kept: bool,
     /// Why a local root is kept, where that is decided at its end.
     pub(crate) reason: Option<&'static str>,
-    pub(crate) outcome: Outcome,
-    #[cfg(feature = "page")]
-    pub(crate) started_at: SystemTime,
-    pub(crate) duration: Duration,
-    pub(crate) name: &'a str,
-    pub(crate) scope: &'a InstrumentationScope,
-    /// Tag, length and message of one element of `ScopeSpans.spans`.
-    pub(crate) entry: &'a [u8],
 }
 
-impl Ended<'_> {
+impl<'a> Ended<'a> {
+    pub(crate) fn new(
+        span: &'a Recorded<'a>,
+        is_cancelled: bool,
+        scope: &'a InstrumentationScope,
+        entry: &'a [u8],
+    ) -> Self {
+        Self {
+            span,
+            is_cancelled,
+            scope,
+            entry,
+            is_kept: span.context.is_sampled(),
+            reason: None,
+        }
+    }
+
+    pub(crate) fn trace_id(&self) -> TraceId {
+        self.span.context.trace_id()
+    }
+
+    pub(crate) fn span_id(&self) -> SpanId {
+        self.span.context.span_id()
+    }
+
     /// Whether the parent is in another process, or there is none.
     pub(crate) fn is_local_root(&self) -> bool {
-        self.parent_is_remote || self.parent_id == SpanId::INVALID
+        self.span.parent_is_remote || self.span.parent == SpanId::INVALID
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.span.status {
+            Status::Error { .. } => Outcome::Failed,
+            _ if self.is_cancelled => Outcome::Cancelled,
+            _ => Outcome::Ok,
+        }
+    }
+
+    pub(crate) fn duration(&self) -> Duration {
+        let duration = self.span.end.duration_since(self.span.start);
+        duration.unwrap_or_default()
     }
 }
 
@@ -162,6 +194,9 @@ impl Trace {
 
     /// Takes out what does not belong to the request of `root`: another request of the trace may be running.
     fn split_off(&mut self, root: SpanId) -> Option<Self> {
+        if self.parts.iter().all(|part| part.parent_id == root) {
+            return None;
+        }
         let mut belongs = vec![false; self.parts.len()];
         let mut ids = vec![root];
         // Spans mostly end before their parents, so that one pass backwards finds all of them.
@@ -233,7 +268,7 @@ pub(crate) struct WaitingTraces {
 
 #[derive(Debug, Default)]
 struct Shard {
-    waiting: HashMap<TraceId, Waiting>,
+    waiting: HashMap<TraceId, Waiting, Seeded>,
     /// Low bits of the ids of traces whose root has ended, at the place of their lowest bits.
     ended: Vec<u64>,
     /// How many traces have begun to wait.
@@ -261,6 +296,50 @@ impl Shard {
     }
 }
 
+/// Hashes trace ids, most of which are random. Callers may choose theirs, but do not know the seed.
+struct Seeded(u64);
+
+impl Default for Seeded {
+    fn default() -> Self {
+        Self(RandomState::new().hash_one(()))
+    }
+}
+
+impl fmt::Debug for Seeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seeded")
+    }
+}
+
+impl BuildHasher for Seeded {
+    type Hasher = Folded;
+
+    fn build_hasher(&self) -> Folded {
+        Folded(self.0)
+    }
+}
+
+struct Folded(u64);
+
+impl Hasher for Folded {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u128(u128::from(*byte));
+        }
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        let (high, low) = ((number >> 64) as u64, number as u64);
+        // The halves of a product of secret numbers, folded into one.
+        let product = u128::from(high ^ self.0) * u128::from(low ^ self.0.rotate_left(32) | 1);
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 fn low(id: TraceId) -> u64 {
     u128::from_be_bytes(id.to_bytes()) as u64
 }
@@ -285,13 +364,13 @@ impl WaitingTraces {
     /// What is remembered of a span beside its bytes.
     pub(crate) fn part(&self, span: &Ended<'_>) -> Part {
         Part {
-            span_id: span.context.span_id(),
-            parent_id: span.parent_id,
+            span_id: span.span_id(),
+            parent_id: span.span.parent,
             #[cfg(feature = "page")]
-            duration: span.duration,
+            duration: span.duration(),
             len: u32::try_from(span.entry.len()).unwrap_or(u32::MAX),
-            outcome: span.outcome,
-            is_sampled: span.context.is_sampled(),
+            outcome: span.outcome(),
+            is_sampled: span.span.context.is_sampled(),
             scope: self.scopes.index(span.scope),
         }
     }
@@ -342,33 +421,36 @@ impl WaitingTraces {
         give_up: impl FnMut(Trace),
     ) {
         let mut shard = self.shard(id);
-        if let Some(waiting) = shard.waiting.get_mut(&id) {
-            let before = waiting.trace.memory();
-            add(&mut waiting.trace);
-            let more = waiting.trace.memory() - before;
-            if more > 0 {
-                self.bytes.fetch_add(more, Relaxed);
-                self.make_room(&mut shard, give_up);
-            }
-            return;
-        }
-        let mut trace = Trace::reused();
-        add(&mut trace);
-        if is_held(&trace) {
-            drop(shard);
-            return trace.give_back();
-        }
         // What is late and not held is mostly of no use, but another request of the trace may be running.
         let is_late = shard.has_ended(id);
-        self.came(&trace);
-        shard.begun += 1;
-        let begun = shard.begun;
-        let waiting = Waiting {
-            trace,
-            is_late,
-            begun,
-        };
-        shard.waiting.insert(id, waiting);
+        let Shard { waiting, begun, .. } = &mut *shard;
+        match waiting.entry(id) {
+            Entry::Occupied(mut place) => {
+                let trace = &mut place.get_mut().trace;
+                let before = trace.memory();
+                add(trace);
+                let more = trace.memory() - before;
+                if more == 0 {
+                    return;
+                }
+                self.bytes.fetch_add(more, Relaxed);
+            }
+            Entry::Vacant(place) => {
+                let mut trace = Trace::reused();
+                add(&mut trace);
+                if is_held(&trace) {
+                    drop(shard);
+                    return trace.give_back();
+                }
+                self.came(&trace);
+                *begun += 1;
+                place.insert(Waiting {
+                    trace,
+                    is_late,
+                    begun: *begun,
+                });
+            }
+        }
         self.make_room(&mut shard, give_up);
     }
 

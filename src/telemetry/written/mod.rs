@@ -37,7 +37,7 @@ use super::{
         Batch,
         encode::{self, Header, Recorded},
     },
-    pipeline::{AtStart, Keeper, Queue, ended, is_exporting},
+    pipeline::{AtStart, Ended, Keeper, Queue, is_exporting},
     settings::{Sampler, Settings, SpanLimits},
 };
 use crate::{
@@ -172,7 +172,7 @@ impl Writing {
     }
 
     /// Hands a span on that has ended: into the queue if it is sampled, unless its trace is decided at its end.
-    fn write(&self, span: &Recorded<'_>) {
+    fn write(&self, span: &Recorded<'_>, is_cancelled: bool) {
         if is_exporting() {
             return;
         }
@@ -185,7 +185,7 @@ impl Writing {
             if keeper.is_none() && !self.is_gathered() {
                 return;
             }
-            let mut ended = ended(span, &self.scope, entry);
+            let mut ended = Ended::new(span, is_cancelled, &self.scope, entry);
             if let Some(keeper) = keeper {
                 keeper.ended(&mut ended);
             }
@@ -220,8 +220,9 @@ impl StartSpan for SpanWriter {
             let origin = Origin::of(&span, parent);
             let mut data = Data::new(span, &self.0.limits);
             data.set_status(status);
+            let end = origin.start + elapsed;
             self.0
-                .write(&data.recorded(&context, &origin, origin.start + elapsed));
+                .write(&data.recorded(&context, &origin, end), data.is_cancelled);
             data.recycle();
         }
     }

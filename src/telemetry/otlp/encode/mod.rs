@@ -26,7 +26,7 @@ mod writer;
 use std::cell::RefCell;
 
 pub(crate) use self::{
-    attributes::{Attributes, has_any},
+    attributes::Attributes,
     batch::Batch,
     fields::Fields,
     header::Header,
