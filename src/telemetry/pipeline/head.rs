@@ -39,7 +39,7 @@ impl Head {
 
     /// Whether a trace that starts here is recorded.
     pub(super) fn records(&self, context: &SpanContext) -> bool {
-        let randomness = randomness(context.trace_id(), context.trace_state());
-        self.recorded.samples(randomness)
+        let randomness = || randomness(context.trace_id(), context.trace_state());
+        self.recorded == Threshold::NONE || self.recorded.samples(randomness())
     }
 }

@@ -200,8 +200,11 @@ impl Keeper {
     }
 
     fn give_out(&self, trace: Trace, decision: Decision) {
-        for (part, entry) in trace.spans() {
+        for part in trace.parts() {
             self.decided.set(part.span_id, decision);
+        }
+        let kept = trace.spans().filter(|_| decision != Decision::Dropped);
+        for (part, entry) in kept {
             if let Some(scope) = self.waiting.scope(part) {
                 self.emit(scope, entry, decision, None);
             }

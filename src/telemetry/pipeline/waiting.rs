@@ -429,11 +429,10 @@ impl WaitingTraces {
                 let trace = &mut place.get_mut().trace;
                 let before = trace.memory();
                 add(trace);
-                let more = trace.memory() - before;
-                if more == 0 {
-                    return;
-                }
-                self.bytes.fetch_add(more, Relaxed);
+                match trace.memory() - before {
+                    0 => return,
+                    more => self.bytes.fetch_add(more, Relaxed),
+                };
             }
             Entry::Vacant(place) => {
                 let mut trace = Trace::reused();
@@ -510,6 +509,16 @@ impl fmt::Debug for WaitingTraces {
     }
 }
 
+/// Whether two scopes are equal. Those of one library mostly hold the very same texts.
+fn is_same(one: &InstrumentationScope, other: &InstrumentationScope) -> bool {
+    let texts = |scope: &InstrumentationScope| {
+        let texts = [Some(scope.name()), scope.version(), scope.schema_url()];
+        texts.map(|text| text.map(std::ptr::from_ref::<str>))
+    };
+    let mut attributes = one.attributes().chain(other.attributes());
+    attributes.next().is_none() && texts(one) == texts(other) || one == other
+}
+
 /// The scopes of all spans, read without a lock.
 struct Scopes([OnceLock<InstrumentationScope>; SCOPES]);
 
@@ -521,7 +530,7 @@ impl Scopes {
     /// The place of the scope; one behind the last when all are taken.
     fn index(&self, scope: &InstrumentationScope) -> u8 {
         let mut places = self.0.iter();
-        let place = places.position(|place| place.get_or_init(|| scope.clone()) == scope);
+        let place = places.position(|place| is_same(place.get_or_init(|| scope.clone()), scope));
         place.unwrap_or(SCOPES) as u8
     }
 
