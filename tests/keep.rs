@@ -43,6 +43,8 @@ const UNSAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00
 
 type Handled = Pin<Box<dyn Future<Output = Result<StatusCode, io::Error>> + Send>>;
 type Handler = fn(RequestTrace) -> Handled;
+/// Handlers, and why the traces of their requests are kept.
+type Reasons = Vec<(Handler, &'static str)>;
 
 /// What a test needs: a collector, and a telemetry that keeps what it is told to.
 struct Kept {
@@ -198,7 +200,7 @@ fn missing(_: RequestTrace) -> Handled {
 async fn each_reason_keeps_what_it_is_for_and_nothing_else() {
     let (none, long) = (Keep::ratio(0.0), Duration::from_secs(3600));
     let short = Duration::from_millis(10);
-    let cases: Vec<(&str, Keep, Vec<(Handler, &str)>)> = vec![
+    let cases: Vec<(&str, Keep, Reasons)> = vec![
         (
             "nothing",
             none.clone(),
@@ -579,7 +581,7 @@ async fn what_is_called_gets_the_decision_of_the_dice() {
             let service = service_fn(move |request: Request<()>| {
                 let trace = RequestTrace::from_extensions(request.extensions());
                 let stage = trace.download("https://cdn.example/cat.jpg");
-                stage.inject(&mut *to.lock().unwrap());
+                stage.inject(&mut to.lock().unwrap());
                 async { Err::<Response<String>, _>(io::Error::other("no picture")) }
             });
             let service = kept.telemetry.trace_layer().layer(service);
