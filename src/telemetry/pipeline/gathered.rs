@@ -8,8 +8,11 @@ use std::{fmt, sync::Arc};
 use opentelemetry::{InstrumentationScope, trace::TraceId};
 
 #[cfg(feature = "logs")]
-use super::waiting::Line;
-use super::waiting::{Ended, Part, Trace, WaitingTraces};
+use super::ended::Line;
+use super::{
+    ended::{Ended, Part, Trace},
+    waiting::WaitingTraces,
+};
 
 /// What becomes of traces when their root ends. Called by the threads that end spans: it must be quick.
 pub(crate) trait Taker: fmt::Debug + Send + Sync {

@@ -19,9 +19,10 @@ use tokio::sync::Notify;
 
 use super::{
     decided::{Decided, Decision},
+    ended::{Ended, Outcome, Trace},
     head::Head,
     queue::Queue,
-    waiting::{Ended, Outcome, Trace, WaitingTraces},
+    waiting::WaitingTraces,
 };
 use crate::{
     propagation::is_forced,

@@ -13,6 +13,8 @@ mod deadline;
 mod decided;
 #[cfg(feature = "_otlp")]
 mod deliver;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+mod ended;
 #[cfg(feature = "page")]
 mod gathered;
 #[cfg(feature = "_otlp")]
@@ -40,6 +42,10 @@ mod waiting;
 pub(super) use self::console::print_logs;
 #[cfg(feature = "console")]
 pub(super) use self::console::{MetricTerminal, print_spans};
+#[cfg(any(feature = "_otlp", feature = "page"))]
+pub(crate) use self::ended::Ended;
+#[cfg(feature = "page")]
+pub(crate) use self::ended::{Outcome, Trace};
 #[cfg(feature = "page")]
 pub(crate) use self::gathered::{Gathered, Taker};
 #[cfg(all(feature = "logs", feature = "page"))]
@@ -54,10 +60,6 @@ pub(super) use self::logs::QueueLogProcessor;
 pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;
-#[cfg(any(feature = "_otlp", feature = "page"))]
-pub(crate) use self::waiting::Ended;
-#[cfg(feature = "page")]
-pub(crate) use self::waiting::{Outcome, Trace};
 #[cfg(feature = "_otlp")]
 pub(super) use self::{
     at_start::AtStart, deliver::Delivery, head::Head, io_thread::is_exporting, keeper::Keeper,

@@ -8,16 +8,15 @@ use opentelemetry::{
     Context, KeyValue,
     trace::{Link, SpanKind, TraceId},
 };
-#[cfg(any(feature = "_otlp", feature = "page"))]
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SamplingDecision, SamplingResult, ShouldSample, Span, SpanData, SpanProcessor},
 };
 
+#[cfg(any(feature = "_otlp", feature = "page"))]
+use super::ended::Ended;
 #[cfg(feature = "page")]
 use super::gathered::Gathered;
-#[cfg(any(feature = "_otlp", feature = "page"))]
-use super::waiting::Ended;
 #[cfg(feature = "_otlp")]
 use super::{at_start::AtStart, keeper::Keeper};
 use super::{
