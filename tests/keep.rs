@@ -24,7 +24,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 #[cfg(feature = "console")]
 use tower_image_trace::console::ConsoleExporter;
 use tower_image_trace::{
-    ErrorKind, RequestTrace, Telemetry, Trust,
+    ErrorKind, RequestTrace, Stage, Telemetry, Trust,
     telemetry::{EndedRequest, Keep, Sampler, Settings, TelemetryBuilder, TelemetryEvent},
     trace::ImageTraceLayerBuilder,
 };
@@ -464,6 +464,33 @@ async fn what_ends_after_its_root_follows_its_decision() {
             shown.iter().all(|(_, state, _)| state == "ot=th:0"),
             "{shown:?}"
         );
+    }
+}
+
+/// What ends on another thread, while its root is decided, is neither lost nor left behind.
+#[tokio::test]
+async fn what_ends_at_the_same_time_as_its_root_follows_it() {
+    const REQUESTS: usize = 5_000;
+    for by_sdk in [false, true] {
+        let kept = Kept::new(Keep::ratio(0.0).errors(), by_sdk, |builder| builder);
+        let (to_other, stages) = std::sync::mpsc::channel::<Stage>();
+        let other = std::thread::spawn(move || stages.into_iter().for_each(Stage::end));
+        let service = service_fn(move |request: Request<()>| {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            to_other.send(trace.stage("write_back")).unwrap();
+            async { Err::<Response<String>, _>(io::Error::other("no picture")) }
+        });
+        let service = kept.telemetry.trace_layer().layer(service);
+        for _ in 0..REQUESTS {
+            let request = Request::get("/cat.jpg").body(()).unwrap();
+            service.clone().oneshot(request).await.unwrap_err();
+        }
+        drop(service);
+        other.join().unwrap();
+        kept.telemetry.shutdown(PATIENCE).await.unwrap();
+        let stats = kept.telemetry.span_stats();
+        assert_eq!((stats.undecided, stats.dropped), (0, 0), "{by_sdk}");
+        assert_eq!(kept.server.spans().len(), 2 * REQUESTS);
     }
 }
 
