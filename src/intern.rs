@@ -38,6 +38,12 @@ impl<T, const PLACES: usize> Table<T, PLACES> {
             .map(|probe| self.0[hash.wrapping_add(probe) % PLACES].get_or_init(&make))
             .find(|entry| is_it(entry))
     }
+
+    /// All entries.
+    #[cfg(feature = "page")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().filter_map(OnceLock::get)
+    }
 }
 
 impl<const PLACES: usize> Table<Box<str>, PLACES> {

@@ -59,8 +59,11 @@
 //! | `otlp-grpc`, `otlp-http` | yes | `Telemetry` with OTLP over gRPC, over HTTP with protobuf |
 //! | `telemetry` | yes | what these three have in common: `Telemetry`, `Settings` |
 //! | `hyper-client` | yes | `DownloadLayer` knows hyper's errors and the addresses it connects to |
+//! | `reqwest` | | `DownloadLayer::reqwest`: the same for reqwest 0.13 |
 //! | `logs` | | the service's `tracing` events over OTLP, trace ids in ordinary log lines |
+//! | `tracing` | | `Telemetry::tracing_layer`: the service's `tracing` spans in its traces, with `logs` |
 //! | `aws` | | resource attributes of EC2, ECS, EKS and Lambda |
+//! | `xray` | yes | the sampling rules of AWS X-Ray |
 //! | `prometheus` | yes | a page of metrics for Prometheus |
 //! | `page` | yes | the live page of traces |
 //! | `process`, `tokio-metrics` | yes | metrics of the process (Linux), of the tokio runtime |

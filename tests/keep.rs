@@ -658,7 +658,7 @@ async fn the_sampler_comes_first() {
             ),
         ] {
             let kept = Kept::new(Keep::ratio(0.25).errors(), by_sdk, |builder| {
-                builder.sampler(sampler)
+                builder.sampler(sampler.clone())
             });
             kept.serve(&[("traceparent", &trace(randomness))], handler)
                 .await;

@@ -4,6 +4,8 @@
 
 mod addresses;
 mod allocations;
+#[cfg(all(feature = "reqwest", feature = "tracing"))]
+mod axum_thumbnailer;
 mod both_spans;
 mod buffer_pool;
 mod cancelled_requests;
@@ -46,6 +48,8 @@ mod real_connections;
 mod recorded_headers;
 mod redaction;
 mod requests_in_progress;
+#[cfg(feature = "reqwest")]
+mod reqwest_downloads;
 mod response_headers;
 mod routes_and_methods;
 #[cfg(feature = "tokio-metrics")]
@@ -65,5 +69,9 @@ mod telemetry_shutdown;
 mod telemetry_throughput;
 mod telemetry_without_traces;
 mod trace_page;
+#[cfg(feature = "tracing")]
+mod tracing_recipe;
 mod tracing_spans;
 mod workers;
+#[cfg(feature = "xray")]
+mod xray_rules;

@@ -224,22 +224,27 @@ fn records_after_the_shutdown_are_counted_as_such() {
     assert!(stats.after_shutdown >= 1, "{stats:?}");
 }
 
-/// Exceptions are events of spans, or log records, or both; where no logs are exported they stay events.
+/// Exceptions are log records where logs are exported, and else events of spans. Settings choose, too.
 // faults G7
 #[tokio::test]
 async fn exceptions_are_where_they_are_asked_for() {
     const OPT_IN: &str = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
+    const OWN: &str = "IMGPROXY_OPEN_TELEMETRY_EXCEPTION_SIGNAL";
     let registry = Registry::read();
-    for (opt_in, logs, on_spans, logged) in [
-        ("", true, true, false),
-        ("traces", true, true, false),
-        ("logs", true, false, true),
-        ("logs/dup", true, true, true),
-        ("logs", false, true, false),
+    for (variable, opt_in, logs, on_spans, logged) in [
+        (OPT_IN, "", true, false, true),
+        (OPT_IN, "", false, true, false),
+        (OPT_IN, "traces", true, false, true),
+        (OPT_IN, "logs", true, false, true),
+        (OPT_IN, "logs/dup", true, true, true),
+        (OPT_IN, "logs", false, true, false),
+        (OWN, "spans", true, true, false),
+        (OWN, "logs", true, false, true),
+        (OWN, "logs/dup", true, true, true),
     ] {
         let server = OtlpServer::start();
         let telemetry = Telemetry::builder()
-            .vars([(OPT_IN, opt_in)])
+            .vars([(variable, opt_in)])
             .endpoint(server.endpoint())
             .logs(logs)
             .build()

@@ -7,7 +7,7 @@ use opentelemetry::trace::{Tracer, TracerProvider};
 use opentelemetry_sdk::metrics::Temporality;
 use tower_image_trace::{
     Protocol, Settings, Telemetry, TelemetryError, TraceIdGenerator,
-    telemetry::{Exporter, OtlpExporter, Pem, Sampler, TelemetryEvent},
+    telemetry::{Exporter, OtlpExporter, Pem, Sampler, TelemetryEvent, XrayRules},
 };
 
 use crate::support::otlp::{OtlpServer, PATIENCE};
@@ -296,7 +296,6 @@ const IGNORED: &[(&str, &str, &str)] = &[
     ("OTEL_TRACES_EXPORTER", "otlp,console", "otlp, console or none"),
     ("OTEL_METRICS_EXPORTER", "statsd", "otlp, console, prometheus"),
     ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_traceidratio"),
-    ("OTEL_TRACES_SAMPLER", "xray", "parentbased_traceidratio"),
     ("OTEL_TRACES_SAMPLER", "parentbased_jaeger_remote", "parentbased_traceidratio"),
     ("OTEL_TRACES_SAMPLER_ARG", "1.5", "from 0 to 1"),
     ("OTEL_TRACES_SAMPLER_ARG", "NaN", "from 0 to 1"),
@@ -403,6 +402,73 @@ fn the_argument_of_a_sampler_without_a_ratio_is_not_looked_at() {
         assert_eq!(settings.warnings, [], "{sampler}");
         assert_eq!(settings.sampler.to_string(), sampler);
     }
+}
+
+#[cfg(feature = "xray")]
+#[test]
+fn xray_has_an_endpoint_and_an_interval_as_its_argument() {
+    let xray = |argument| {
+        let sampler = ("OTEL_TRACES_SAMPLER", "XRay");
+        settings(&[STANDARD, sampler, ("OTEL_TRACES_SAMPLER_ARG", argument)])
+    };
+    let default = "xray=endpoint=http://127.0.0.1:2000/,polling_interval=300";
+    for (argument, expected) in [
+        ("", default),
+        (
+            "endpoint=http://agent:2000,polling_interval=60",
+            "xray=endpoint=http://agent:2000/,polling_interval=60",
+        ),
+    ] {
+        let settings = xray(argument);
+        assert_eq!(settings.warnings, [], "{argument}");
+        assert_eq!(settings.sampler.to_string(), expected);
+    }
+    for argument in ["0.25", "endpoint=https://agent:2000", "polling_interval=1m"] {
+        let settings = xray(argument);
+        assert_eq!(settings.sampler.to_string(), default, "{argument}");
+        let warning = settings.warnings[0].to_string();
+        for part in [
+            argument,
+            "endpoint=http://host:port,polling_interval=seconds",
+            "ignored",
+        ] {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
+    let settings = xray("endpoint=http://user:secret@agent:2000");
+    assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
+}
+
+#[cfg(feature = "xray")]
+#[test]
+fn a_sampler_in_code_is_checked() {
+    let rules = |endpoint: &'static str, seconds| {
+        let mut rules = XrayRules::new(http::Uri::from_static(endpoint));
+        rules.polling_interval = Duration::from_secs(seconds);
+        Sampler::Xray(rules)
+    };
+    for (sampler, expected) in [
+        (rules("https://agent:2000", 10), "sampler.endpoint"),
+        (rules("/", 10), "a URL that starts with http://"),
+        (rules("http://agent:2000", 0), "a time above 0"),
+        (Sampler::TraceIdRatio(1.5), "a ratio from 0 to 1"),
+    ] {
+        let builder = Telemetry::builder()
+            .vars([STANDARD])
+            .sampler(sampler.clone());
+        let error = builder.settings().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+        let mut settings = Settings::default();
+        settings.sampler = sampler;
+        let error = Telemetry::from_settings(settings).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let builder = Telemetry::builder().vars([STANDARD]);
+    let settings = builder
+        .sampler(rules("http://agent:2000", 10))
+        .settings()
+        .unwrap();
+    assert_eq!(settings.sampler, rules("http://agent:2000", 10));
 }
 
 // faults D1
@@ -860,4 +926,41 @@ fn nobody_listens() {
     let off = telemetry().on_event(move |event| said.send(event.clone()).unwrap());
     off.build().unwrap();
     assert_eq!(heard.recv().unwrap(), TelemetryEvent::Off);
+}
+
+// faults G21
+#[test]
+fn the_terminal_sums_up_when_it_is_told_to() {
+    let set = |value| {
+        let vars = [("IMGPROXY_OPEN_TELEMETRY_CONSOLE", value)];
+        Settings::from_vars(vars).map(|settings| settings.console_summary)
+    };
+    for (value, slow) in [
+        ("", None),
+        ("full", None),
+        ("summary", Some(1_000)),
+        ("summary:500ms", Some(500)),
+        ("summary:2s", Some(2_000)),
+    ] {
+        assert_eq!(
+            set(value).unwrap(),
+            slow.map(Duration::from_millis),
+            "{value}"
+        );
+    }
+    for value in [
+        "yes",
+        "summary:",
+        "summary:2",
+        "summary:-1s",
+        "summary:1.5s",
+    ] {
+        assert_eq!(
+            set(value).unwrap_err().to_string(),
+            format!(
+                "IMGPROXY_OPEN_TELEMETRY_CONSOLE={value:?} is not accepted: expected full, summary, \
+                 or summary with what is slow, such as summary:500ms or summary:2s"
+            )
+        );
+    }
 }

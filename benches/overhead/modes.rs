@@ -24,8 +24,8 @@ use opentelemetry_sdk::{
 };
 use tower::{Layer, service_fn};
 use tower_image_trace::{
-    ImageTraceLayer, Propagator, Propagators, RequestTrace, Telemetry, TelemetryBuilder,
-    metrics::Gauges, telemetry, trace::ImageTraceLayerBuilder,
+    ImageTraceLayer, Propagator, Propagators, RequestTrace, Telemetry, metrics::Gauges, telemetry,
+    trace::ImageTraceLayerBuilder,
 };
 
 use super::{
@@ -77,7 +77,10 @@ pub(crate) fn modes() -> Vec<Mode> {
     let whole_head = telemetry(collector, head, false);
     let keep = telemetry::Keep::ratio(0.01).errors().cancelled();
     let keep = keep.slower_than(Duration::from_secs(3600));
-    let whole_kept = telemetry_with(collector, |builder| builder.keep(keep));
+    let whole_kept = whole(collector, telemetry::Sampler::ParentBasedAlwaysOn, false);
+    let whole_kept = started(whole_kept.keep(keep));
+    #[cfg(feature = "page")]
+    let shown = started(whole(collector, telemetry::Sampler::AlwaysOn, false).trace_page(true));
 
     let floor_off = Floor::new(&off, None);
     let floor_traces = Floor::new(&on, None);
@@ -138,6 +141,20 @@ pub(crate) fn modes() -> Vec<Mode> {
             "floor: traces",
             "telemetry, traces",
             layered(&whole_traces, handle),
+        ),
+        mode(
+            "telemetry, traces, no traceparent",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_traces, handle)),
+        ),
+        // Each request is a trace of its own, of which the page takes one in a while.
+        #[cfg(feature = "page")]
+        mode(
+            "telemetry, traces, page, no traceparent",
+            UNCALLED,
+            None,
+            without_caller(layered(&shown, handle)),
         ),
         over(
             "floor: traces and metrics",
@@ -324,21 +341,25 @@ fn builder(tracers: &SdkTracerProvider) -> ImageTraceLayerBuilder {
 
 /// The layer of a whole telemetry: spans are encoded, and sent to a collector in this process.
 fn telemetry(collector: SocketAddr, sampler: telemetry::Sampler, metrics: bool) -> ImageTraceLayer {
-    telemetry_with(collector, |builder| {
-        builder.sampler(sampler).metrics(metrics)
-    })
+    started(whole(collector, sampler, metrics))
 }
 
-fn telemetry_with(
+fn whole(
     collector: SocketAddr,
-    change: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder,
-) -> ImageTraceLayer {
-    let builder = Telemetry::builder()
+    sampler: telemetry::Sampler,
+    metrics: bool,
+) -> telemetry::TelemetryBuilder {
+    Telemetry::builder()
         .endpoint(format!("http://{collector}"))
         .protocol(telemetry::Protocol::Http)
         .propagators([Propagator::TraceContext].into_iter().collect())
-        .trace_id_generator(telemetry::TraceIdGenerator::Random);
-    let telemetry = change(builder).build().expect("telemetry");
+        .trace_id_generator(telemetry::TraceIdGenerator::Random)
+        .sampler(sampler)
+        .metrics(metrics)
+}
+
+fn started(telemetry: telemetry::TelemetryBuilder) -> ImageTraceLayer {
+    let telemetry = telemetry.build().expect("telemetry");
     // It lives as long as the process.
     Box::leak(Box::new(telemetry)).trace_layer()
 }

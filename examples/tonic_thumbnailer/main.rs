@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! cargo run --example tonic_thumbnailer [-- --port 50051]
+//! (printf '{"width":300,"source":"'; base64 -w0 examples/image_proxy/images/chelsea.png; printf '"}') |
+//!     grpcurl -plaintext -import-path examples/tonic_thumbnailer -proto thumbnailer.proto -d @ \
+//!         127.0.0.1:50051 thumbs.v1.Thumbnailer/Resize
 //! ```
 //!
-//! It prints a waterfall for each call, or exports to the collector that the environment names.
+//! Any other client calls it by `thumbnailer.proto`; there is no reflection. It prints a waterfall for each call, or exports to the collector that the environment names.
 //! [`service`] answers the calls, [`api`] is `thumbnailer.proto` in Rust, and the work on pictures is
 //! image_proxy's ([`mod@process`]). Calls of tonic's health service are measured but get no spans.
 

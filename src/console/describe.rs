@@ -89,6 +89,22 @@ pub(super) fn title(span: &SpanData) -> String {
     }
 }
 
+/// What requests are told apart by: method and route of an HTTP request, or the name of another span. No path
+/// gets into it.
+pub(super) fn route(span: &SpanData) -> String {
+    let method = text(span, "http.request.method");
+    match (method, text(span, "http.route")) {
+        (Some(method), Some(route)) => format!("{method} {route}"),
+        (Some(method), None) => format!("{method} (no route)"),
+        (None, _) => name(span),
+    }
+}
+
+/// The name of a span, as it may be printed.
+pub(super) fn name(span: &SpanData) -> String {
+    printable(&span.name)
+}
+
 fn path(span: &SpanData) -> Option<String> {
     let path = text(span, "url.path")?;
     Some(match text(span, "url.query") {

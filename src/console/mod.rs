@@ -45,6 +45,20 @@
 //! root has not ended are printed when the exporter is flushed or shut down. More than 4,096 of them
 //! are not held: the oldest are printed at once.
 //!
+//! # On a busy service
+//!
+//! With [`with_summary`](ConsoleExporter::with_summary), or `…_OPEN_TELEMETRY_CONSOLE=summary:500ms`, a request is
+//! a line, unless it failed or was slow, and every ten seconds there is a table:
+//!
+//! ```text
+//! 06:17:25.120 200 48.2 ms GET /resize/{options}/{*source} · queue 1.20 ms · downloading_image 21.2 ms
+//!
+//! 10 s: 1240 requests, 3 failed, 12 cancelled, 4.2 s of work for clients that had left
+//!                                       count      p50      p95      p99
+//!   GET /resize/{options}/{*source}      1240  48.2 ms   120 ms   310 ms
+//!   downloading_image                    1228  21.2 ms  80.1 ms   204 ms
+//! ```
+//!
 //! [`ConsoleMetricExporter`] prints metrics as lines, and `ConsoleLogExporter` (feature `logs`) prints
 //! log records.
 
@@ -54,6 +68,7 @@ mod describe;
 mod logs;
 mod metrics;
 mod output;
+mod summary;
 mod text;
 mod waterfall;
 
@@ -75,6 +90,7 @@ pub use self::metrics::ConsoleMetricExporter;
 use self::{
     assembly::{Assembly, Block},
     output::Output,
+    summary::Summary,
     waterfall::Waterfall,
 };
 
@@ -101,6 +117,8 @@ enum Columns {
 
 struct State {
     assembly: Assembly,
+    /// `None`: each trace is a waterfall.
+    summary: Option<Summary>,
     /// `None` after shutdown.
     output: Option<Output>,
 }
@@ -126,6 +144,7 @@ impl ConsoleExporter {
             color: false,
             state: Mutex::new(State {
                 assembly: Assembly::default(),
+                summary: None,
                 output: Some(Output::new(writer)),
             }),
         }
@@ -143,21 +162,55 @@ impl ConsoleExporter {
         self
     }
 
-    fn print(&self, state: &mut State, blocks: &[Block]) -> OTelSdkResult {
+    /// Prints a line for each request, as a waterfall only what failed or took longer than `slower_than`, and
+    /// every ten seconds the percentiles of routes and stages, with the time that was spent on requests
+    /// whose clients had left: for a service that has many of them.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_image_trace::{Telemetry, console::ConsoleExporter};
+    ///
+    /// let terminal = ConsoleExporter::stdout().with_summary(Duration::from_millis(500));
+    /// let telemetry = Telemetry::builder().console_exporter(terminal).build()?;
+    /// # drop(telemetry);
+    /// # Ok::<(), tower_image_trace::TelemetryError>(())
+    /// ```
+    pub fn with_summary(self, slower_than: Duration) -> Self {
+        self.lock().summary = Some(Summary::new(slower_than));
+        self
+    }
+
+    fn print(&self, state: &mut State, blocks: &[Block], is_end: bool) -> OTelSdkResult {
         let Some(output) = &mut state.output else {
             return Err(OTelSdkError::AlreadyShutdown);
         };
-        if blocks.is_empty() || output.is_closed() {
+        let has_more = is_end && state.summary.is_some();
+        if output.is_closed() || blocks.is_empty() && !has_more {
             return Ok(());
         }
         let waterfall = Waterfall::new(self.columns.now(), self.color);
-        let text: String = blocks.iter().map(|block| waterfall.draw(block)).collect();
-        output.write(&text)
+        let blocks = blocks.iter();
+        let text: String = match &mut state.summary {
+            None => blocks.map(|block| waterfall.draw(block)).collect(),
+            Some(summary) => {
+                let lines: String = blocks.map(|block| summary.draw(block, waterfall)).collect();
+                let columns = waterfall.columns();
+                lines
+                    + &match is_end {
+                        true => summary.table(columns),
+                        false => summary.table_if_due(columns),
+                    }
+            }
+        };
+        match text.is_empty() {
+            true => Ok(()),
+            false => output.write(&text),
+        }
     }
 
     fn print_unfinished(&self, state: &mut State) -> OTelSdkResult {
         let blocks = state.assembly.drain();
-        self.print(state, &blocks)
+        self.print(state, &blocks, true)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,7 +248,7 @@ impl SpanExporter for ConsoleExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let mut state = self.lock();
         let blocks = state.assembly.add(batch);
-        self.print(&mut state, &blocks)
+        self.print(&mut state, &blocks, false)
     }
 
     fn force_flush(&self) -> OTelSdkResult {

@@ -594,3 +594,81 @@ fn colour_and_width_follow_the_environment() {
         assert_eq!(columns(|_| value.map(str::to_owned)), width, "{value:?}");
     }
 }
+
+// faults G21
+#[test]
+fn a_busy_service_has_a_line_a_request_and_percentiles() {
+    let (exporter, page) = exporter(80);
+    let exporter = exporter.with_summary(Duration::from_millis(100));
+    let export = |spans| ready(exporter.export(spans)).unwrap();
+    for n in 0..100 {
+        let (id, took) = (10 + 2 * n, 1_000 * (n + 1));
+        export(vec![
+            span(id + 1, id, "queue", 0, took / 2),
+            request(id, "/cat", 200, 0, took),
+        ]);
+    }
+    let lines = page.read();
+    assert_eq!(lines.lines().count(), 100, "{lines}");
+    assert_eq!(
+        lines.lines().next().unwrap(),
+        "00:00:00.000 200 1.00 ms GET /cat · queue 500 µs"
+    );
+
+    // What failed or was slow is shown in full.
+    let failed = request(1, "/cat", 500, 0, 2_000).with_error("no source", "io");
+    let stage = span(2, 1, "downloading_image", 0, 1_000).with_error("no source", "io");
+    let slow = request(3, "/cat", 200, 0, 100_001);
+    for spans in [vec![stage, failed], vec![slow]] {
+        let whole = draw(80, spans.clone());
+        export(spans);
+        assert_eq!(page.read(), whole);
+    }
+
+    // Two clients leave: work goes on for 2 s after the first, and for 0.5 s after the second.
+    let left = |id| request(id, "/cat", 0, 0, 1_000).with(REQUEST_CANCELLED, "processing_image");
+    export(vec![left(4)]);
+    export(vec![
+        span(5, 4, "processing_image", 0, 2_001_000),
+        span(6, 5, "decode", 0, 2_000_000),
+    ]);
+    export(vec![span(8, 7, "processing_image", 500, 501_000), left(7)]);
+    assert_eq!(
+        page.read(),
+        "00:00:00.000 cancelled 1.00 ms GET /cat\n\
+         00:00:00.000 cancelled 1.00 ms GET /cat · processing_image 500 ms\n"
+    );
+
+    exporter.force_flush().unwrap();
+    assert_eq!(
+        page.read(),
+        "\
+0 s: 104 requests, 1 failed, 2 cancelled
+2.5 s of work for clients that had left
+                       count      p50      p95      p99
+  GET /cat               104  49.0 ms  96.0 ms   100 ms
+  downloading_image        1  1.00 ms  1.00 ms  1.00 ms
+  processing_image         1   500 ms   500 ms   500 ms
+  queue                  100  25.0 ms  47.5 ms  49.5 ms
+
+"
+    );
+    exporter.force_flush().unwrap();
+    assert_eq!(page.read(), "", "nothing has come since");
+}
+
+#[test]
+fn a_summary_holds_no_more_than_it_may() {
+    let (exporter, page) = exporter(60);
+    let exporter = exporter.with_summary(Duration::from_secs(1));
+    for n in 0..100 {
+        let route: &'static str = format!("/long/route/with/a/name/of/its/own/{n:03}").leak();
+        ready(exporter.export(vec![request(1 + n, route, 200, 0, 1_000)])).unwrap();
+    }
+    page.read();
+    exporter.force_flush().unwrap();
+    let table = page.read();
+    assert_eq!(table.lines().count(), 2 + 64 + 1 + 1, "{table}");
+    assert!(table.contains("(others)"), "{table}");
+    assert!(table.lines().all(|line| text::width(line) <= 60), "{table}");
+}

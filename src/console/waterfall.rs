@@ -51,6 +51,30 @@ impl Waterfall {
         }
     }
 
+    pub(super) fn columns(self) -> usize {
+        self.columns
+    }
+
+    /// How a request ended, in a word, and its style.
+    pub(super) fn status(self, outcome: &Outcome) -> (&'static str, String) {
+        match outcome {
+            Outcome::Status(code) => (status_style(*code), code.to_string()),
+            Outcome::Code(code, true) => (RED, code.clone()),
+            Outcome::Code(code, false) if code == "OK" => (GREEN, code.clone()),
+            Outcome::Code(code, false) => (YELLOW, code.clone()),
+            Outcome::Cancelled => (YELLOW, "cancelled".to_owned()),
+            Outcome::Failed => (RED, "failed".to_owned()),
+            Outcome::Ended => (PLAIN, String::new()),
+        }
+    }
+
+    pub(super) fn painted(self, style: &str, text: &str) -> String {
+        match self.color && !style.is_empty() {
+            true => format!("\x1b[{style}m{text}\x1b[0m"),
+            false => text.to_owned(),
+        }
+    }
+
     pub(super) fn draw(self, block: &Block) -> String {
         let mut drawing = Drawing {
             waterfall: self,
@@ -83,15 +107,7 @@ struct Drawing {
 
 impl Drawing {
     fn request(&mut self, root: &SpanData, errors_of_stages: &HashSet<describe::Error>) {
-        let (style, status) = match describe::outcome(root) {
-            Outcome::Status(code) => (status_style(code), code.to_string()),
-            Outcome::Code(code, true) => (RED, code),
-            Outcome::Code(code, false) if code == "OK" => (GREEN, code),
-            Outcome::Code(code, false) => (YELLOW, code),
-            Outcome::Cancelled => (YELLOW, "cancelled".to_owned()),
-            Outcome::Failed => (RED, "failed".to_owned()),
-            Outcome::Ended => (PLAIN, String::new()),
-        };
+        let (style, status) = self.waterfall.status(&describe::outcome(root));
         let time = duration(elapsed(root.start_time, root.end_time));
         let texts = [(style, status), (PLAIN, time)];
         self.head(&describe::title(root), &texts, root.span_context.trace_id());
@@ -217,11 +233,7 @@ impl Drawing {
     }
 
     fn paint(&mut self, style: &str, text: &str) {
-        if self.waterfall.color && !style.is_empty() {
-            self.text.push_str(&format!("\x1b[{style}m{text}\x1b[0m"));
-        } else {
-            self.text.push_str(text);
-        }
+        self.text.push_str(&self.waterfall.painted(style, text));
     }
 
     fn spaces(&mut self, count: usize) {
@@ -301,7 +313,7 @@ fn status_style(code: i64) -> &'static str {
 }
 
 /// The time from `from` to `to`, or zero if the clock was set back.
-fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
+pub(super) fn elapsed(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
 

@@ -195,7 +195,7 @@ impl Finish {
 impl Work for Finish {
     type Current = ContextGuard;
 
-    fn attach(&self) -> ContextGuard {
+    fn attach(&mut self) -> ContextGuard {
         self.context.clone().attach()
     }
 

@@ -54,6 +54,11 @@
 //! Each call is an attempt with a span of its own, so the layer belongs inside the service that retries
 //! or follows redirects. An [`Attempts`] in the request's extensions numbers the attempts.
 //!
+//! # With reqwest
+//!
+//! With feature `reqwest`, `DownloadLayer::reqwest` makes a client of reqwest whose attempts, redirects and
+//! all, are recorded as above.
+//!
 //! # Trace context in outgoing requests
 //!
 //! It is not sent unless [`propagate_external`](DownloadLayerBuilder::propagate_external) or
@@ -73,9 +78,13 @@ mod finish;
 mod future;
 mod layer;
 mod origin;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 mod server;
 mod service;
 
+#[cfg(feature = "reqwest")]
+pub use self::reqwest::{ReqwestClient, ReqwestError, ReqwestFuture, ReqwestService};
 pub use self::{
     attempts::Attempts,
     body::DownloadBody,

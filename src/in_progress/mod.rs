@@ -18,6 +18,10 @@
 //! # let _ = service;
 //! ```
 //!
+//! Requests are counted by the layer. Images are counted where the service says so, as here, or by
+//! [`Workers`](crate::pool::Workers) that have the counts
+//! ([`with_in_progress`](crate::pool::Workers::with_in_progress)); without either, `images_in_progress` stays 0.
+//!
 //! A request is in progress from the call of its service until its response body is dropped, whether
 //! that was read to the end, failed, cancelled or unwound.
 

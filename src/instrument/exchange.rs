@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Context as TaskContext, Poll},
 };
 
 use bytes::Buf;
@@ -69,13 +69,17 @@ where
             return inner.poll(cx).map_ok(|response| response.map(body));
         };
 
-        let _current = exchange.attach();
-        let mut result = ready!(watch(exchange, || inner.poll(cx)));
+        let current = exchange.attach();
+        let Poll::Ready(mut result) = watch(exchange, || inner.poll(cx)) else {
+            exchange.detach(current);
+            return Poll::Pending;
+        };
         drop_done(exchange, || this.inner.set(None));
         match &mut result {
             Ok(response) => head(exchange, response),
             Err(error) => exchange.failed(error),
         }
+        exchange.detach(current);
         let exchange = this.work.take();
         Poll::Ready(
             result.map(|response| response.map(|body| new_body(Guarded::new(body, exchange)))),
@@ -104,7 +108,7 @@ where
             return inner.poll_frame(cx);
         };
 
-        let _current = exchange.attach();
+        let current = exchange.attach();
         let polled = watch(exchange, || inner.as_mut().poll_frame(cx));
         let is_last = match &polled {
             Poll::Pending => false,
@@ -127,6 +131,8 @@ where
             drop_done(exchange, || this.inner.set(None));
             exchange.completed();
             *this.work = None;
+        } else {
+            exchange.detach(current);
         }
         polled
     }

@@ -6,7 +6,7 @@ use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::Pin,
-    task::{Context as TaskContext, Poll, ready},
+    task::{Context as TaskContext, Poll},
     thread,
 };
 
@@ -18,7 +18,12 @@ pub(crate) trait Work {
     type Current;
 
     /// Makes the context of the work current.
-    fn attach(&self) -> Self::Current;
+    fn attach(&mut self) -> Self::Current;
+
+    /// Restores what was current before, when the work goes on later.
+    fn detach(&mut self, current: Self::Current) {
+        drop(current);
+    }
 
     /// The work has panicked; the panic goes on after this.
     fn panicked(&mut self, payload: &(dyn Any + Send));
@@ -114,8 +119,11 @@ impl<F: Future, W: Work> Guarded<F, W> {
         let Some(work) = this.work else {
             return inner.poll(cx);
         };
-        let _current = work.attach();
-        let mut output = ready!(watch(work, || inner.poll(cx)));
+        let current = work.attach();
+        let Poll::Ready(mut output) = watch(work, || inner.poll(cx)) else {
+            work.detach(current);
+            return Poll::Pending;
+        };
         drop_done(work, || this.inner.set(None));
         finish(work, &mut output);
         Poll::Ready(output)

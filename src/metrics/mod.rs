@@ -3,6 +3,7 @@
 //! The layers measure requests and stages by themselves. Values that are read at each collection are
 //! registered with [`Gauges`]; every [`Telemetry`](crate::Telemetry) has its own
 //! ([`gauges`](crate::Telemetry::gauges)).
+#![doc = include_str!("../../docs/metrics.md")]
 
 mod active;
 #[cfg(feature = "bound-instruments")]

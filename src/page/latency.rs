@@ -97,6 +97,17 @@ impl Latencies {
         }
     }
 
+    /// Adds all that others have counted, `now` after the start.
+    pub(super) fn add_all(&mut self, others: &mut Self, now: Duration) {
+        self.turn(now);
+        others.turn(now);
+        let sums = self.windows.iter_mut().chain([&mut self.all]);
+        for (sums, others) in sums.zip(others.windows.iter().chain([&others.all])) {
+            let sums = sums.iter_mut().zip(others);
+            sums.for_each(|(sum, count)| *sum = sum.saturating_add(*count));
+        }
+    }
+
     /// The last minute, or all since the start when nothing came in it.
     pub(super) fn recent(&mut self, now: Duration) -> Recent {
         self.turn(now);

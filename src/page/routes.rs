@@ -1,10 +1,10 @@
 //! What is counted of each route, whatever becomes of its samples.
 
 use std::{
-    collections::HashMap,
+    cell::Cell,
     mem::size_of,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 use super::latency::{Latencies, MOST_BANDS, band};
 use crate::{
     instrument::beginning,
+    intern::{Table, hash},
     telemetry::{Ended, Outcome, Trace, span_name},
 };
 
@@ -25,7 +26,10 @@ const MOST_STAGES: usize = 16;
 const LONGEST_NAME: usize = 256;
 
 /// What a route takes beside its name, its stages and its histograms, about.
-const ROUTE_BYTES: usize = size_of::<Route>() + 128;
+const ROUTE_BYTES: usize = size_of::<Route>() + 64;
+
+/// Threads count in parts of their own: what two of them change in turn goes back and forth between cores.
+const PARTS: usize = 4;
 
 /// One slot of a route for each outcome and latency band.
 pub(super) const SLOTS: usize = 3 * MOST_BANDS;
@@ -46,18 +50,53 @@ pub(super) const fn outcome_index(outcome: Outcome) -> usize {
 
 #[derive(Debug)]
 pub(super) struct Routes {
-    by_name: RwLock<HashMap<Box<str>, Arc<Route>>>,
+    by_name: Box<Table<Known, PLACES>>,
+    number: AtomicUsize,
+    /// Those that have no place.
+    other: Arc<Route>,
     max_bytes: usize,
     /// The memory that may still be taken, in bytes.
     left: AtomicUsize,
 }
 
+/// Several for each route, so that few names meet.
+const PLACES: usize = 512;
+
+/// `None`: a place that no route can have any more.
+#[derive(Debug)]
+struct Known(Option<Arc<Route>>);
+
 /// What is known of the traces whose root has this name.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) name: Box<str>,
-    counts: Mutex<Counts>,
+    parts: [Part; PARTS],
     slots: [Slot; SLOTS],
+}
+
+/// What some threads have counted, on cache lines of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Part(Mutex<Counts>);
+
+impl Part {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+thread_local! {
+    static PART: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// The part that this thread counts in.
+fn part() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    PART.get().unwrap_or_else(|| {
+        let part = THREADS.fetch_add(1, Relaxed) % PARTS;
+        PART.set(Some(part));
+        part
+    })
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +117,39 @@ pub(super) struct Counts {
     pub(super) stages: Vec<StageCounts>,
 }
 
+impl Counts {
+    fn add(&mut self, other: &mut Self, now: Duration) {
+        self.count += other.count;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        let bands = self.bands.iter_mut().zip(other.bands);
+        bands.for_each(|(sum, count)| *sum += count);
+        add_latencies(&mut self.latencies, &mut other.latencies, now);
+        for stage in &mut other.stages {
+            let found = self.stages.iter().position(|sum| sum.name == stage.name);
+            let index = found.unwrap_or_else(|| {
+                self.stages.push(StageCounts::new(&stage.name));
+                self.stages.len() - 1
+            });
+            let sum = &mut self.stages[index];
+            sum.count += stage.count;
+            sum.failed += stage.failed;
+            add_latencies(&mut sum.latencies, &mut stage.latencies, now);
+        }
+    }
+}
+
+fn add_latencies(
+    sum: &mut Option<Box<Latencies>>,
+    other: &mut Option<Box<Latencies>>,
+    now: Duration,
+) {
+    if let Some(other) = other {
+        let sum = sum.get_or_insert_with(Latencies::new);
+        sum.add_all(other, now);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct StageCounts {
     pub(super) name: Box<str>,
@@ -90,12 +162,13 @@ impl Routes {
     /// `max_bytes`: all together takes so much memory at most.
     pub(super) fn new(max_bytes: usize) -> Self {
         let routes = Self {
-            by_name: RwLock::default(),
+            by_name: Box::default(),
+            number: AtomicUsize::new(1),
+            other: Arc::new(Route::new(OTHER)),
             max_bytes,
             left: AtomicUsize::new(max_bytes),
         };
-        // There is always a place for what has none of its own.
-        routes.claim(ROUTE_BYTES);
+        routes.claim(ROUTE_BYTES + PLACES * size_of::<OnceLock<Known>>());
         routes
     }
 
@@ -106,27 +179,28 @@ impl Routes {
     }
 
     /// The route of that name, made on first use.
-    pub(super) fn get(&self, name: &str) -> Arc<Route> {
+    pub(super) fn get(&self, name: &str) -> &Arc<Route> {
         let name = beginning(name, LONGEST_NAME);
-        let routes = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(route) = routes.get(name) {
-            return Arc::clone(route);
-        }
-        drop(routes);
-        let mut routes = self.by_name.write().unwrap_or_else(PoisonError::into_inner);
-        let is_known = routes.contains_key(name);
-        let has_place =
-            is_known || routes.len() < MOST_ROUTES - 1 && self.claim(ROUTE_BYTES + 2 * name.len());
-        let name = if has_place { name } else { OTHER };
-        let route = routes.entry(name.into());
-        Arc::clone(route.or_insert_with(|| Arc::new(Route::new(name))))
+        let is_it = |known: &Known| known.0.as_ref().is_some_and(|route| *route.name == *name);
+        let make = || {
+            let has_place =
+                self.number.load(Relaxed) < MOST_ROUTES && self.claim(ROUTE_BYTES + 2 * name.len());
+            Known(has_place.then(|| {
+                self.number.fetch_add(1, Relaxed);
+                Arc::new(Route::new(name))
+            }))
+        };
+        let known = self.by_name.find(hash(name), is_it, make);
+        known
+            .and_then(|known| known.0.as_ref())
+            .unwrap_or(&self.other)
     }
 
     /// All routes, by name.
     pub(super) fn all(&self) -> Vec<Arc<Route>> {
-        let routes = self.by_name.read().unwrap_or_else(PoisonError::into_inner);
-        let mut all: Vec<_> = routes.values().cloned().collect();
-        drop(routes);
+        let known = self.by_name.iter().filter_map(|known| known.0.as_ref());
+        let other = Some(&self.other).filter(|other| other.is_counted());
+        let mut all: Vec<_> = known.chain(other).cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -138,7 +212,7 @@ impl Routes {
 
     /// Counts a trace, `now` after the start.
     pub(super) fn count(&self, route: &Route, root: &Ended<'_>, trace: &Trace, now: Duration) {
-        let mut counts = route.counts();
+        let mut counts = route.parts[part()].counts();
         counts.count += 1;
         counts.failed += u64::from(root.outcome() == Outcome::Failed);
         counts.cancelled += u64::from(root.outcome() == Outcome::Cancelled);
@@ -171,12 +245,7 @@ impl Routes {
         let name = beginning(name, LONGEST_NAME);
         let bytes = 2 * size_of::<StageCounts>() + name.len();
         let has_place = stages < MOST_STAGES && self.claim(bytes);
-        has_place.then(|| StageCounts {
-            name: name.into(),
-            count: 0,
-            failed: 0,
-            latencies: None,
-        })
+        has_place.then(|| StageCounts::new(name))
     }
 
     fn add(&self, latencies: &mut Option<Box<Latencies>>, latency: Duration, now: Duration) {
@@ -189,17 +258,37 @@ impl Routes {
     }
 }
 
+impl StageCounts {
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            count: 0,
+            failed: 0,
+            latencies: None,
+        }
+    }
+}
+
 impl Route {
     fn new(name: &str) -> Self {
         Self {
             name: name.into(),
-            counts: Mutex::default(),
+            parts: std::array::from_fn(|_| Part::default()),
             slots: std::array::from_fn(|_| Slot::default()),
         }
     }
 
-    pub(super) fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_counted(&self) -> bool {
+        self.parts.iter().any(|part| part.counts().count > 0)
+    }
+
+    /// What all threads have counted, `now` after the start.
+    pub(super) fn counts(&self, now: Duration) -> Counts {
+        let mut all = Counts::default();
+        for part in &self.parts {
+            all.add(&mut part.counts(), now);
+        }
+        all
     }
 
     /// Whether the slot wants a sample now: at most one every `pause` once it has `enough`.

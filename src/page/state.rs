@@ -60,7 +60,7 @@ impl Page {
 
     fn route(&self, route: &Route, running: usize) -> Value {
         let now = self.store.now();
-        let mut counts = route.counts();
+        let mut counts = route.counts(now);
         let recent = counts
             .latencies
             .as_mut()

@@ -196,7 +196,7 @@ impl Taker for Store {
     fn wants(&self, root: &Ended<'_>, trace: &Trace) -> bool {
         let route = self.routes.get(root.span.name);
         let now = self.now();
-        self.routes.count(&route, root, trace, now);
+        self.routes.count(route, root, trace, now);
         let enough = match self.is_tight.load(Relaxed) {
             true => 0,
             false => SAMPLES as u32,
@@ -212,7 +212,7 @@ impl Taker for Store {
         let mut sample = Sample {
             trace_id: root.trace_id(),
             root: root.span_id(),
-            route: self.routes.get(root.span.name),
+            route: Arc::clone(self.routes.get(root.span.name)),
             outcome: root.outcome(),
             started_at: root.span.start,
             duration: root.duration(),

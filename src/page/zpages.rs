@@ -48,7 +48,7 @@ fn aggregations(page: &Page) -> Value {
     let running = page.running.now();
     let routes = page.store.routes.all();
     let counts = routes.iter().map(|route| {
-        let counts = route.counts();
+        let counts = route.counts(page.store.now());
         let running = running
             .iter()
             .filter(|request| request.asked.name == *route.name);

@@ -39,16 +39,28 @@ impl Current {
             has_request: false,
         }
     }
+
+    /// Gives back the request, which counts it only once for all the times that it is current.
+    #[inline]
+    pub(crate) fn end(mut self) -> Option<Arc<RequestState>> {
+        std::mem::take(&mut self.has_request).then(pop).flatten()
+    }
 }
 
 impl Drop for Current {
     #[inline]
     fn drop(&mut self) {
         if self.has_request {
-            // The request is dropped after the borrow ends: its drop may run foreign code.
-            let _request = CURRENT.try_with(|current| current.borrow_mut().pop());
+            pop();
         }
     }
+}
+
+/// Takes the innermost request out. It is dropped after the borrow ends: its drop may run foreign code.
+#[inline]
+fn pop() -> Option<Arc<RequestState>> {
+    let request = CURRENT.try_with(|current| current.borrow_mut().pop());
+    request.ok().flatten()
 }
 
 /// Looks at the request that this thread is working on.

@@ -58,6 +58,8 @@ pub(crate) fn as_error<'a>(
             of_type::<Error>(any, "hyper_util::client::legacy::Error")
         })
         .or_else(|| of_type::<hyper::Error>(any, "hyper::Error"));
+    #[cfg(feature = "reqwest")]
+    let known = known.or_else(|| of_type::<reqwest::Error>(any, "reqwest::Error"));
     known.map(|(error, name)| (error, Some(name)))
 }
 

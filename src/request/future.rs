@@ -41,7 +41,7 @@ impl Unfinished {
 impl Work for Unfinished {
     type Current = Option<Current>;
 
-    fn attach(&self) -> Self::Current {
+    fn attach(&mut self) -> Self::Current {
         self.scope.as_ref().map(Scope::attach)
     }
 
@@ -68,7 +68,7 @@ impl Drop for Unfinished {
 impl Work for Scope {
     type Current = Current;
 
-    fn attach(&self) -> Current {
+    fn attach(&mut self) -> Current {
         Scope::attach(self)
     }
 

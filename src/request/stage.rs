@@ -28,6 +28,30 @@ use crate::{
 /// [`run_blocking`](Self::run_blocking) work on the blocking pool. It may move to another task or
 /// thread, and may outlive its request: it is then still exported, with the right parent.
 ///
+/// ```
+/// use std::io;
+/// use tower_image_trace::{RequestTrace, opentelemetry::KeyValue};
+///
+/// # async fn fetch(_: &str) -> io::Result<Vec<u8>> { Ok(Vec::new()) }
+/// # fn resize(source: Vec<u8>) -> io::Result<Vec<u8>> { Ok(source) }
+/// # fn watermark(_: &mut [u8]) {}
+/// async fn thumbnail(trace: RequestTrace) -> io::Result<Vec<u8>> {
+///     // A future: the stage ends with it, and has its error.
+///     let source = trace.download("http://cdn.example/cat.jpg").run(fetch("cat.jpg")).await?;
+///     // Work on tokio's blocking pool (feature `tokio`).
+///     # #[cfg(feature = "tokio")]
+///     let mut picture = trace.process("w:300").run_blocking(move || resize(source)).await?;
+///     # #[cfg(not(feature = "tokio"))]
+///     # let mut picture = trace.process("w:300").run_sync(move || resize(source))?;
+///     // A scope: the stage ends where the guard does.
+///     let stage = trace.stage("watermark");
+///     stage.set_attribute(KeyValue::new("watermark.opacity", 0.5));
+///     watermark(&mut picture);
+///     drop(stage);
+///     Ok(picture)
+/// }
+/// ```
+///
 /// A stage is cancelled, and says so, when its future is dropped before it is ready, or when its
 /// request is cancelled while it runs.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ struct Sending {
 impl Work for Sending {
     type Current = Current;
 
-    fn attach(&self) -> Current {
+    fn attach(&mut self) -> Current {
         self.scope.attach()
     }
 

@@ -9,6 +9,8 @@ use opentelemetry_sdk::trace::TracerProviderBuilder;
 
 #[cfg(feature = "_otlp")]
 use super::keep::Keep;
+#[cfg(feature = "logs")]
+use super::settings::ExceptionSignal;
 use super::{
     error::TelemetryError,
     event::{Sink, TelemetryEvent},
@@ -151,7 +153,9 @@ impl TelemetryBuilder {
         self
     }
 
-    /// The `service.name` of everything that is exported.
+    /// The `service.name` of everything that is exported. When left out, and no variable says it, it is
+    /// `imgproxy` where an `IMGPROXY_` variable has switched telemetry on, and else `unknown_service:` and the
+    /// name of the executable.
     pub fn service_name(mut self, name: impl Into<String>) -> Self {
         self.code.service_name = Some(name.into());
         self
@@ -195,7 +199,7 @@ impl TelemetryBuilder {
     }
 
     /// Which traces are recorded; [`Sampler::ParentBasedAlwaysOn`] when left out.
-    pub const fn sampler(mut self, sampler: Sampler) -> Self {
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
         self.code.sampler = Some(sampler);
         self
     }
@@ -337,6 +341,14 @@ impl TelemetryBuilder {
     #[cfg(feature = "logs")]
     pub const fn logs(mut self, enabled: bool) -> Self {
         self.code.logs = Some(enabled);
+        self
+    }
+
+    /// Where exceptions are recorded. When left out, and the environment says nothing, they are log records
+    /// where logs are exported, and events of spans elsewhere.
+    #[cfg(feature = "logs")]
+    pub const fn exception_signal(mut self, signal: ExceptionSignal) -> Self {
+        self.code.exception_signal = Some(signal);
         self
     }
 

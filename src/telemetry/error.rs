@@ -3,7 +3,9 @@
 use std::{error::Error, fmt, io, time::Duration};
 
 /// Why telemetry did not start, or did not end cleanly.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its `Debug` is its `Display`, one line, because that is what a `main` that returns it prints.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum TelemetryError {
     /// One or more settings are wrong; all of them are named.
@@ -40,6 +42,12 @@ pub enum TelemetryError {
         /// How many items were given up since `shutdown` or `force_flush` was called.
         lost: u64,
     },
+}
+
+impl fmt::Debug for TelemetryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// One wrong setting.
@@ -181,4 +189,25 @@ fn join(errors: &[SettingError]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // faults G20
+    #[test]
+    fn what_a_main_prints_is_one_sentence_a_mistake() {
+        let setting = "IMGPROXY_OPEN_TELEMETRY_PROTOCOL";
+        let error = TelemetryError::Settings(vec![
+            SettingError::invalid(setting, "udp", "grpc, http or https"),
+            SettingError::feature("OTEL_TRACES_EXPORTER", "console", "console"),
+        ]);
+        let boxed: Box<dyn Error> = error.into();
+        assert_eq!(
+            format!("{boxed:?}"),
+            "IMGPROXY_OPEN_TELEMETRY_PROTOCOL=\"udp\" is not accepted: expected grpc, http or https; \
+             OTEL_TRACES_EXPORTER=\"console\" needs the cargo feature \"console\" of tower-image-trace"
+        );
+    }
 }

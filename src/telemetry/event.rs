@@ -4,7 +4,7 @@ use std::{
     fmt,
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -91,6 +91,21 @@ pub enum TelemetryEvent {
         /// What it would be called.
         name: String,
     },
+    /// The service that has X-Ray's sampling rules cannot be asked, or answers with something else. Reported
+    /// once, until [`SamplingRulesAvailable`](Self::SamplingRulesAvailable).
+    ///
+    /// The rules that are known hold for an hour. While none are known, one trace a second is recorded and
+    /// 5 % of the others.
+    SamplingRulesUnavailable {
+        /// What was asked, and what went wrong, in one line.
+        error: String,
+    },
+    /// X-Ray's sampling rules are known: for the first time, or after
+    /// [`SamplingRulesUnavailable`](Self::SamplingRulesUnavailable).
+    SamplingRulesAvailable {
+        /// How many rules may apply to this service.
+        count: usize,
+    },
     /// The collector took a request, but not all of it, or with a warning (OTLP's partial success).
     Rejected {
         /// `spans`, `data points` or `log records`.
@@ -139,6 +154,14 @@ impl fmt::Display for TelemetryEvent {
                 f,
                 "{metric} is left out of the page for Prometheus: another metric is called {name} there"
             ),
+            Self::SamplingRulesUnavailable { error } => write!(
+                f,
+                "X-Ray's sampling rules are not available: {error}; those that are known hold for an hour, \
+                 and without any one trace a second is recorded and 5 % of the others"
+            ),
+            Self::SamplingRulesAvailable { count } => {
+                write!(f, "X-Ray's sampling rules are known: {count} may apply")
+            }
             Self::Rejected {
                 what,
                 count,
@@ -170,43 +193,81 @@ pub struct SignalStats {
 /// The callback for events, beside the log. Without a callback and without a subscriber of the log they
 /// go to standard error.
 #[derive(Clone, Default)]
-pub(crate) struct Sink(Option<Arc<Callback>>);
+pub(crate) struct Sink {
+    callback: Option<Arc<Callback>>,
+    /// What was said at the start, before there was a subscriber of the log.
+    unheard: Arc<Mutex<Vec<TelemetryEvent>>>,
+}
 
 type Callback = dyn Fn(&TelemetryEvent) + Send + Sync;
 
 impl fmt::Debug for Sink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Sink").field(&self.0.is_some()).finish()
+        let has_callback = self.callback.is_some();
+        f.debug_tuple("Sink").field(&has_callback).finish()
     }
 }
 
 impl Sink {
     pub(super) fn new(callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
-        Self(Some(Arc::new(callback)))
+        Self {
+            callback: Some(Arc::new(callback)),
+            unheard: Arc::default(),
+        }
     }
 
     pub(crate) fn emit(&self, event: &TelemetryEvent) {
-        // Both are the service's code, and a panic in it must not end the export of telemetry.
-        let _ = catch_unwind(AssertUnwindSafe(|| match event {
+        self.repeat_unheard();
+        let is_heard = tracing::dispatcher::has_been_set();
+        match event {
+            // A `Telemetry` comes before the subscriber that has its layers.
             TelemetryEvent::Started { .. }
             | TelemetryEvent::Off
-            | TelemetryEvent::FirstExport { .. }
-            | TelemetryEvent::Recovered { .. } => {
-                tracing::info!(target: TARGET, "{event}");
+            | TelemetryEvent::InvalidSetting { .. }
+                if !is_heard =>
+            {
+                self.unheard().push(event.clone());
             }
-            _ => tracing::warn!(target: TARGET, "{event}"),
-        }));
-        match &self.0 {
+            _ => log(event),
+        }
+        match &self.callback {
+            // The service's code, and a panic in it must not end the export of telemetry.
             Some(callback) => {
                 let _ = catch_unwind(AssertUnwindSafe(|| callback(event)));
             }
             // Standard error may be closed.
-            None if !tracing::dispatcher::has_been_set() => {
+            None if !is_heard => {
                 let _ = writeln!(io::stderr(), "tower_image_trace: {event}");
             }
             None => {}
         }
     }
+
+    /// Writes to the log what was said before it had a subscriber, as soon as it has one.
+    pub(super) fn repeat_unheard(&self) {
+        if tracing::dispatcher::has_been_set() {
+            let unheard = std::mem::take(&mut *self.unheard());
+            unheard.iter().for_each(log);
+        }
+    }
+
+    fn unheard(&self) -> MutexGuard<'_, Vec<TelemetryEvent>> {
+        self.unheard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log(event: &TelemetryEvent) {
+    // A subscriber is the service's code, too.
+    let _ = catch_unwind(AssertUnwindSafe(|| match event {
+        TelemetryEvent::Started { .. }
+        | TelemetryEvent::Off
+        | TelemetryEvent::FirstExport { .. }
+        | TelemetryEvent::Recovered { .. }
+        | TelemetryEvent::SamplingRulesAvailable { .. } => {
+            tracing::info!(target: TARGET, "{event}");
+        }
+        _ => tracing::warn!(target: TARGET, "{event}"),
+    }));
 }
 
 const TARGET: &str = "tower_image_trace::telemetry";

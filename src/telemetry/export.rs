@@ -6,8 +6,6 @@ use std::sync::Arc;
 
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::LoggerProviderBuilder;
-#[cfg(feature = "_otlp")]
-use opentelemetry_sdk::trace::Sampler as SdkSampler;
 #[cfg(feature = "page")]
 use opentelemetry_sdk::trace::SpanData;
 use opentelemetry_sdk::{
@@ -15,7 +13,7 @@ use opentelemetry_sdk::{
     metrics::{
         MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
     },
-    trace::{SdkTracerProvider, TracerProviderBuilder},
+    trace::{Sampler as SdkSampler, SdkTracerProvider, TracerProviderBuilder},
 };
 
 #[cfg(feature = "console")]
@@ -46,7 +44,7 @@ use super::{
 #[cfg(feature = "prometheus")]
 use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
 
-#[cfg(any(feature = "_listener", feature = "_otlp"))]
+#[cfg(any(feature = "_listener", feature = "_otlp", feature = "xray"))]
 use super::event::Sink;
 #[cfg(feature = "_listener")]
 use super::{
@@ -66,6 +64,11 @@ use super::{pipeline::Gathered, providers::Shown};
 use super::{
     prometheus::{self, Naming, Prometheus, Pushed, SharedReader, Source},
     providers::Pulled,
+};
+#[cfg(feature = "xray")]
+use super::{
+    settings::Sampler,
+    xray::{Poller, XraySampler},
 };
 #[cfg(all(feature = "console", feature = "logs"))]
 use crate::console::ConsoleLogExporter;
@@ -133,13 +136,27 @@ impl<'a> Export<'a> {
         })
     }
 
-    pub(super) fn traces(&mut self, tracers: TracerProviderBuilder) -> TracerProviderBuilder {
+    /// Keeps the rules of X-Ray up to date.
+    #[cfg(feature = "xray")]
+    pub(super) fn poll_rules(&self, sampler: XraySampler, events: &Sink) {
+        if let Sampler::Xray(from) = &self.settings.sampler {
+            let poller = Poller::new(sampler, from, events.clone());
+            self.thread.spawn(poller.run());
+        }
+    }
+
+    /// `sampler`: that of the builder of tracers.
+    pub(super) fn traces(
+        &mut self,
+        tracers: TracerProviderBuilder,
+        sampler: &SdkSampler,
+    ) -> TracerProviderBuilder {
         match &self.settings.traces {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
                 let at_start = self.keep(&queue);
-                let tracers = self.sampled(tracers, at_start.as_ref());
+                let tracers = self.sampled(tracers, sampler, at_start.as_ref());
                 self.span_writer = Some(SpanWriter::new(
                     self.settings,
                     queue.clone(),
@@ -154,9 +171,13 @@ impl<'a> Export<'a> {
                 let queue = self.queue(Signal::Traces, at_once(self.settings.span_batching));
                 let exporter = self.terminals.traces.take();
                 let exporter = exporter.unwrap_or_else(ConsoleExporter::stdout);
+                let exporter = match self.settings.console_summary {
+                    Some(slower_than) => exporter.with_summary(slower_than),
+                    None => exporter,
+                };
                 self.thread.spawn(print_spans(queue.clone(), exporter));
                 #[cfg(feature = "_otlp")]
-                let tracers = self.sampled(tracers, self.at_start().as_ref());
+                let tracers = self.sampled(tracers, sampler, self.at_start().as_ref());
                 tracers.with_span_processor(self.ended_spans(Some(queue)))
             }
             #[cfg(feature = "page")]
@@ -189,7 +210,7 @@ impl<'a> Export<'a> {
     fn at_start(&self) -> Option<AtStart> {
         let keep = self.settings.keep.as_ref()?;
         Some(AtStart {
-            head: Head::new(self.settings.sampler, keep),
+            head: Head::new(&self.settings.sampler, keep),
             keeper: None,
         })
     }
@@ -214,13 +235,14 @@ impl<'a> Export<'a> {
     fn sampled(
         &self,
         tracers: TracerProviderBuilder,
+        sampler: &SdkSampler,
         at_start: Option<&AtStart>,
     ) -> TracerProviderBuilder {
         let Some(at_start) = at_start else {
             return tracers;
         };
         tracers.with_sampler(Sampling {
-            sampler: SdkSampler::from(self.settings.sampler),
+            sampler: sampler.clone(),
             at_start: Some(at_start.clone()),
             records_all: at_start.keeper.is_none() || self.settings.trace_page.is_some(),
         })

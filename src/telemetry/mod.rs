@@ -33,6 +33,12 @@
 //! which is what receivers of gRPC take by default; one that is too large for the collector nevertheless is
 //! split, down to one span.
 //!
+//! # Sampling rules of X-Ray
+//!
+//! With feature `xray`, [`Sampler::Xray`] samples by the rules of AWS X-Ray, of which a service on a local address
+//! knows: the X-Ray daemon, the CloudWatch agent, or a collector with the extension `awsproxy`. The thread that
+//! exports asks it for the rules and for the quotas of this process, so that no request waits for it.
+//!
 //! # Metrics that are pulled
 //!
 //! With feature `prometheus`, `Telemetry::prometheus` is a service with a page of metrics, with a collector or
@@ -54,9 +60,10 @@
 //! A line at the start says what was resolved, or that telemetry is off. Later lines report the first export, failures, recovery
 //! and losses, at most once a minute each: see [`TelemetryEvent`]. They are `tracing` events with
 //! the target `tower_image_trace::telemetry`, and go to [`TelemetryBuilder::on_event`]. Without either, they
-//! are lines on standard error. The counts are in
+//! are lines on standard error; those of the start are repeated in the log when it has a subscriber. The counts are in
 //! [`Telemetry::span_stats`] and its siblings, and among the metrics as `otel.sdk.exporter.*` and
 //! `otel.sdk.processor.*`.
+#![doc = include_str!("../../docs/settings.md")]
 
 #[cfg(any(feature = "page", feature = "prometheus"))]
 mod accept;
@@ -97,9 +104,13 @@ mod settings;
 mod shutdown_signal;
 mod signal;
 mod start;
+#[cfg(feature = "tracing")]
+mod tracing_layer;
 mod views;
 #[cfg(feature = "_otlp")]
 mod written;
+#[cfg(feature = "xray")]
+mod xray;
 
 #[cfg(feature = "_otlp")]
 pub use self::keep::{EndedRequest, Keep};
@@ -128,7 +139,7 @@ pub use self::{
     providers::Telemetry,
     settings::{
         Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Pem,
-        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings,
+        PrometheusExporter, Protocol, Sampler, Settings, SpanLimits, TracePageSettings, XrayRules,
     },
     shutdown_signal::shutdown_signal,
 };

@@ -21,3 +21,9 @@ impl Pipeline {
         match *self {}
     }
 }
+
+/// Whether this thread belongs to the export.
+#[cfg(feature = "tracing")]
+pub(super) const fn is_exporting() -> bool {
+    false
+}

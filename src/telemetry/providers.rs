@@ -29,7 +29,7 @@ use super::settings::ExceptionSignal;
 use super::written::SpanWriter;
 use super::{
     error::TelemetryError,
-    event::SignalStats,
+    event::{SignalStats, Sink},
     settings::{Exporter, Settings},
     signal::Signal,
 };
@@ -59,10 +59,11 @@ pub struct Telemetry {
     #[cfg(feature = "logs")]
     pub(super) logger_provider: SdkLoggerProvider,
     pub(super) settings: Settings,
-    /// None of the samplers in the settings looks at attributes. A sampler or a span processor of the
-    /// service may, and is to see them from the start (semconv http-spans).
+    pub(super) events: Sink,
+    /// Of the samplers in the settings only X-Ray's rules look at attributes. A sampler or a span processor of
+    /// the service may, and is to see them from the start (semconv http-spans).
     pub(super) attributes_after_sampling: bool,
-    /// Writes the spans of layers, unless they are to be seen by something of the service's.
+    /// Writes the spans of layers, unless they are to be seen by something of the service's or by a sampler.
     #[cfg(feature = "_otlp")]
     pub(super) span_writer: Option<SpanWriter>,
     /// Whether anything reads what is measured.
@@ -154,6 +155,8 @@ impl Telemetry {
 
     /// The same, for a filter, a trust decision or anything else of your own.
     pub fn trace_layer_builder(&self) -> ImageTraceLayerBuilder {
+        // The service has its subscriber by now.
+        self.events.repeat_unheard();
         if !self.is_enabled() {
             return ImageTraceLayerBuilder::disabled();
         }
@@ -197,7 +200,7 @@ impl Telemetry {
 
     /// Logs have the ids of spans even if the spans go nowhere. Without both, the caller's context
     /// passes through as it is.
-    fn makes_spans(&self) -> bool {
+    pub(super) fn makes_spans(&self) -> bool {
         let settings = &self.settings;
         let is_exported = !matches!(
             (&settings.traces, &settings.logs),

@@ -14,6 +14,8 @@ use opentelemetry_sdk::{
 use super::providers::Pulled;
 #[cfg(feature = "page")]
 use super::providers::Shown;
+#[cfg(feature = "xray")]
+use super::xray::XraySampler;
 use super::{
     error::TelemetryError,
     event::TelemetryEvent,
@@ -21,7 +23,7 @@ use super::{
     outlets::{Change, Outlets},
     providers::Telemetry,
     resource,
-    settings::{Exporter, Settings},
+    settings::Settings,
     views::with_view,
 };
 #[cfg(feature = "_export")]
@@ -41,6 +43,7 @@ impl Telemetry {
         }
         let resource = resource::build(&settings);
         let mut builders = Builders::new(&settings, &resource);
+        let has_own_provider = outlets.tracer_provider.is_some();
         #[cfg(feature = "prometheus")]
         let mut pulled = Pulled::nothing();
         #[cfg(feature = "page")]
@@ -62,7 +65,11 @@ impl Telemetry {
                 {
                     page = export.page(&resource, &outlets.events)?;
                 }
-                builders.tracers = export.traces(builders.tracers);
+                #[cfg(feature = "xray")]
+                if let Some(rules) = builders.rules.take() {
+                    export.poll_rules(rules, &outlets.events);
+                }
+                builders.tracers = export.traces(builders.tracers, &builders.sampler);
                 builders.meters = export.metrics(builders.meters)?;
                 #[cfg(feature = "prometheus")]
                 {
@@ -78,11 +85,11 @@ impl Telemetry {
             }
             false => None,
         };
-        let attributes_after_sampling = outlets.tracer_provider.is_none();
+        let attributes_after_sampling = !has_own_provider && !settings.sampler.sees_attributes();
         if settings.is_enabled() {
             let summary = settings.summary();
             outlets.events.emit(&TelemetryEvent::Started { summary });
-        } else if attributes_after_sampling && !measures {
+        } else if !has_own_provider && !measures {
             outlets.events.emit(&TelemetryEvent::Off);
         }
         #[cfg(feature = "_otlp")]
@@ -100,7 +107,7 @@ impl Telemetry {
         let pipeline = None;
         #[cfg(feature = "_export")]
         let pipeline = export.map(|export| {
-            let changed = (!attributes_after_sampling).then(|| tracer_provider.clone());
+            let changed = has_own_provider.then(|| tracer_provider.clone());
             let pipeline = export.into_pipeline(meter_provider.clone(), changed);
             register(&gauges, &settings, &pipeline);
             #[cfg(feature = "page")]
@@ -116,6 +123,7 @@ impl Telemetry {
             #[cfg(feature = "logs")]
             logger_provider: builders.loggers.build(),
             settings,
+            events: outlets.events,
             attributes_after_sampling,
             #[cfg(feature = "_otlp")]
             span_writer,
@@ -133,15 +141,35 @@ impl Telemetry {
 /// The providers before they are built.
 struct Builders {
     tracers: TracerProviderBuilder,
+    #[cfg(feature = "_export")]
+    sampler: SdkSampler,
     meters: MeterProviderBuilder,
     #[cfg(feature = "logs")]
     loggers: LoggerProviderBuilder,
+    /// X-Ray's rules, if they decide what is sampled.
+    #[cfg(feature = "xray")]
+    rules: Option<XraySampler>,
 }
 
 impl Builders {
     fn new(settings: &Settings, resource: &Resource) -> Self {
+        #[cfg(feature = "xray")]
+        let rules = XraySampler::of(settings, resource);
+        let sampler = match settings.makes_traces() {
+            true => SdkSampler::from(&settings.sampler),
+            false => SdkSampler::AlwaysOff,
+        };
+        #[cfg(feature = "xray")]
+        let sampler = match &rules {
+            Some(rules) => SdkSampler::ParentBased(Box::new(rules.clone())),
+            None => sampler,
+        };
         Self {
-            tracers: tracers(settings).with_resource(resource.clone()),
+            #[cfg(feature = "xray")]
+            rules,
+            tracers: tracers(settings, sampler.clone()).with_resource(resource.clone()),
+            #[cfg(feature = "_export")]
+            sampler,
             meters: SdkMeterProvider::builder().with_resource(resource.clone()),
             #[cfg(feature = "logs")]
             loggers: SdkLoggerProvider::builder().with_resource(resource.clone()),
@@ -150,19 +178,14 @@ impl Builders {
 }
 
 /// A builder that records by the settings.
-fn tracers(settings: &Settings) -> TracerProviderBuilder {
+fn tracers(settings: &Settings, sampler: SdkSampler) -> TracerProviderBuilder {
     let ids = AnyIdGenerator::from(settings.trace_id_generator);
-    let has_page = settings.trace_page.is_some();
-    let sampler = match settings.traces {
-        Exporter::None if !has_page => SdkSampler::AlwaysOff,
-        _ => settings.sampler.into(),
-    };
     #[cfg(feature = "_export")]
     let sampler = Sampling {
         sampler,
         #[cfg(feature = "_otlp")]
         at_start: None,
-        records_all: has_page,
+        records_all: settings.trace_page.is_some(),
     };
     // All of these are set, or the SDK would read them from the process environment.
     SdkTracerProvider::builder()

@@ -30,10 +30,16 @@ impl Active {
 impl Work for Active {
     type Current = Current;
 
-    fn attach(&self) -> Current {
+    fn attach(&mut self) -> Current {
         match self {
             Self::Traced(finish) => finish.attach(),
             Self::Skipped(context) => Current::context(context.clone()),
+        }
+    }
+
+    fn detach(&mut self, current: Current) {
+        if let Self::Traced(finish) = self {
+            finish.detach(current);
         }
     }
 

@@ -41,6 +41,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Finish {
     state: Arc<RequestState<Root>>,
+    /// The same, for what makes it current, while it is not current.
+    handle: Option<Arc<RequestState>>,
     attributes: SpanAttributes,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
     call: Option<Box<Call>>,
@@ -146,6 +148,7 @@ impl Finish {
             #[cfg(feature = "page")]
             place,
             state,
+            handle: None,
             attributes,
             call: call.map(Box::new),
             delivery: Delivery::new(Side::Server),
@@ -159,10 +162,16 @@ impl Finish {
     }
 
     /// Makes the request and its context current.
-    pub(super) fn attach(&self) -> Current {
-        let state: Arc<RequestState> = Arc::<RequestState<Root>>::clone(&self.state);
+    pub(super) fn attach(&mut self) -> Current {
+        let handle = self.handle.take();
+        let handle = handle.unwrap_or_else(|| Arc::<RequestState<Root>>::clone(&self.state));
         let context = self.has_context.then(|| self.state.context.clone());
-        Current::request(state, context)
+        Current::request(handle, context)
+    }
+
+    /// Makes current what was so before.
+    pub(super) fn detach(&mut self, current: Current) {
+        self.handle = current.end();
     }
 
     fn add_labels(&self, labels: impl IntoIterator<Item = KeyValue>) {

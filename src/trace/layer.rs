@@ -297,7 +297,7 @@ impl ImageTraceLayerBuilder {
     /// Whether root spans get their attributes after the sampler has taken them, which makes requests
     /// cheaper that are not sampled; `false` by default, because a sampler may look at attributes
     /// (semconv http-spans). The SDK's samplers don't, and layers from `Telemetry` have this on, unless
-    /// its tracer provider was changed.
+    /// its tracer provider was changed or X-Ray's sampling rules decide.
     pub fn attributes_after_sampling(mut self, after: bool) -> Self {
         self.attributes_after_sampling = after;
         self

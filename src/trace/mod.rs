@@ -111,13 +111,13 @@
 //!
 //! # `tracing` spans
 //!
-//! With a `tracing-opentelemetry` layer in the subscriber, spans of `#[tracing::instrument]` are
-//! children of the root span, or of the stage in which they are made
+//! With feature `tracing`, `Telemetry::tracing_layer` in the subscriber makes spans of
+//! `#[tracing::instrument]` children of the root span, or of the stage in which they are made
 //! ([`run`](crate::Stage::run), [`run_blocking`](crate::Stage::run_blocking),
-//! [`attach`](crate::Stage::attach), [`in_scope`](crate::Stage::in_scope)). Give it a tracer of the
-//! same provider. The exporter's own HTTP client has `tracing` spans too (`h2`, `hyper`), and each
-//! that is exported makes new ones; filter them out for that layer:
-//! `tracing_opentelemetry::layer().with_filter(Targets::new().with_default(INFO).with_target("h2", OFF).with_target("hyper", OFF))`.
+//! [`attach`](crate::Stage::attach), [`in_scope`](crate::Stage::in_scope)), and events logs.
+//!
+//! A `tracing-opentelemetry` layer of your own does so too, with a tracer of the same provider.
+#![doc = include_str!("../../docs/recorded.md")]
 mod active;
 mod addresses;
 mod attributes;

@@ -105,8 +105,9 @@ where
     let Some(mut active) = config.begin(decided, &mut request) else {
         return ResponseFuture::new(inner.call(request), None);
     };
-    let _current = active.attach();
+    let current = active.attach();
     let future = watch(&mut active, || inner.call(request));
+    active.detach(current);
     ResponseFuture::new(future, Some(active))
 }
 

@@ -6,7 +6,7 @@ use opentelemetry::{
     Context,
     trace::{SpanContext, TraceContextExt, TraceId, TraceState},
 };
-use opentelemetry_sdk::trace::SamplingDecision;
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult};
 
 use super::{head::Head, keeper::Keeper};
 use crate::{
@@ -24,6 +24,21 @@ pub(crate) struct AtStart {
 }
 
 impl AtStart {
+    /// Decides in place of a sampler, which has its say in new traces if it is made of rules.
+    pub(super) fn change(
+        &self,
+        sampled: &mut SamplingResult,
+        parent: Option<&Context>,
+        trace_id: TraceId,
+    ) {
+        let has_parent = parent.is_some_and(|parent| parent.span().span_context().is_valid());
+        if has_parent || !self.head.has_rules || is_forced() {
+            (sampled.decision, sampled.trace_state) = self.decide(parent, trace_id);
+        } else if sampled.decision == SamplingDecision::Drop {
+            sampled.decision = SamplingDecision::RecordOnly;
+        }
+    }
+
     /// The decision about a span below `parent`, and its `tracestate`.
     pub(crate) fn decide(
         &self,

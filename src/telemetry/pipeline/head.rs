@@ -10,6 +10,8 @@ use crate::telemetry::{
 /// Which traces are recorded, and which of them are sampled from the start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Head {
+    /// Whether rules take the place of the dice.
+    pub(super) has_rules: bool,
     /// Whether the caller's decision counts.
     pub(super) follows_callers: bool,
     /// Of the traces that start here, those that are recorded.
@@ -20,16 +22,17 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    pub(crate) fn new(sampler: Sampler, keep: &Keep) -> Self {
+    pub(crate) fn new(sampler: &Sampler, keep: &Keep) -> Self {
         let (follows_callers, share) = match sampler {
             Sampler::AlwaysOn => (false, 1.0),
             Sampler::AlwaysOff => (false, 0.0),
-            Sampler::TraceIdRatio(share) => (false, share),
-            Sampler::ParentBasedAlwaysOn => (true, 1.0),
+            Sampler::TraceIdRatio(share) => (false, *share),
+            Sampler::ParentBasedAlwaysOn | Sampler::Xray(_) => (true, 1.0),
             Sampler::ParentBasedAlwaysOff => (true, 0.0),
-            Sampler::ParentBasedTraceIdRatio(share) => (true, share),
+            Sampler::ParentBasedTraceIdRatio(share) => (true, *share),
         };
         Self {
+            has_rules: matches!(sampler, Sampler::Xray(_)),
             follows_callers,
             recorded: Threshold::of_share(share),
             sampled: Threshold::of_share(share.min(keep.share())),

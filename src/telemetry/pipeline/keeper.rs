@@ -7,7 +7,11 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -127,7 +131,9 @@ impl Keeper {
         if self.is_closed.load(Relaxed) {
             self.close();
         }
-        // Its root may have ended meanwhile, on another thread.
+        // Its root may have ended meanwhile, on another thread. One of both threads sees what the other has
+        // done before its fence.
+        fence(SeqCst);
         if let Some(decision) = self.decided.get(span.span.parent) {
             self.settle(span.trace_id(), span.span.parent, decision);
         }
@@ -148,6 +154,7 @@ impl Keeper {
         self.give_out(trace, decision);
         self.emit(root.scope, root.entry, decision, reason);
         // What has ended meanwhile, on other threads.
+        fence(SeqCst);
         self.settle(trace_id, id, decision);
         reason
     }
@@ -195,9 +202,7 @@ impl Keeper {
 
     /// Gives out what waits for the end of a span whose trace was decided.
     fn settle(&self, trace_id: TraceId, id: SpanId, decision: Decision) {
-        if !self.waiting.is_empty() {
-            self.give_out(self.waiting.take_out(trace_id, id), decision);
-        }
+        self.give_out(self.waiting.take_out(trace_id, id), decision);
     }
 
     fn give_out(&self, trace: Trace, decision: Decision) {

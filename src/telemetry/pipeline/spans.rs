@@ -226,7 +226,7 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for Sampling<S> {
         let mut result = sampler.should_sample(parent, trace_id, name, kind, attributes, links);
         #[cfg(feature = "_otlp")]
         if let Some(at_start) = &self.at_start {
-            (result.decision, result.trace_state) = at_start.decide(parent, trace_id);
+            at_start.change(&mut result, parent, trace_id);
         }
         if is_forced() {
             result.decision = SamplingDecision::RecordAndSample;

@@ -7,7 +7,7 @@ use std::{
     mem::size_of,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
 
@@ -20,8 +20,10 @@ use super::ended::{Ended, Part, Trace};
 
 /// The parts of the memory, each with a lock of its own.
 const SHARDS: usize = 16;
-/// The latest traces whose root has ended, by shard.
-const ENDED: usize = 128;
+/// The latest traces whose root has ended.
+const ENDED: usize = 2048;
+/// The buckets that say whether anything waits.
+const BUCKETS: usize = 2048;
 /// The most scopes that spans are told apart by.
 const SCOPES: usize = 64;
 /// What a trace takes beside its spans, in a map that is half full.
@@ -30,9 +32,11 @@ const OVERHEAD: usize = 2 * size_of::<(TraceId, Waiting)>();
 /// The spans that wait for their root.
 pub(crate) struct WaitingTraces {
     shards: [Mutex<Shard>; SHARDS],
+    /// How many traces wait, by bits of their ids: most requests have a span alone and need no lock.
+    counts: Box<[AtomicU32]>,
+    /// Low bits of the ids of traces whose root has ended, at the place of their lowest bits.
+    ended: Box<[AtomicU64]>,
     scopes: Scopes,
-    /// How many traces wait, and the memory that they take.
-    count: AtomicUsize,
     bytes: AtomicUsize,
     max_bytes: usize,
 }
@@ -40,8 +44,6 @@ pub(crate) struct WaitingTraces {
 #[derive(Debug, Default)]
 struct Shard {
     waiting: HashMap<TraceId, Waiting, Seeded>,
-    /// Low bits of the ids of traces whose root has ended, at the place of their lowest bits.
-    ended: Vec<u64>,
     /// How many traces have begun to wait.
     begun: u64,
 }
@@ -52,19 +54,6 @@ struct Waiting {
     /// What came after a root had ended is given up first.
     is_late: bool,
     begun: u64,
-}
-
-impl Shard {
-    fn has_ended(&self, id: TraceId) -> bool {
-        let low = low(id);
-        self.ended.get(low as usize % ENDED) == Some(&low)
-    }
-
-    fn note_end(&mut self, id: TraceId) {
-        let low = low(id);
-        self.ended.resize(ENDED, 0);
-        self.ended[low as usize % ENDED] = low;
-    }
 }
 
 /// Hashes trace ids, most of which are random. Callers may choose theirs, but do not know the seed.
@@ -120,8 +109,9 @@ impl WaitingTraces {
     pub(crate) fn new(max_bytes: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| Mutex::default()),
+            counts: (0..BUCKETS).map(|_| AtomicU32::new(0)).collect(),
+            ended: (0..ENDED).map(|_| AtomicU64::new(0)).collect(),
             scopes: Scopes::new(),
-            count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
             max_bytes,
         }
@@ -153,7 +143,22 @@ impl WaitingTraces {
 
     /// The memory that is in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes.load(Relaxed) + SHARDS * ENDED * size_of::<u64>()
+        let fixed = BUCKETS * size_of::<AtomicU32>() + ENDED * size_of::<AtomicU64>();
+        self.bytes.load(Relaxed) + fixed
+    }
+
+    fn count(&self, id: TraceId) -> &AtomicU32 {
+        &self.counts[low(id) as usize % BUCKETS]
+    }
+
+    fn has_ended(&self, id: TraceId) -> bool {
+        let low = low(id);
+        self.ended[low as usize % ENDED].load(Relaxed) == low
+    }
+
+    fn note_end(&self, id: TraceId) {
+        let low = low(id);
+        self.ended[low as usize % ENDED].store(low, Relaxed);
     }
 
     fn shard(&self, id: TraceId) -> MutexGuard<'_, Shard> {
@@ -164,16 +169,20 @@ impl WaitingTraces {
 
     /// Takes out what waits for the end of this span.
     pub(crate) fn take_out(&self, id: TraceId, root: SpanId) -> Trace {
+        self.note_end(id);
+        // A span that has ended before its root, on whatever thread, is known here.
+        if self.count(id).load(Relaxed) == 0 {
+            return Trace::reused();
+        }
         let mut shard = self.shard(id);
-        shard.note_end(id);
         let Some(mut waiting) = shard.waiting.remove(&id) else {
             drop(shard);
             return Trace::reused();
         };
-        self.gone(&waiting.trace);
+        self.gone(id, &waiting.trace);
         if let Some(others) = waiting.trace.split_off(root) {
             let own = std::mem::replace(&mut waiting.trace, others);
-            self.came(&waiting.trace);
+            self.came(id, &waiting.trace);
             shard.waiting.insert(id, waiting);
             return own;
         }
@@ -193,7 +202,7 @@ impl WaitingTraces {
     ) {
         let mut shard = self.shard(id);
         // What is late and not held is mostly of no use, but another request of the trace may be running.
-        let is_late = shard.has_ended(id);
+        let is_late = self.has_ended(id);
         let Shard { waiting, begun, .. } = &mut *shard;
         match waiting.entry(id) {
             Entry::Occupied(mut place) => {
@@ -212,7 +221,7 @@ impl WaitingTraces {
                     drop(shard);
                     return trace.give_back();
                 }
-                self.came(&trace);
+                self.came(id, &trace);
                 *begun += 1;
                 place.insert(Waiting {
                     trace,
@@ -224,13 +233,13 @@ impl WaitingTraces {
         self.make_room(&mut shard, give_up);
     }
 
-    fn came(&self, trace: &Trace) {
-        self.count.fetch_add(1, Relaxed);
+    fn came(&self, id: TraceId, trace: &Trace) {
+        self.count(id).fetch_add(1, Relaxed);
         self.bytes.fetch_add(trace.memory() + OVERHEAD, Relaxed);
     }
 
-    fn gone(&self, trace: &Trace) {
-        self.count.fetch_sub(1, Relaxed);
+    fn gone(&self, id: TraceId, trace: &Trace) {
+        self.count(id).fetch_sub(1, Relaxed);
         self.bytes.fetch_sub(trace.memory() + OVERHEAD, Relaxed);
     }
 
@@ -243,7 +252,7 @@ impl WaitingTraces {
                 return;
             };
             if let Some(waiting) = shard.waiting.remove(&id) {
-                self.gone(&waiting.trace);
+                self.gone(id, &waiting.trace);
                 give_up(waiting.trace);
             }
         }
@@ -253,17 +262,12 @@ impl WaitingTraces {
 /// What only those who decide about traces ask for.
 #[cfg(feature = "_otlp")]
 impl WaitingTraces {
-    /// Whether nothing waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count.load(Relaxed) == 0
-    }
-
     /// Gives up everything.
     pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            for (_, waiting) in shard.waiting.drain() {
-                self.gone(&waiting.trace);
+            for (id, waiting) in shard.waiting.drain() {
+                self.gone(id, &waiting.trace);
                 give_up(waiting.trace);
             }
         }
@@ -273,7 +277,6 @@ impl WaitingTraces {
 impl fmt::Debug for WaitingTraces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WaitingTraces")
-            .field("count", &self.count)
             .field("bytes", &self.bytes())
             .field("max_bytes", &self.max_bytes)
             .finish_non_exhaustive()

@@ -13,7 +13,6 @@ use super::{
     prometheus::{LISTEN, NAMESPACE, is_listen, is_namespace},
     protocol::Protocol,
     pulled::PrometheusExporter,
-    sampler::Sampler,
     values::{
         BOUNDARIES, Batching, Exporter, OtlpExporter, SERIES_LIMIT, SERIES_LIMITS, Settings,
         are_boundaries,
@@ -55,11 +54,7 @@ impl Settings {
         ] {
             above_zero(setting, duration, &mut errors);
         }
-        if let Sampler::TraceIdRatio(ratio) | Sampler::ParentBasedTraceIdRatio(ratio) = self.sampler
-            && !(0.0..=1.0).contains(&ratio)
-        {
-            errors.push(invalid("sampler", ratio, "a ratio from 0 to 1"));
-        }
+        errors.extend(self.sampler.check());
         #[cfg(feature = "_otlp")]
         errors.extend(self.keep.iter().flat_map(Keep::mistakes));
         for (metric, boundaries) in &self.histogram_buckets {

@@ -5,8 +5,11 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    endpoint::EndpointText, pem::Pem, protocol::Protocol, sampler::Sampler,
-    values::HistogramAggregation,
+    endpoint::EndpointText,
+    pem::Pem,
+    protocol::Protocol,
+    sampler::Sampler,
+    values::{ExceptionSignal, HistogramAggregation},
 };
 #[cfg(feature = "_otlp")]
 use crate::telemetry::keep::Keep;
@@ -46,6 +49,7 @@ pub(crate) struct Code {
     pub(crate) histogram_buckets: Vec<(String, Vec<f64>)>,
     pub(crate) histogram_aggregation: Option<HistogramAggregation>,
     pub(crate) logs: Option<bool>,
+    pub(crate) exception_signal: Option<ExceptionSignal>,
     pub(crate) aws_resource: Option<bool>,
     pub(crate) max_queue_bytes: Option<usize>,
     pub(crate) max_concurrent_exports: Option<usize>,

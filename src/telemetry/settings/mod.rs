@@ -24,6 +24,7 @@ mod resolve;
 mod sampler;
 mod trace_page;
 mod values;
+mod xray;
 
 #[cfg(feature = "_otlp")]
 pub use self::proxy::Proxy;
@@ -47,4 +48,5 @@ pub use self::{
         Batching, ExceptionSignal, Exporter, HistogramAggregation, OtlpExporter, Settings,
         SpanLimits,
     },
+    xray::XrayRules,
 };

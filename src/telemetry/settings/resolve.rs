@@ -1,5 +1,7 @@
 //! From the variables and the code to [`Settings`]: precedence, units, and every mistake.
 
+use std::time::Duration;
+
 use opentelemetry_sdk::metrics::Temporality;
 
 use super::{
@@ -11,9 +13,10 @@ use super::{
     prometheus::{is_bound_as_imgproxy, prometheus},
     sampler::{self, Sampler},
     values::{
-        BOUNDARIES, Batching, ExceptionSignal, HistogramAggregation, SERIES_LIMIT, SERIES_LIMITS,
-        Settings, SpanLimits, are_boundaries,
+        BOUNDARIES, Batching, ExceptionSignal, Exporter, HistogramAggregation, SERIES_LIMIT,
+        SERIES_LIMITS, Settings, SpanLimits, are_boundaries,
     },
+    xray::{self, XrayRules},
 };
 #[cfg(feature = "_otlp")]
 use crate::telemetry::keep::{
@@ -67,7 +70,7 @@ impl Settings {
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
             log_attribute_value_length: value_length(&mut vars, "LOGRECORD"),
             log_attributes: log_attributes(&mut vars).unwrap_or(default.log_attributes),
-            exception_signal: exception_signal(&mut vars),
+            console_summary: console_summary(&mut vars),
             max_queue_bytes: count(&mut vars, code.max_queue_bytes, "MAX_QUEUE_BYTES")
                 .unwrap_or(default.max_queue_bytes),
             max_concurrent_exports: count(
@@ -94,6 +97,7 @@ impl Settings {
                 *settings.exporter_mut(signal) = exporter(&mut vars, code, signal);
             }
         }
+        settings.exception_signal = exception_signal(&mut vars, code, &settings.logs);
         let prometheus = prometheus(&mut vars, code, &settings.metrics);
         let as_imgproxy = is_bound_as_imgproxy(&vars, prometheus.as_ref());
         settings.imgproxy_metrics = code.imgproxy_metrics.unwrap_or(as_imgproxy);
@@ -175,23 +179,37 @@ fn trace_id_generator(vars: &mut Variables, code: &Code) -> TraceIdGenerator {
 
 fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
     let name = vars.get("OTEL_TRACES_SAMPLER").map(str::to_ascii_lowercase);
-    let expected = match name.as_deref() {
-        Some("xray") => sampler::NO_XRAY,
-        _ => sampler::NAMES,
-    };
+    let argument = "OTEL_TRACES_SAMPLER_ARG";
     // The argument of another sampler is no ratio.
-    let ratio = match name.is_none_or(|name| name.ends_with("traceidratio")) {
-        true => vars.parse(
-            &["OTEL_TRACES_SAMPLER_ARG"],
-            "a number from 0 to 1",
-            Sampler::parse_ratio,
-        ),
+    let ratio = match name
+        .as_deref()
+        .is_none_or(|name| name.ends_with("traceidratio"))
+    {
+        true => vars.parse(&[argument], "a number from 0 to 1", Sampler::parse_ratio),
         false => None,
     };
-    let parsed = vars.parse(&["OTEL_TRACES_SAMPLER"], expected, |name| {
-        Sampler::named(name, ratio)
-    });
-    code.sampler.or(parsed).unwrap_or_default()
+    let rules = match name.as_deref() == Some("xray") && cfg!(feature = "xray") {
+        true => vars.read(&[argument], |name, value| {
+            let error = || SettingError::invalid(name, xray::shown(value), xray::ARGUMENT);
+            XrayRules::parse(value).ok_or_else(error)
+        }),
+        false => None,
+    };
+    let parsed = vars.read(
+        &["OTEL_TRACES_SAMPLER"],
+        |variable, value| match Sampler::named(value, ratio) {
+            Some(Sampler::Xray(_)) if cfg!(not(feature = "xray")) => {
+                Err(SettingError::feature(variable, value, "xray"))
+            }
+            Some(Sampler::Xray(default)) => Ok(Sampler::Xray(rules.clone().unwrap_or(default))),
+            Some(sampler) => Ok(sampler),
+            None => Err(SettingError::invalid(variable, value, sampler::NAMES)),
+        },
+    );
+    if let Some(error) = code.sampler.as_ref().and_then(Sampler::check) {
+        vars.refuse(error);
+    }
+    code.sampler.clone().or(parsed).unwrap_or_default()
 }
 
 #[cfg(feature = "_otlp")]
@@ -230,14 +248,43 @@ fn log_attributes(vars: &mut Variables) -> Option<u32> {
     vars.parse(&names, "a whole number", |value| value.parse().ok())
 }
 
-fn exception_signal(vars: &mut Variables) -> ExceptionSignal {
-    let variable = "OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN";
-    let parsed = vars.parse(&[variable], "logs or logs/dup", |value| match value {
-        "logs" => Some(ExceptionSignal::Logs),
-        "logs/dup" => Some(ExceptionSignal::Both),
-        _ => None,
+/// Where logs are exported, an exception is one of them, so that no backend shows it twice.
+fn exception_signal(vars: &mut Variables, code: &Code, logs: &Exporter) -> ExceptionSignal {
+    let own = vars.own("EXCEPTION_SIGNAL");
+    let parsed = vars.parse(&[&own], "spans, logs or logs/dup", |value| match value {
+        "spans" => Some(ExceptionSignal::Spans),
+        value => ExceptionSignal::opted_in(value),
     });
-    parsed.unwrap_or_default()
+    let standard = ["OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN"];
+    let standard = vars.parse(&standard, "logs or logs/dup", ExceptionSignal::opted_in);
+    let chosen = code.exception_signal.or(parsed).or(standard);
+    chosen.unwrap_or(match logs {
+        Exporter::None => ExceptionSignal::Spans,
+        _ => ExceptionSignal::Logs,
+    })
+}
+
+/// What counts as slow when nothing says it.
+const SLOW: Duration = Duration::from_secs(1);
+
+fn console_summary(vars: &mut Variables) -> Option<Duration> {
+    let variable = vars.own("CONSOLE");
+    let expected =
+        "full, summary, or summary with what is slow, such as summary:500ms or summary:2s";
+    let parsed = vars.parse(&[&variable], expected, |value| match value {
+        "full" => Some(None),
+        "summary" => Some(Some(SLOW)),
+        value => {
+            let slow = value.strip_prefix("summary:")?;
+            let (number, unit) = match slow.strip_suffix("ms") {
+                Some(number) => (number, 1),
+                None => (slow.strip_suffix('s')?, 1000),
+            };
+            let number = number.parse::<u32>().ok()?;
+            Some(Some(Duration::from_millis(u64::from(number) * unit)))
+        }
+    });
+    parsed.flatten()
 }
 
 fn span_limits(vars: &mut Variables, default: SpanLimits) -> SpanLimits {

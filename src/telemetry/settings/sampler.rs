@@ -4,13 +4,18 @@ use std::{fmt, str::FromStr};
 
 use opentelemetry_sdk::trace::Sampler as SdkSampler;
 
+use super::{
+    endpoint::without_secrets,
+    xray::{self, XrayRules},
+};
 use crate::telemetry::error::SettingError;
 
 /// Which traces are recorded: the values of `OTEL_TRACES_SAMPLER`.
 ///
 /// [`Display`](fmt::Display) and [`FromStr`] use the specification's names; a ratio is given as
-/// `traceidratio=0.1` there, and as `OTEL_TRACES_SAMPLER_ARG` in the environment.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// `traceidratio=0.1` there, and as `OTEL_TRACES_SAMPLER_ARG` in the environment. The argument of `xray` is
+/// written in the same way: `xray=endpoint=http://127.0.0.1:2000,polling_interval=300`.
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Sampler {
     /// Every trace, whatever the caller decided.
@@ -26,15 +31,24 @@ pub enum Sampler {
     ParentBasedAlwaysOff,
     /// What the caller decided; this share of the traces that start here.
     ParentBasedTraceIdRatio(f64),
+    /// `xray`: what the caller decided; what the sampling rules of X-Ray say of the traces that start here
+    /// (feature `xray`).
+    ///
+    /// A service on a local address has the rules, and the quota that this process has of each. While no rules
+    /// are known, or none that applies, one trace a second is recorded and 5 % of the others. Requests never
+    /// wait for the service.
+    ///
+    /// Rules see the attributes that root spans begin with, where sources in `url.path` are redacted. So the
+    /// spans of the layers are those of the SDK, which cost more.
+    Xray(XrayRules),
 }
 
 pub(super) const NAMES: &str = "always_on, always_off, traceidratio, parentbased_always_on, \
-     parentbased_always_off or parentbased_traceidratio";
-pub(super) const NO_XRAY: &str = "a sampler that needs nothing from outside, such as \
-     parentbased_traceidratio; X-Ray's centralized sampling rules are not supported";
+     parentbased_always_off, parentbased_traceidratio or xray";
 
 impl Sampler {
-    /// The sampler of that name; a ratio left out is 1, as the specification says.
+    /// The sampler of that name; a ratio left out is 1, as the specification says, and X-Ray's rules come from
+    /// the default address.
     pub(super) fn named(name: &str, ratio: Option<f64>) -> Option<Self> {
         let ratio = ratio.unwrap_or(1.0);
         Some(match name.to_ascii_lowercase().as_str() {
@@ -44,8 +58,37 @@ impl Sampler {
             "parentbased_always_on" => Self::ParentBasedAlwaysOn,
             "parentbased_always_off" => Self::ParentBasedAlwaysOff,
             "parentbased_traceidratio" => Self::ParentBasedTraceIdRatio(ratio),
+            "xray" => Self::Xray(XrayRules::default()),
             _ => return None,
         })
+    }
+
+    /// Whether rules that look at attributes decide.
+    pub(crate) const fn sees_attributes(&self) -> bool {
+        matches!(self, Self::Xray(_))
+    }
+
+    /// What is wrong with a sampler from code.
+    pub(super) fn check(&self) -> Option<SettingError> {
+        let (setting, value, expected) = match self {
+            Self::TraceIdRatio(ratio) | Self::ParentBasedTraceIdRatio(ratio)
+                if !(0.0..=1.0).contains(ratio) =>
+            {
+                ("sampler", ratio.to_string(), "a ratio from 0 to 1")
+            }
+            Self::Xray(_) if cfg!(not(feature = "xray")) => {
+                return Some(SettingError::feature("sampler", "xray", "xray"));
+            }
+            Self::Xray(rules) if !rules.has_valid_endpoint() => {
+                let shown = without_secrets(&rules.endpoint.to_string());
+                ("sampler.endpoint", shown, xray::ENDPOINT)
+            }
+            Self::Xray(rules) if rules.polling_interval.is_zero() => {
+                ("sampler.polling_interval", "0".to_owned(), "a time above 0")
+            }
+            _ => return None,
+        };
+        Some(SettingError::invalid(setting, &value, expected))
     }
 
     pub(super) fn parse_ratio(value: &str) -> Option<f64> {
@@ -56,10 +99,10 @@ impl Sampler {
     }
 }
 
-impl From<Sampler> for SdkSampler {
-    fn from(sampler: Sampler) -> Self {
+impl From<&Sampler> for SdkSampler {
+    fn from(sampler: &Sampler) -> Self {
         let parent_based = |root| SdkSampler::ParentBased(Box::new(root));
-        match sampler {
+        match *sampler {
             Sampler::AlwaysOn => SdkSampler::AlwaysOn,
             Sampler::AlwaysOff => SdkSampler::AlwaysOff,
             Sampler::TraceIdRatio(ratio) => SdkSampler::TraceIdRatioBased(ratio),
@@ -68,6 +111,8 @@ impl From<Sampler> for SdkSampler {
             Sampler::ParentBasedTraceIdRatio(ratio) => {
                 parent_based(SdkSampler::TraceIdRatioBased(ratio))
             }
+            // The rules take this place where anything is sampled.
+            Sampler::Xray(_) => parent_based(SdkSampler::AlwaysOff),
         }
     }
 }
@@ -81,6 +126,7 @@ impl fmt::Display for Sampler {
             Self::ParentBasedAlwaysOn => f.write_str("parentbased_always_on"),
             Self::ParentBasedAlwaysOff => f.write_str("parentbased_always_off"),
             Self::ParentBasedTraceIdRatio(ratio) => write!(f, "parentbased_traceidratio={ratio}"),
+            Self::Xray(rules) => write!(f, "xray={rules}"),
         }
     }
 }
@@ -94,12 +140,17 @@ impl FromStr for Sampler {
             Some((name, ratio)) if name.to_ascii_lowercase().ends_with("ratio") => {
                 Self::parse_ratio(ratio).and_then(|ratio| Self::named(name, Some(ratio)))
             }
+            Some((name, argument)) if name.eq_ignore_ascii_case("xray") => {
+                XrayRules::parse(argument).map(Self::Xray)
+            }
             Some(_) => None,
         };
-        parsed.ok_or_else(|| SettingError::Invalid {
-            setting: "sampler".to_owned(),
-            value: text.to_owned(),
-            expected: format!("{NAMES}, with a ratio from 0 to 1 as in traceidratio=0.1"),
+        parsed.ok_or_else(|| {
+            let expected = format!(
+                "{NAMES}, with a ratio from 0 to 1 as in traceidratio=0.1, or with {} after xray=",
+                xray::ARGUMENT
+            );
+            SettingError::invalid("sampler", xray::shown(text), expected)
         })
     }
 }
@@ -117,17 +168,21 @@ mod tests {
             "parentbased_always_on",
             "parentbased_always_off",
             "parentbased_traceidratio=0",
+            "xray=endpoint=http://127.0.0.1:2000/,polling_interval=300",
         ] {
             assert_eq!(text.parse::<Sampler>().unwrap().to_string(), text);
         }
         for text in [
             "",
-            "xray",
+            "xray=0.5",
+            "xray=endpoint=https://localhost:2000",
             "traceidratio=1.1",
             "traceidratio=NaN",
             "always_on=1",
         ] {
             assert!(text.parse::<Sampler>().is_err(), "{text}");
         }
+        let by_name = "xray".parse::<Sampler>().unwrap();
+        assert_eq!(by_name, Sampler::Xray(XrayRules::default()));
     }
 }

@@ -242,7 +242,11 @@ pub enum HistogramAggregation {
     Base2Exponential,
 }
 
-/// Where exceptions are recorded: `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`.
+/// Where exceptions are recorded: `…_OPEN_TELEMETRY_EXCEPTION_SIGNAL` or `OTEL_SEMCONV_EXCEPTION_SIGNAL_OPT_IN`.
+/// When neither is set, they are log records where logs are exported, and events of spans elsewhere.
+///
+/// With [`Both`](Self::Both), the service's `tracing` events are events of `tracing` spans as well, beside
+/// being log records (feature `tracing`).
 ///
 /// As log records they need feature `logs` and an exporter of logs. Where there is none they stay events of
 /// spans. Errors that end a request are `http.server.request.exception` or `rpc.server.call.exception`, those
@@ -251,13 +255,24 @@ pub enum HistogramAggregation {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExceptionSignal {
-    /// As `exception` events of spans.
+    /// `spans`: as `exception` events of spans.
     #[default]
     Spans,
     /// `logs`: as log records with the ids of the span.
     Logs,
     /// `logs/dup`: as both.
     Both,
+}
+
+impl ExceptionSignal {
+    /// The values that semconv has for it.
+    pub(super) fn opted_in(value: &str) -> Option<Self> {
+        match value {
+            "logs" => Some(Self::Logs),
+            "logs/dup" => Some(Self::Both),
+            _ => None,
+        }
+    }
 }
 
 /// The boundaries of a histogram.
@@ -289,6 +304,9 @@ pub struct Settings {
     pub prometheus: Option<PrometheusExporter>,
     /// The live page of traces.
     pub trace_page: Option<TracePageSettings>,
+    /// Whether the terminal has a line for each request and percentiles, and as waterfalls only requests that
+    /// failed or took longer than this: `…_OPEN_TELEMETRY_CONSOLE`. `None`: all of them are waterfalls.
+    pub console_summary: Option<Duration>,
     /// Where the service's log goes.
     pub logs: Exporter,
     /// The `service.name` of the resource.
@@ -365,6 +383,11 @@ impl Settings {
         self.traces != Exporter::None
     }
 
+    /// Whether spans go to a collector, to the terminal or to the live page.
+    pub(crate) fn makes_traces(&self) -> bool {
+        self.traces != Exporter::None || self.trace_page.is_some()
+    }
+
     /// Whether anything is measured.
     pub(crate) fn measures(&self) -> bool {
         self.metrics != Exporter::None || self.prometheus.is_some()
@@ -427,6 +450,7 @@ impl Default for Settings {
             metrics: Exporter::None,
             prometheus: None,
             trace_page: None,
+            console_summary: None,
             logs: Exporter::None,
             service_name: unknown_service(),
             service_version: None,

@@ -84,7 +84,7 @@ impl SpanWriter {
     ) -> Self {
         Self(Arc::new(Writing {
             ids: ContinuingIdGenerator::new(settings.trace_id_generator.into()),
-            sampler: settings.sampler,
+            sampler: settings.sampler.clone(),
             at_start,
             limits: settings.span_limits,
             header: Arc::new(Header::scope(&scope(), None)),
@@ -156,6 +156,8 @@ impl Writing {
             Sampler::ParentBasedAlwaysOn => true,
             Sampler::ParentBasedAlwaysOff => false,
             Sampler::ParentBasedTraceIdRatio(ratio) => by_ratio(ratio),
+            // Its rules look at attributes, so that the spans of layers are the SDK's.
+            Sampler::Xray(_) => false,
         }
     }
 

@@ -1,7 +1,10 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -26,6 +29,8 @@ pub(super) struct Open {
     origin: Origin,
     /// `None`: the span has ended.
     data: Mutex<Option<Data>>,
+    /// Whether it has ended, known without the lock.
+    has_ended: AtomicBool,
 }
 
 impl fmt::Debug for Open {
@@ -42,7 +47,12 @@ impl Open {
             origin: Origin::of(&span, parent),
             data: Mutex::new(Some(Data::new(span, &writing.limits))),
             writing: Arc::clone(writing),
+            has_ended: AtomicBool::new(false),
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     fn data(&self) -> MutexGuard<'_, Option<Data>> {
@@ -70,6 +80,7 @@ impl Open {
                 .write(&data.recorded(context, &self.origin, at), data.is_cancelled);
             data.recycle();
             *open = None;
+            self.has_ended.store(true, Ordering::Release);
         }
     }
 }
@@ -197,7 +208,7 @@ impl trace::Span for Span {
     }
 
     fn is_recording(&self) -> bool {
-        self.open.data().is_some()
+        !self.open.has_ended()
     }
 
     fn add_event_with_timestamp<T>(
@@ -241,8 +252,7 @@ impl trace::Span for Span {
 
 impl Drop for Span {
     fn drop(&mut self) {
-        let is_open = self.open.data().is_some();
-        if is_open {
+        if !self.open.has_ended() {
             self.open
                 .end_after(&self.context, SystemTime::now(), |_, _| {});
         }

@@ -1,13 +1,14 @@
 //! The cheapest service there is, one constant answer behind hyper, with the layer of each crate and
-//! its way to a collector, for `benches/end_to_end/run`.
+//! its way to a collector, for `benches/end_to_end/run` and `benches/end_to_end/flood`.
 //!
-//! `service PORT MODE [collector's URL]`; each crate is set up as its README or its docs say. All but
-//! `ours` send spans through the SDK's batch processor and `opentelemetry-otlp` over HTTP.
+//! `service PORT MODE [collector's URL] [port of the live page]`; each crate is set up as its README or its
+//! docs say. All but `ours` send spans through the SDK's batch processor and `opentelemetry-otlp` over HTTP.
+//! `/fails` fails and `/waits` takes a second.
 
 use std::{convert::Infallible, error::Error, fmt, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
@@ -18,6 +19,7 @@ use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerPro
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
+    time::sleep,
 };
 use tower::{Layer, Service, service_fn};
 use tower_image_trace::{ImageTraceLayer, Propagator, Propagators, Protocol, Telemetry};
@@ -28,21 +30,25 @@ type Failed = Box<dyn Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Failed> {
     let mut arguments = std::env::args().skip(1);
-    let usage = "service PORT MODE [URL]";
+    let usage = "service PORT MODE [URL] [PAGE_PORT]";
     let port = arguments.next().ok_or(usage)?;
     let mode = arguments.next().ok_or(usage)?;
     let collector = arguments.next().unwrap_or_default();
+    let page = arguments.next();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse()?)).await?;
     let service = service_fn(answer);
     match &*mode {
         "none" => serve(listener, service).await,
-        "ours" | "ours, with the page" => {
+        "ours" | "ours, with the page" | "ours, with the page open" => {
             let telemetry = Telemetry::builder()
                 .endpoint(collector)
                 .protocol(Protocol::Http)
-                .propagators(tracecontext())
-                .trace_page(mode != "ours")
-                .build()?;
+                .propagators(tracecontext());
+            let telemetry = match &*mode {
+                "ours" => telemetry,
+                _ => telemetry.trace_page_listen(format!("127.0.0.1:{}", page.ok_or(usage)?)),
+            };
+            let telemetry = telemetry.build()?;
             serve(listener, telemetry.trace_layer().layer(service)).await?;
             Ok(telemetry.shutdown(Duration::from_secs(10)).await?)
         }
@@ -94,8 +100,14 @@ fn stock(collector: &str) -> Result<SdkTracerProvider, Failed> {
     Ok(provider)
 }
 
-async fn answer(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    Ok(Response::new(Full::new(Bytes::from_static(b"a picture\n"))))
+async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let mut response = Response::new(Full::new(Bytes::from_static(b"a picture\n")));
+    match request.uri().path() {
+        "/fails" => *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+        "/waits" => sleep(Duration::from_secs(1)).await,
+        _ => {}
+    }
+    Ok(response)
 }
 
 /// Serves until SIGTERM comes.

@@ -1,0 +1,190 @@
+use std::{
+    future::{Future, poll_fn},
+    mem,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::Uri;
+use reqwest::{Body, Client, ClientBuilder, IntoUrl, Request, Response, ResponseBuilderExt, Url};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{redirect::Redirectable, service::ReqwestService};
+use crate::{
+    download::{Attempts, Download, DownloadBody, DownloadLayer},
+    redact,
+};
+
+/// As many as reqwest follows by default.
+const MAX_REDIRECTS: usize = 10;
+
+/// A [`reqwest::Client`] with a client span for each attempt: made by
+/// [`DownloadLayer::reqwest`](crate::DownloadLayer::reqwest).
+///
+/// Redirects are followed as reqwest follows them, up to 10, and each is an attempt with a span of its own
+/// and with `http.request.resend_count`. Credentials stay with their origin; no `Referer` is sent.
+/// A timeout of the client, or of a request, is one of each attempt.
+///
+/// It is a [`Service`] of reqwest's requests, so that layers that retry can stand around it. A request made
+/// from an [`http::Request`] keeps its extensions; an [`Attempts`] among them numbers the retries too.
+#[derive(Clone, Debug)]
+pub struct ReqwestClient {
+    client: Client,
+    attempts: Download<ReqwestService>,
+    max_redirects: usize,
+}
+
+/// Why a [`ReqwestClient`] has no response.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReqwestError {
+    /// reqwest's own error.
+    #[error(transparent)]
+    Request(#[from] reqwest::Error),
+    /// The source redirects to another address too often.
+    #[error("more than {limit} redirects, the last to {}", redact::url(.location))]
+    TooManyRedirects {
+        /// How many were followed.
+        limit: usize,
+        /// Where the next one leads.
+        location: String,
+    },
+}
+
+impl DownloadLayer {
+    /// A client of reqwest whose attempts are recorded, with what `builder` sets. Its redirect policy is
+    /// replaced: see [`ReqwestClient`].
+    ///
+    /// ```
+    /// use tower_image_trace::{
+    ///     DownloadLayer, RequestTrace,
+    ///     download::{ReqwestClient, ReqwestError},
+    /// };
+    ///
+    /// async fn fetch(client: &ReqwestClient, url: &str) -> Result<Vec<u8>, ReqwestError> {
+    ///     let response = client.get(url).await?.error_for_status()?;
+    ///     Ok(response.bytes().await?.into())
+    /// }
+    ///
+    /// # async fn run(trace: RequestTrace) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    /// // Once, at the start; `telemetry.download_layer()` where there is a `Telemetry`.
+    /// let client = DownloadLayer::new().reqwest(reqwest::Client::builder())?;
+    ///
+    /// let url = "http://cdn.example/cat.jpg";
+    /// let source = trace.download(url).run(fetch(&client, url)).await?;
+    /// # drop(source);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What `builder` says when it builds the client.
+    pub fn reqwest(&self, builder: ClientBuilder) -> Result<ReqwestClient, reqwest::Error> {
+        let client = builder
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(ReqwestClient {
+            attempts: self.layer(ReqwestService::new(client.clone())),
+            client,
+            max_redirects: MAX_REDIRECTS,
+        })
+    }
+}
+
+impl ReqwestClient {
+    /// How many redirects are followed; 10 by default. With 0, a redirect is a response like any other.
+    #[must_use]
+    pub fn max_redirects(self, max_redirects: usize) -> Self {
+        Self {
+            max_redirects,
+            ..self
+        }
+    }
+
+    /// Sends a GET request. Userinfo in the URL becomes an `Authorization` header.
+    ///
+    /// # Errors
+    /// See [`ReqwestError`].
+    pub async fn get(&self, url: impl IntoUrl) -> Result<Response, ReqwestError> {
+        let request = self.client.get(url).build();
+        self.execute(request?).await
+    }
+
+    /// Sends a request. The response ends its attempt with the last byte of its body.
+    ///
+    /// reqwest's own builder makes requests with headers and more:
+    /// `reqwest::Client::get(…).header(…).build()?`.
+    ///
+    /// # Errors
+    /// See [`ReqwestError`].
+    pub async fn execute(&self, request: Request) -> Result<Response, ReqwestError> {
+        follow(self.attempts.clone(), request, self.max_redirects).await
+    }
+}
+
+impl Service<Request> for ReqwestClient {
+    type Response = Response;
+    type Error = ReqwestError;
+    // reqwest's own futures are boxed, too.
+    type Future = Pin<Box<dyn Future<Output = Result<Response, ReqwestError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReqwestError>> {
+        ready(&mut self.attempts, cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        Box::pin(follow(self.attempts.clone(), request, self.max_redirects))
+    }
+}
+
+fn ready(
+    attempts: &mut Download<ReqwestService>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), reqwest::Error>> {
+    Service::<http::Request<Body>>::poll_ready(attempts, cx)
+}
+
+async fn follow(
+    mut attempts: Download<ReqwestService>,
+    request: Request,
+    max_redirects: usize,
+) -> Result<Response, ReqwestError> {
+    let mut request = http::Request::<Body>::try_from(request)?;
+    request
+        .extensions_mut()
+        .get_or_insert_with(Attempts::default);
+    let mut followed = 0;
+    loop {
+        let (parts, body) = request.into_parts();
+        let again = (max_redirects > 0).then(|| Redirectable::new(parts.clone(), &body));
+        let uri = parts.uri.clone();
+        poll_fn(|cx| ready(&mut attempts, cx)).await?;
+        let response = attempts
+            .call(http::Request::from_parts(parts, body))
+            .await?;
+        let next = again.and_then(|again| again.next(response.status(), response.headers()));
+        let Some(next) = next else {
+            return Ok(of_reqwest(response, &uri));
+        };
+        if followed == max_redirects {
+            return Err(ReqwestError::TooManyRedirects {
+                limit: max_redirects,
+                location: next.uri().to_string(),
+            });
+        }
+        followed += 1;
+        request = next;
+    }
+}
+
+/// The response as reqwest has it, which remembers where it comes from.
+fn of_reqwest(response: http::Response<DownloadBody<Body>>, uri: &Uri) -> Response {
+    let mut response = response.map(Body::wrap);
+    if let Ok(url) = Url::parse(&uri.to_string()) {
+        let mut named = http::Response::builder().url(url);
+        let named = named.extensions_mut().map(mem::take);
+        response.extensions_mut().extend(named.unwrap_or_default());
+    }
+    response.into()
+}

@@ -1,0 +1,9 @@
+//! Downloads through reqwest: [`DownloadLayer::reqwest`](super::DownloadLayer::reqwest).
+mod client;
+mod redirect;
+mod service;
+
+pub use self::{
+    client::{ReqwestClient, ReqwestError},
+    service::{ReqwestFuture, ReqwestService},
+};

@@ -1,0 +1,2 @@
+mod poll;
+mod rule;
