@@ -490,7 +490,7 @@ async fn what_ends_at_the_same_time_as_its_root_follows_it() {
         kept.telemetry.shutdown(PATIENCE).await.unwrap();
         let stats = kept.telemetry.span_stats();
         assert_eq!((stats.undecided, stats.dropped), (0, 0), "{by_sdk}");
-        assert_eq!(kept.server.spans().len(), 2 * REQUESTS);
+        assert_eq!(kept.server.spans().len(), 2 * REQUESTS, "{by_sdk}");
     }
 }
 

@@ -58,7 +58,7 @@ impl AtStart {
         let head = &self.head;
         let decision = match context {
             Some(parent) if !parent.is_remote() => {
-                // A span may begin after its parent has ended.
+                // A span may begin after its parent has ended, or while it does.
                 let is_kept = || {
                     let keeper = self.keeper.as_ref();
                     keeper.is_some_and(|keeper| keeper.keeps(parent.span_id()))

@@ -18,18 +18,21 @@ pub(super) enum Decision {
     Recorded,
     /// As every trace like it.
     All,
+    /// It has started, is not sampled, and may be kept.
+    Open,
 }
 
 /// The low bits of an entry hold the decision. The place of an entry says what they are in the id.
 const DECISION: u64 = 7;
 
-const ALL: [Decision; 6] = [
+const ALL: [Decision; 7] = [
     Decision::Dropped,
     Decision::Parent,
     Decision::Forced,
     Decision::Ratio,
     Decision::Recorded,
     Decision::All,
+    Decision::Open,
 ];
 
 /// The latest decisions. A later one may take the place of an earlier one.
@@ -55,7 +58,13 @@ impl Decided {
         self.place(id).store(entry, Relaxed);
     }
 
+    /// The decision, if there is one already.
     pub(super) fn get(&self, id: SpanId) -> Option<Decision> {
+        self.known(id).filter(|known| *known != Decision::Open)
+    }
+
+    /// What is known of a span, decided or not.
+    pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
         let id = number(id);
         let entry = self.place(id).load(Relaxed);
         if entry & !DECISION != id & !DECISION {
@@ -83,10 +92,8 @@ mod tests {
             decided.set(id(0x1234_5678_9abc_de00 + number), decision);
         }
         for (number, decision) in (1_u64..).zip(ALL) {
-            assert_eq!(
-                decided.get(id(0x1234_5678_9abc_de00 + number)),
-                Some(decision)
-            );
+            let known = decided.known(id(0x1234_5678_9abc_de00 + number));
+            assert_eq!(known, Some(decision));
             assert_eq!(decided.get(id(0x1234_5678_9abd_de00 + number)), None);
         }
         decided.set(id(0x1234_5678_9abd_de01), Decision::Ratio);

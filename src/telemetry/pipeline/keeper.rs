@@ -88,13 +88,15 @@ impl Keeper {
             self.decided.set(span.span_id(), Decision::Forced);
         } else if follows && parent.is_remote() && parent.is_sampled() {
             self.decided.set(span.span_id(), Decision::Parent);
+        } else if !span.is_sampled() {
+            self.decided.set(span.span_id(), Decision::Open);
         }
     }
 
-    /// Whether the trace of this span was decided, and is kept.
+    /// Whether the trace of this span is kept, or may be.
     pub(super) fn keeps(&self, id: SpanId) -> bool {
-        let decision = self.decided.get(id);
-        decision.is_some_and(|decision| decision != Decision::Dropped)
+        let known = self.decided.known(id);
+        known.is_some_and(|decision| decision != Decision::Dropped)
     }
 
     /// Takes a span that has ended: the one way in. Says in the root of a request whether it is kept, and why.
@@ -147,7 +149,8 @@ impl Keeper {
             Some(Decision::Dropped) => (Decision::Dropped, None),
             Some(Decision::Forced) => (Decision::Forced, Some(Reason::Forced)),
             Some(Decision::Parent) => (Decision::Parent, Some(Reason::Parent)),
-            Some(decision) => (decision, Some(self.of_sampled(root))),
+            // By the dice, before its end.
+            Some(_) => (Decision::Ratio, Some(self.of_sampled(root))),
             None => self.decide(root, &trace),
         };
         self.decided.set(id, decision);
@@ -265,7 +268,7 @@ impl Keeper {
             Decision::Dropped => return,
             Decision::Recorded => Some(self.head.recorded),
             Decision::Forced | Decision::All => Some(Threshold::NONE),
-            Decision::Parent | Decision::Ratio => None,
+            Decision::Parent | Decision::Ratio | Decision::Open => None,
         };
         match (threshold, reason) {
             (None, None) => self.push(scope, entry),
