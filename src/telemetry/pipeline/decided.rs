@@ -35,27 +35,39 @@ const ALL: [Decision; 7] = [
     Decision::Open,
 ];
 
-/// The latest decisions. A later one may take the place of an earlier one.
+/// So many ids share a place, the latest first.
+const WAYS: usize = 4;
+
+/// The latest decisions. Later ones take the place of the oldest one beside them.
 #[derive(Debug)]
-pub(super) struct Decided(Box<[AtomicU64]>);
+pub(super) struct Decided(Box<[[AtomicU64; WAYS]]>);
 
 impl Decided {
-    /// Takes so many bytes at most, and at least 64.
+    /// Takes so many bytes at most, and at least 256.
     pub(super) fn new(max_bytes: usize) -> Self {
-        let places = (max_bytes / size_of::<AtomicU64>()).max(8);
+        let places = (max_bytes / size_of::<[AtomicU64; WAYS]>()).max(8);
         // The greatest power of two that is not greater.
         let places = 1_usize << places.ilog2();
-        Self((0..places).map(|_| AtomicU64::new(0)).collect())
+        let place = |_| std::array::from_fn(|_| AtomicU64::new(0));
+        Self((0..places).map(place).collect())
     }
 
-    fn place(&self, id: u64) -> &AtomicU64 {
+    fn place(&self, id: u64) -> &[AtomicU64; WAYS] {
         &self.0[id as usize % self.0.len()]
     }
 
     pub(super) fn set(&self, id: SpanId, decision: Decision) {
         let id = number(id);
-        let entry = id & !DECISION | decision as u64;
-        self.place(id).store(entry, Relaxed);
+        let mut entry = id & !DECISION | decision as u64;
+        // Two threads that do this at once in one place may lose an entry.
+        for way in self.place(id) {
+            let before = way.load(Relaxed);
+            way.store(entry, Relaxed);
+            if before & !DECISION == id & !DECISION {
+                return;
+            }
+            entry = before;
+        }
     }
 
     /// The decision, if there is one already.
@@ -66,12 +78,10 @@ impl Decided {
     /// What is known of a span, decided or not.
     pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
         let id = number(id);
-        let entry = self.place(id).load(Relaxed);
-        if entry & !DECISION != id & !DECISION {
-            return None;
-        }
-        ALL.into_iter()
-            .find(|decision| *decision as u64 == entry & DECISION)
+        let mut entries = self.place(id).iter().map(|way| way.load(Relaxed));
+        let entry = entries.find(|entry| entry & !DECISION == id & !DECISION)?;
+        let mut decisions = ALL.into_iter();
+        decisions.find(|decision| *decision as u64 == entry & DECISION)
     }
 }
 
@@ -84,9 +94,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decision_is_found_by_its_id_alone_until_another_takes_its_place() {
+    fn a_decision_is_found_by_its_id_alone_until_later_ones_take_its_place() {
         let decided = Decided::new(1000);
-        assert_eq!(decided.0.len(), 64);
+        assert_eq!(decided.0.len(), 16);
         let id = |number: u64| SpanId::from(number);
         for (number, decision) in (1_u64..).zip(ALL) {
             decided.set(id(0x1234_5678_9abc_de00 + number), decision);
@@ -96,8 +106,18 @@ mod tests {
             assert_eq!(known, Some(decision));
             assert_eq!(decided.get(id(0x1234_5678_9abd_de00 + number)), None);
         }
-        decided.set(id(0x1234_5678_9abd_de01), Decision::Ratio);
-        assert_eq!(decided.get(id(0x1234_5678_9abc_de01)), None);
         assert_eq!(decided.get(SpanId::INVALID), None);
+        let first = id(0x1234_5678_9abc_de01);
+        for later in 1..WAYS as u64 {
+            decided.set(id(0x1234_5678_9abc_de01 + (later << 32)), Decision::Ratio);
+            decided.set(id(0x1234_5678_9abc_de01 + (later << 32)), Decision::Parent);
+        }
+        assert_eq!(decided.get(first), Some(Decision::Dropped));
+        decided.set(first, Decision::Forced);
+        assert_eq!(decided.get(first), Some(Decision::Forced));
+        for later in 4..4 + WAYS as u64 {
+            decided.set(id(0x1234_5678_9abc_de01 + (later << 32)), Decision::Ratio);
+        }
+        assert_eq!(decided.get(first), None);
     }
 }
