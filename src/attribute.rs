@@ -45,4 +45,8 @@ pub const RESULT_WIDTH: &str = "image.result.width";
 /// The height of the result, in pixels. Integer.
 pub const RESULT_HEIGHT: &str = "image.result.height";
 
+/// Root span: why its trace is kept, where that is decided at its end (`Keep`): `parent`, `forced`, `errors`,
+/// `cancelled`, `slow`, `rule` or `ratio`. String.
+pub const TRACE_KEPT: &str = "image.trace.kept";
+
 pub(crate) const ERROR_TYPE: &str = "error.type";

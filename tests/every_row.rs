@@ -8,6 +8,7 @@ mod stack;
 use std::{collections::BTreeSet, time::Duration};
 
 use opentelemetry::trace::Status;
+use tower_image_trace::attribute;
 
 use self::{
     rows::{ROWS, Row},
@@ -27,6 +28,10 @@ async fn every_row_on_every_stack() {
             };
             seen.extend(check(stack, row, &registry).await);
         }
+    }
+    // What is decided at the end of a request: `keep.rs`.
+    for seen in [&mut requests, &mut calls] {
+        seen.insert(attribute::TRACE_KEPT.to_owned());
     }
     // faults A16
     assert_eq!(requests, registry.spans["request"].1);

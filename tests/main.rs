@@ -30,6 +30,7 @@ mod histograms;
 mod hostile_errors;
 mod hostile_requests;
 mod image_proxy;
+mod keep;
 mod metric_attributes;
 mod otlp_failures;
 mod otlp_in_the_field;

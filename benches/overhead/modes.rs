@@ -73,6 +73,12 @@ pub(crate) fn modes() -> Vec<Mode> {
     let whole_off = telemetry(collector, telemetry::Sampler::AlwaysOff, false);
     let whole_traces = telemetry(collector, telemetry::Sampler::AlwaysOn, false);
     let whole_both = telemetry(collector, telemetry::Sampler::AlwaysOn, true);
+    let head = telemetry::Sampler::ParentBasedTraceIdRatio(0.01);
+    let whole_head = telemetry(collector, head, false);
+    let keep = telemetry::Keep::ratio(0.01).errors().cancelled();
+    let keep = keep.slower_than(Duration::from_secs(3600));
+    let whole_kept = whole(collector, telemetry::Sampler::ParentBasedAlwaysOn, false);
+    let whole_kept = started(whole_kept.keep(keep));
     #[cfg(feature = "page")]
     let shown = started(whole(collector, telemetry::Sampler::AlwaysOn, false).trace_page(true));
 
@@ -159,6 +165,25 @@ pub(crate) fn modes() -> Vec<Mode> {
             "floor: three child spans",
             "telemetry, three stages",
             layered(&whole_both, handle_in_stages),
+        ),
+        // Nobody has sampled these.
+        mode(
+            "telemetry, every request",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_traces, handle_in_stages)),
+        ),
+        mode(
+            "telemetry, 1 in 100",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_head, handle_in_stages)),
+        ),
+        mode(
+            "telemetry, 1 in 100 and what failed",
+            UNCALLED,
+            None,
+            without_caller(layered(&whole_kept, handle_in_stages)),
         ),
         mode("metrics", BARE, None, layered(&metrics, handle)),
         over(

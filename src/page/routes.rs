@@ -214,12 +214,12 @@ impl Routes {
     pub(super) fn count(&self, route: &Route, root: &Ended<'_>, trace: &Trace, now: Duration) {
         let mut counts = route.parts[part()].counts();
         counts.count += 1;
-        counts.failed += u64::from(root.outcome == Outcome::Failed);
-        counts.cancelled += u64::from(root.outcome == Outcome::Cancelled);
-        if root.outcome != Outcome::Failed {
-            counts.bands[band(root.duration)] += 1;
+        counts.failed += u64::from(root.outcome() == Outcome::Failed);
+        counts.cancelled += u64::from(root.outcome() == Outcome::Cancelled);
+        if root.outcome() != Outcome::Failed {
+            counts.bands[band(root.duration())] += 1;
         }
-        self.add(&mut counts.latencies, root.duration, now);
+        self.add(&mut counts.latencies, root.duration(), now);
         for (part, entry) in trace.spans() {
             let name = span_name(entry);
             let found = counts.stages.iter().position(|stage| *stage.name == *name);

@@ -57,7 +57,9 @@ pub(super) struct Sample {
     pub(super) outcome: Outcome,
     pub(super) started_at: SystemTime,
     pub(super) duration: Duration,
-    pub(super) is_sampled: bool,
+    pub(super) is_kept: bool,
+    /// Why, where that is decided at the end.
+    pub(super) reason: Option<&'static str>,
     pub(super) trace: Trace,
     number: u64,
 }
@@ -192,14 +194,14 @@ impl Store {
 
 impl Taker for Store {
     fn wants(&self, root: &Ended<'_>, trace: &Trace) -> bool {
-        let route = self.routes.get(root.name);
+        let route = self.routes.get(root.span.name);
         let now = self.now();
         self.routes.count(route, root, trace, now);
         let enough = match self.is_tight.load(Relaxed) {
             true => 0,
             false => SAMPLES as u32,
         };
-        route.wants(slot(root.outcome, root.duration), enough, PAUSE, now)
+        route.wants(slot(root.outcome(), root.duration()), enough, PAUSE, now)
     }
 
     fn take(&self, root: &Ended<'_>, mut trace: Trace) {
@@ -208,18 +210,19 @@ impl Taker for Store {
             return;
         }
         let mut sample = Sample {
-            trace_id: root.trace_id,
-            root: root.span_id,
-            route: Arc::clone(self.routes.get(root.name)),
-            outcome: root.outcome,
-            started_at: root.started_at,
-            duration: root.duration,
-            is_sampled: root.is_sampled,
+            trace_id: root.trace_id(),
+            root: root.span_id(),
+            route: Arc::clone(self.routes.get(root.span.name)),
+            outcome: root.outcome(),
+            started_at: root.span.start,
+            duration: root.duration(),
+            is_kept: root.is_kept,
+            reason: root.reason,
             trace,
             number: 0,
         };
         let mut samples = self.samples();
-        if let Some(other) = samples.remove(root.trace_id, &self.held) {
+        if let Some(other) = samples.remove(root.trace_id(), &self.held) {
             // Another request of the same trace: the one that went worse, or took longer, stands for both.
             let weight = |sample: &Sample| (sample.outcome, sample.duration);
             sample = match weight(&other) > weight(&sample) {

@@ -110,8 +110,8 @@ impl<'a> Decoded<'a> {
             "started_at": millis(sample.started_at),
             "duration_ms": sample.duration.as_secs_f64() * 1e3,
             "band": sample.band(),
-            "exported": sample.is_sampled && page.is_exporting,
-            "kept": Value::Null,
+            "exported": sample.is_kept && page.is_exporting,
+            "kept": sample.reason,
             "spans": parts,
         })
     }

@@ -7,6 +7,8 @@ use http::{HeaderName, HeaderValue};
 use opentelemetry_sdk::metrics::MeterProviderBuilder;
 use opentelemetry_sdk::trace::TracerProviderBuilder;
 
+#[cfg(feature = "_otlp")]
+use super::keep::Keep;
 #[cfg(feature = "logs")]
 use super::settings::ExceptionSignal;
 use super::{
@@ -199,6 +201,18 @@ impl TelemetryBuilder {
     /// Which traces are recorded; [`Sampler::ParentBasedAlwaysOn`] when left out.
     pub fn sampler(mut self, sampler: Sampler) -> Self {
         self.code.sampler = Some(sampler);
+        self
+    }
+
+    /// Which traces are kept, decided when their requests have ended; all that are recorded when left out.
+    ///
+    /// The sampler comes first: what it does not record is never kept. A sampler of the service's own
+    /// ([`tracer_provider_with`](Self::tracer_provider_with)) takes the place of the dice.
+    ///
+    /// It is about what goes to a collector. The live page and the terminal show everything.
+    #[cfg(feature = "_otlp")]
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.code.keep = Some(keep);
         self
     }
 

@@ -65,6 +65,14 @@ pub enum TelemetryEvent {
         /// How many.
         count: u64,
     },
+    /// Spans that wait for the end of their request took more memory than they may
+    /// ([`Keep::max_bytes`](super::Keep::max_bytes)). From now on the dice alone decide about the traces that have
+    /// waited longest. Reported once.
+    #[cfg(feature = "_otlp")]
+    KeepMemory {
+        /// The limit.
+        max_bytes: usize,
+    },
     /// A metric has reached the limit of its series ([`Settings::series_limit`]). All later series are
     /// counted as one, with the attribute `otel.metric.overflow`. Reported once for each metric.
     ///
@@ -131,6 +139,12 @@ impl fmt::Display for TelemetryEvent {
             Self::Dropped { what, count } => {
                 write!(f, "{count} {what} were dropped because the queue is full")
             }
+            #[cfg(feature = "_otlp")]
+            Self::KeepMemory { max_bytes } => write!(
+                f,
+                "spans that wait for the end of their request take more than {max_bytes} bytes: the ratio alone \
+                 decides about the oldest; KEEP_MAX_BYTES or Keep::max_bytes allows for more"
+            ),
             Self::SeriesLimit { metric, limit } => write!(
                 f,
                 "{metric} has reached the limit of {limit} series: later ones are counted as one, with \
@@ -169,6 +183,9 @@ pub struct SignalStats {
     pub failed: u64,
     /// Those that came when the queue was full.
     pub dropped: u64,
+    /// Spans whose trace had to be decided before its end (`Keep`), because the memory or the
+    /// time was out, and was not kept.
+    pub undecided: u64,
     /// Those that came after the shutdown.
     pub after_shutdown: u64,
 }

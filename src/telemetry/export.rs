@@ -13,7 +13,7 @@ use opentelemetry_sdk::{
     metrics::{
         MeterProviderBuilder, PeriodicReader, SdkMeterProvider, exporter::PushMetricExporter,
     },
-    trace::{SdkTracerProvider, TracerProviderBuilder},
+    trace::{Sampler as SdkSampler, SdkTracerProvider, TracerProviderBuilder},
 };
 
 #[cfg(feature = "console")]
@@ -44,7 +44,7 @@ use super::{
 #[cfg(feature = "prometheus")]
 use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
 
-#[cfg(any(feature = "_listener", feature = "xray"))]
+#[cfg(any(feature = "_listener", feature = "_otlp", feature = "xray"))]
 use super::event::Sink;
 #[cfg(feature = "_listener")]
 use super::{
@@ -55,7 +55,7 @@ use super::{
 #[cfg(feature = "_otlp")]
 use super::{
     otlp::{Batch, MetricEncoder, SystemRoots, Transport, data_points},
-    pipeline::{Delivery, QueueMetricExporter},
+    pipeline::{AtStart, Delivery, Head, Keeper, QueueMetricExporter, Sampling},
     written::SpanWriter,
 };
 #[cfg(feature = "page")]
@@ -87,6 +87,11 @@ pub(super) struct Export<'a> {
     /// Where spans wait for the end of their request.
     #[cfg(feature = "page")]
     gathered: Option<Arc<Gathered>>,
+    /// Decides which traces are exported.
+    #[cfg(feature = "_otlp")]
+    keeper: Option<Arc<Keeper>>,
+    #[cfg(feature = "_otlp")]
+    events: Sink,
     /// Writes the spans of layers.
     #[cfg(feature = "_otlp")]
     pub(super) span_writer: Option<SpanWriter>,
@@ -121,6 +126,10 @@ impl<'a> Export<'a> {
             #[cfg(feature = "page")]
             gathered: None,
             #[cfg(feature = "_otlp")]
+            keeper: None,
+            #[cfg(feature = "_otlp")]
+            events: outlets.events.clone(),
+            #[cfg(feature = "_otlp")]
             span_writer: None,
             #[cfg(feature = "prometheus")]
             pushed: None,
@@ -136,14 +145,22 @@ impl<'a> Export<'a> {
         }
     }
 
-    pub(super) fn traces(&mut self, tracers: TracerProviderBuilder) -> TracerProviderBuilder {
+    /// `sampler`: that of the builder of tracers.
+    pub(super) fn traces(
+        &mut self,
+        tracers: TracerProviderBuilder,
+        sampler: &SdkSampler,
+    ) -> TracerProviderBuilder {
         match &self.settings.traces {
             #[cfg(feature = "_otlp")]
             Exporter::Otlp(_) => {
                 let queue = self.deliver(Signal::Traces, self.settings.span_batching, |_| 1);
+                let at_start = self.keep(&queue);
+                let tracers = self.sampled(tracers, sampler, at_start.as_ref());
                 self.span_writer = Some(SpanWriter::new(
                     self.settings,
                     queue.clone(),
+                    at_start,
                     #[cfg(feature = "page")]
                     self.gathered.clone(),
                 ));
@@ -159,6 +176,8 @@ impl<'a> Export<'a> {
                     None => exporter,
                 };
                 self.thread.spawn(print_spans(queue.clone(), exporter));
+                #[cfg(feature = "_otlp")]
+                let tracers = self.sampled(tracers, sampler, self.at_start().as_ref());
                 tracers.with_span_processor(self.ended_spans(Some(queue)))
             }
             #[cfg(feature = "page")]
@@ -174,10 +193,59 @@ impl<'a> Export<'a> {
     fn ended_spans<B>(&self, queue: Option<Arc<Queue<B>>>) -> EndedSpans<B> {
         EndedSpans {
             queue,
+            #[cfg(feature = "_otlp")]
+            keeper: self.keeper.clone(),
+            #[cfg(feature = "_otlp")]
+            prints_all: self.settings.keep.is_some(),
+            #[cfg(not(feature = "_otlp"))]
+            prints_all: false,
             #[cfg(feature = "page")]
             gathered: self.gathered.clone(),
             value_limit: self.settings.span_limits.attribute_value_length,
         }
+    }
+
+    /// What decides about spans at their start, where traces are kept or not at their end.
+    #[cfg(feature = "_otlp")]
+    fn at_start(&self) -> Option<AtStart> {
+        let keep = self.settings.keep.as_ref()?;
+        Some(AtStart {
+            head: Head::new(&self.settings.sampler, keep),
+            keeper: None,
+        })
+    }
+
+    /// Lets traces be kept or not at their end.
+    #[cfg(feature = "_otlp")]
+    fn keep(&mut self, queue: &Arc<Queue<Batch>>) -> Option<AtStart> {
+        let keep = self.settings.keep.clone()?;
+        let at_start = self.at_start()?;
+        let keeper = Arc::new(Keeper::new(keep, at_start.head, Arc::clone(queue)));
+        self.thread
+            .spawn(Arc::clone(&keeper).tell(self.events.clone()));
+        self.keeper = Some(Arc::clone(&keeper));
+        Some(AtStart {
+            keeper: Some(keeper),
+            ..at_start
+        })
+    }
+
+    /// Decides about the SDK's spans as about those of the layers.
+    #[cfg(feature = "_otlp")]
+    fn sampled(
+        &self,
+        tracers: TracerProviderBuilder,
+        sampler: &SdkSampler,
+        at_start: Option<&AtStart>,
+    ) -> TracerProviderBuilder {
+        let Some(at_start) = at_start else {
+            return tracers;
+        };
+        tracers.with_sampler(Sampling {
+            sampler: sampler.clone(),
+            at_start: Some(at_start.clone()),
+            records_all: at_start.keeper.is_none() || self.settings.trace_page.is_some(),
+        })
     }
 
     /// The live page, with a listener if the settings ask for one.
@@ -324,6 +392,8 @@ impl<'a> Export<'a> {
             exports_metrics,
             changed_provider,
             queues,
+            #[cfg(feature = "_otlp")]
+            self.keeper,
             reports,
         );
         Arc::new(pipeline)

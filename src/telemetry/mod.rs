@@ -50,6 +50,11 @@
 //! failed or cancelled, with a collector or without one: see the module `page`.
 //! `IMGPROXY_OPEN_TELEMETRY_PAGE_BIND` starts a listener for it.
 //!
+//! # What is kept
+//!
+//! Without further settings all that the sampler takes is exported. With `Keep` the spans of a request wait until
+//! it ends, and are exported when it failed, was cancelled or was slow, or if the dice say so.
+//!
 //! # What it says about itself
 //!
 //! A line at the start says what was resolved, or that telemetry is off. Later lines report the first export, failures, recovery
@@ -75,6 +80,8 @@ mod event;
 )]
 mod export;
 mod id_generator;
+#[cfg(feature = "_otlp")]
+mod keep;
 #[cfg(feature = "_listener")]
 mod listener;
 #[cfg(feature = "logs")]
@@ -105,6 +112,8 @@ mod written;
 #[cfg(feature = "xray")]
 mod xray;
 
+#[cfg(feature = "_otlp")]
+pub use self::keep::{EndedRequest, Keep};
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;
 #[cfg(feature = "prometheus")]

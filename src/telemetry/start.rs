@@ -69,7 +69,7 @@ impl Telemetry {
                 if let Some(rules) = builders.rules.take() {
                     export.poll_rules(rules, &outlets.events);
                 }
-                builders.tracers = export.traces(builders.tracers);
+                builders.tracers = export.traces(builders.tracers, &builders.sampler);
                 builders.meters = export.metrics(builders.meters)?;
                 #[cfg(feature = "prometheus")]
                 {
@@ -141,6 +141,8 @@ impl Telemetry {
 /// The providers before they are built.
 struct Builders {
     tracers: TracerProviderBuilder,
+    #[cfg(feature = "_export")]
+    sampler: SdkSampler,
     meters: MeterProviderBuilder,
     #[cfg(feature = "logs")]
     loggers: LoggerProviderBuilder,
@@ -165,7 +167,9 @@ impl Builders {
         Self {
             #[cfg(feature = "xray")]
             rules,
-            tracers: tracers(settings, sampler).with_resource(resource.clone()),
+            tracers: tracers(settings, sampler.clone()).with_resource(resource.clone()),
+            #[cfg(feature = "_export")]
+            sampler,
             meters: SdkMeterProvider::builder().with_resource(resource.clone()),
             #[cfg(feature = "logs")]
             loggers: SdkLoggerProvider::builder().with_resource(resource.clone()),
@@ -179,6 +183,8 @@ fn tracers(settings: &Settings, sampler: SdkSampler) -> TracerProviderBuilder {
     #[cfg(feature = "_export")]
     let sampler = Sampling {
         sampler,
+        #[cfg(feature = "_otlp")]
+        at_start: None,
         records_all: settings.trace_page.is_some(),
     };
     // All of these are set, or the SDK would read them from the process environment.

@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::{
 use tower::ServiceExt;
 #[cfg(not(feature = "libvips"))]
 use tower_image_trace::metrics::VipsMemory;
-use tower_image_trace::{RequestTrace, Telemetry};
+use tower_image_trace::{RequestTrace, Telemetry, telemetry::Keep};
 
 use super::{Limits, Service};
 use crate::support::{
@@ -61,6 +61,8 @@ async fn run() -> Run {
         .endpoint(collector.endpoint())
         .metrics(true)
         .imgproxy_metrics(true)
+        // All of them, which then say why.
+        .keep(Keep::ratio(1.0))
         .build()
         .unwrap();
     #[cfg(not(feature = "libvips"))]

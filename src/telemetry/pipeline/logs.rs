@@ -9,7 +9,7 @@ use opentelemetry_sdk::{
 };
 
 #[cfg(feature = "page")]
-use super::gathered::{Gathered, Line};
+use super::{ended::Line, gathered::Gathered};
 use super::{
     io_thread::is_exporting,
     queue::{AnyQueue, Gather, Queue},

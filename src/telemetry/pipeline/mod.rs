@@ -4,14 +4,24 @@
 //! `spans`, `metrics` and `logs` fill the queues, `deliver` sends what is in them to a collector at the
 //! `pace` that it allows, and `console` prints it.
 
+#[cfg(feature = "_otlp")]
+mod at_start;
 #[cfg(feature = "console")]
 mod console;
 mod deadline;
 #[cfg(feature = "_otlp")]
+mod decided;
+#[cfg(feature = "_otlp")]
 mod deliver;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+mod ended;
 #[cfg(feature = "page")]
 mod gathered;
+#[cfg(feature = "_otlp")]
+mod head;
 mod io_thread;
+#[cfg(feature = "_otlp")]
+mod keeper;
 #[cfg(feature = "logs")]
 mod logs;
 #[cfg(feature = "_otlp")]
@@ -25,13 +35,19 @@ mod report;
 mod self_metrics;
 mod shutdown;
 mod spans;
+#[cfg(any(feature = "_otlp", feature = "page"))]
+mod waiting;
 
 #[cfg(all(feature = "console", feature = "logs"))]
 pub(super) use self::console::print_logs;
 #[cfg(feature = "console")]
 pub(super) use self::console::{MetricTerminal, print_spans};
+#[cfg(any(feature = "_otlp", feature = "page"))]
+pub(crate) use self::ended::Ended;
 #[cfg(feature = "page")]
-pub(crate) use self::gathered::{Ended, Gathered, Outcome, Taker, Trace};
+pub(crate) use self::ended::{Outcome, Trace};
+#[cfg(feature = "page")]
+pub(crate) use self::gathered::{Gathered, Taker};
 #[cfg(all(feature = "logs", feature = "page"))]
 pub(super) use self::logs::GatheredLogs;
 #[cfg(all(
@@ -44,10 +60,11 @@ pub(super) use self::logs::QueueLogProcessor;
 pub(crate) use self::shutdown::Pipeline;
 #[cfg(any(feature = "_otlp", feature = "console", feature = "page"))]
 pub(super) use self::spans::EndedSpans;
-#[cfg(all(feature = "_otlp", feature = "page"))]
-pub(super) use self::spans::ended;
 #[cfg(feature = "_otlp")]
-pub(super) use self::{deliver::Delivery, io_thread::is_exporting, metrics::QueueMetricExporter};
+pub(super) use self::{
+    at_start::AtStart, deliver::Delivery, head::Head, io_thread::is_exporting, keeper::Keeper,
+    metrics::QueueMetricExporter, spans::says_cancelled,
+};
 pub(super) use self::{
     io_thread::IoThread,
     queue::{AnyQueue, Gather, Queue},

@@ -94,6 +94,7 @@ pub(crate) struct SignalReport {
     /// What was never handed to the exporter.
     given_up: AtomicU64,
     dropped: AtomicU64,
+    undecided: AtomicU64,
     after_shutdown: AtomicU64,
     #[cfg(feature = "_otlp")]
     failed_attempts: AtomicU64,
@@ -152,6 +153,7 @@ impl SignalReport {
             failures: Mutex::new(BTreeMap::from([(REJECTED.into(), 0)])),
             given_up: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            undecided: AtomicU64::new(0),
             after_shutdown: AtomicU64::new(0),
             #[cfg(feature = "_otlp")]
             failed_attempts: AtomicU64::new(0),
@@ -164,6 +166,7 @@ impl SignalReport {
             exported: self.exported.load(Relaxed),
             failed: self.failures().values().sum::<u64>() + self.given_up.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
+            undecided: self.undecided.load(Relaxed),
             after_shutdown: self.after_shutdown.load(Relaxed),
         }
     }
@@ -185,6 +188,7 @@ impl SignalReport {
         [
             (None, &self.taken),
             (Some("queue_full".into()), &self.dropped),
+            (Some("undecided".into()), &self.undecided),
             (Some("already_shutdown".into()), &self.after_shutdown),
             (Some(TIMEOUT.into()), &self.given_up),
         ]
@@ -204,6 +208,12 @@ impl SignalReport {
     /// Counts what came when the queue was full. It is called on request paths, so it says nothing.
     pub(super) fn count_dropped(&self, items: u64) {
         self.dropped.fetch_add(items, Relaxed);
+    }
+
+    /// Counts what had to be decided before the end of its trace, and was not kept. It says nothing either.
+    #[cfg(feature = "_otlp")]
+    pub(super) fn count_undecided(&self, items: u64) {
+        self.undecided.fetch_add(items, Relaxed);
     }
 
     /// Counts what came when the queue was closed.

@@ -9,6 +9,8 @@ use opentelemetry_sdk::{
     error::OTelSdkResult, metrics::SdkMeterProvider, trace::SdkTracerProvider,
 };
 
+#[cfg(feature = "_otlp")]
+use super::keeper::Keeper;
 use super::{
     deadline::{Running, deadline, run_until, until},
     io_thread::IoThread,
@@ -44,6 +46,9 @@ pub(crate) struct Pipeline {
     /// The provider to which the service has added span processors.
     changed_provider: Option<SdkTracerProvider>,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
+    /// Decides which traces are exported.
+    #[cfg(feature = "_otlp")]
+    keeper: Option<Arc<Keeper>>,
     reports: Reports,
 }
 
@@ -54,6 +59,7 @@ impl Pipeline {
         exports_metrics: bool,
         changed_provider: Option<SdkTracerProvider>,
         queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
+        #[cfg(feature = "_otlp")] keeper: Option<Arc<Keeper>>,
         reports: Reports,
     ) -> Self {
         Self {
@@ -62,6 +68,8 @@ impl Pipeline {
             exports_metrics,
             changed_provider,
             queues,
+            #[cfg(feature = "_otlp")]
+            keeper,
             reports,
         }
     }
@@ -115,6 +123,10 @@ impl Pipeline {
             .take();
         let Some(thread) = taken else { return Ok(()) };
         let provider = self.meter_provider.clone();
+        #[cfg(feature = "_otlp")]
+        if let Some(keeper) = &self.keeper {
+            keeper.close();
+        }
         for (signal, queue) in &self.queues {
             // The last collection of metrics is still to come.
             if *signal != Signal::Metrics {

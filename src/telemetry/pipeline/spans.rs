@@ -2,27 +2,28 @@
 
 use std::{cell::Cell, fmt, sync::Arc, time::Duration};
 
+#[cfg(feature = "_otlp")]
+use opentelemetry::trace::{Span as _, TraceContextExt};
 use opentelemetry::{
     Context, KeyValue,
     trace::{Link, SpanKind, TraceId},
-};
-#[cfg(feature = "page")]
-use opentelemetry::{
-    InstrumentationScope,
-    trace::{SpanId, Status},
 };
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SamplingDecision, SamplingResult, ShouldSample, Span, SpanData, SpanProcessor},
 };
 
+#[cfg(any(feature = "_otlp", feature = "page"))]
+use super::ended::Ended;
 #[cfg(feature = "page")]
-use super::gathered::{Ended, Gathered, Outcome};
+use super::gathered::Gathered;
+#[cfg(feature = "_otlp")]
+use super::{at_start::AtStart, keeper::Keeper};
 use super::{
     io_thread::is_exporting,
     queue::{AnyQueue, Gather, Queue},
 };
-#[cfg(feature = "page")]
+#[cfg(any(feature = "_otlp", feature = "page"))]
 use crate::attribute::{REQUEST_CANCELLED, STAGE_CANCELLED};
 use crate::propagation::is_forced;
 #[cfg(feature = "_otlp")]
@@ -91,11 +92,16 @@ pub(super) fn others_only<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// Hands ended spans on, and never waits: into the queue those that are sampled, and all of them to what
-/// gathers them by their traces.
+/// keeps or gathers them by their traces.
 #[derive(Debug)]
 #[cfg_attr(not(any(feature = "_otlp", feature = "page")), allow(dead_code))]
 pub(crate) struct EndedSpans<B> {
     pub(crate) queue: Option<Arc<Queue<B>>>,
+    /// Fills the queue, where traces are kept or not at their end.
+    #[cfg(feature = "_otlp")]
+    pub(crate) keeper: Option<Arc<Keeper>>,
+    /// Whether the terminal shows what is not sampled, too.
+    pub(crate) prints_all: bool,
     #[cfg(feature = "page")]
     pub(crate) gathered: Option<Arc<Gathered>>,
     /// Texts of attributes have so many characters at most.
@@ -111,7 +117,11 @@ impl<B: SpanBatch> EndedSpans<B> {
         let is_gathered = self.gathered.is_some();
         #[cfg(not(feature = "page"))]
         let is_gathered = false;
-        if queue.is_none() && !is_gathered {
+        #[cfg(feature = "_otlp")]
+        let is_held = is_gathered || self.keeper.is_some();
+        #[cfg(not(feature = "_otlp"))]
+        let is_held = is_gathered;
+        if queue.is_none() && !is_held {
             return;
         }
         let recorded = Recorded::from(span);
@@ -119,54 +129,47 @@ impl<B: SpanBatch> EndedSpans<B> {
             if let Some(queue) = queue {
                 B::push_entry(queue, span, entry);
             }
+            if !is_held {
+                return;
+            }
+            let is_cancelled = span.attributes.iter().any(says_cancelled);
+            #[cfg_attr(not(feature = "_otlp"), allow(unused_mut))]
+            let mut ended = Ended::new(&recorded, is_cancelled, &span.instrumentation_scope, entry);
+            #[cfg(feature = "_otlp")]
+            if let Some(keeper) = &self.keeper {
+                keeper.ended(&mut ended);
+            }
             #[cfg(feature = "page")]
             if let Some(gathered) = &self.gathered {
-                gathered.ended(&ended(&recorded, &span.instrumentation_scope, entry));
+                gathered.ended(&ended);
             }
         });
     }
 }
 
-/// What the gathered traces need to know of a span.
-#[cfg(feature = "page")]
-pub(crate) fn ended<'a>(
-    span: &Recorded<'a>,
-    scope: &'a InstrumentationScope,
-    entry: &'a [u8],
-) -> Ended<'a> {
-    const CANCELLED: [&str; 2] = [REQUEST_CANCELLED, STAGE_CANCELLED];
-    let is_cancelled = |attribute: &KeyValue| CANCELLED.contains(&attribute.key.as_str());
-    let outcome = match span.status {
-        Status::Error { .. } => Outcome::Failed,
-        _ if span.attributes.iter().any(is_cancelled) => Outcome::Cancelled,
-        _ if encode::has_any(span.written, CANCELLED) => Outcome::Cancelled,
-        _ => Outcome::Ok,
-    };
-    let duration = span.end.duration_since(span.start);
-    Ended {
-        trace_id: span.context.trace_id(),
-        span_id: span.context.span_id(),
-        parent_id: span.parent,
-        is_local_root: span.parent_is_remote || span.parent == SpanId::INVALID,
-        is_sampled: span.context.is_sampled(),
-        outcome,
-        started_at: span.start,
-        duration: duration.unwrap_or_default(),
-        name: span.name,
-        scope,
-        entry,
-    }
+/// Whether this attribute says that a request or a stage was cancelled.
+#[cfg(any(feature = "_otlp", feature = "page"))]
+pub(crate) fn says_cancelled(attribute: &KeyValue) -> bool {
+    [REQUEST_CANCELLED, STAGE_CANCELLED].contains(&attribute.key.as_str())
 }
 
 impl<B: SpanBatch> SpanProcessor for EndedSpans<B> {
-    fn on_start(&self, _: &mut Span, _: &Context) {}
+    #[cfg_attr(not(feature = "_otlp"), allow(unused_variables))]
+    fn on_start(&self, span: &mut Span, parent: &Context) {
+        #[cfg(feature = "_otlp")]
+        if let Some(keeper) = &self.keeper {
+            keeper.started(span.span_context(), parent.span().span_context());
+        }
+    }
 
     fn on_end(&self, span: SpanData) {
         if is_exporting() {
             return;
         }
         let queue = self.queue.as_deref();
-        let queue = queue.filter(|_| span.span_context.is_sampled());
+        let queue = queue.filter(|_| self.prints_all || span.span_context.is_sampled());
+        #[cfg(feature = "_otlp")]
+        let queue = queue.filter(|_| self.keeper.is_none());
         #[cfg(any(feature = "_otlp", feature = "page"))]
         self.hand_on_entry(&span, queue);
         if let Some(queue) = queue {
@@ -185,6 +188,10 @@ impl<B: SpanBatch> SpanProcessor for EndedSpans<B> {
         let Some(queue) = &self.queue else {
             return Ok(());
         };
+        #[cfg(feature = "_otlp")]
+        if let Some(keeper) = &self.keeper {
+            keeper.close();
+        }
         queue.close();
         match OTHERS_ONLY.get() {
             true => Ok(()),
@@ -198,6 +205,9 @@ impl<B: SpanBatch> SpanProcessor for EndedSpans<B> {
 #[derive(Clone, Debug)]
 pub(crate) struct Sampling<S> {
     pub(crate) sampler: S,
+    /// Decides in place of the sampler, where traces are kept or not at their end.
+    #[cfg(feature = "_otlp")]
+    pub(crate) at_start: Option<AtStart>,
     /// Whether spans that are not sampled are recorded all the same, for this process alone.
     pub(crate) records_all: bool,
 }
@@ -214,6 +224,10 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for Sampling<S> {
     ) -> SamplingResult {
         let sampler = &self.sampler;
         let mut result = sampler.should_sample(parent, trace_id, name, kind, attributes, links);
+        #[cfg(feature = "_otlp")]
+        if let Some(at_start) = &self.at_start {
+            at_start.change(&mut result, parent, trace_id);
+        }
         if is_forced() {
             result.decision = SamplingDecision::RecordAndSample;
         }

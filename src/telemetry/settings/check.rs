@@ -18,6 +18,8 @@ use super::{
         are_boundaries,
     },
 };
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::Keep;
 use crate::telemetry::{
     error::{SettingError, TelemetryError},
     signal::Signal,
@@ -53,6 +55,8 @@ impl Settings {
             above_zero(setting, duration, &mut errors);
         }
         errors.extend(self.sampler.check());
+        #[cfg(feature = "_otlp")]
+        errors.extend(self.keep.iter().flat_map(Keep::mistakes));
         for (metric, boundaries) in &self.histogram_buckets {
             if !are_boundaries(boundaries) {
                 let setting = format!("histogram_buckets of {metric}");

@@ -11,6 +11,8 @@ use super::{
     sampler::Sampler,
     values::{ExceptionSignal, HistogramAggregation},
 };
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::Keep;
 use crate::{
     propagation::Propagators,
     telemetry::{id_generator::TraceIdGenerator, signal::Signal},
@@ -33,6 +35,8 @@ pub(crate) struct Code {
     pub(crate) propagate_external: Option<bool>,
     pub(crate) trace_id_generator: Option<TraceIdGenerator>,
     pub(crate) sampler: Option<Sampler>,
+    #[cfg(feature = "_otlp")]
+    pub(crate) keep: Option<Keep>,
     pub(crate) metrics: Option<bool>,
     pub(crate) imgproxy_metrics: Option<bool>,
     pub(crate) prometheus: Option<bool>,

@@ -18,6 +18,10 @@ use super::{
     },
     xray::{self, XrayRules},
 };
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::{
+    EXPECTED as KEEPS, Keep, LEAST_BYTES as LEAST_KEEP_BYTES, MAX_BYTES as KEEP_BYTES,
+};
 use crate::{
     propagation::{Propagator, Propagators},
     telemetry::{
@@ -59,6 +63,8 @@ impl Settings {
             propagate_external: propagate_external(&mut vars, code),
             trace_id_generator: trace_id_generator(&mut vars, code),
             sampler: sampler(&mut vars, code),
+            #[cfg(feature = "_otlp")]
+            keep: keep(&mut vars, code),
             span_limits: span_limits(&mut vars, default.span_limits),
             span_batching: batching(&mut vars, "OTEL_BSP", default.span_batching),
             log_batching: batching(&mut vars, "OTEL_BLRP", default.log_batching),
@@ -204,6 +210,27 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
         vars.refuse(error);
     }
     code.sampler.clone().or(parsed).unwrap_or_default()
+}
+
+#[cfg(feature = "_otlp")]
+fn keep(vars: &mut Variables, code: &Code) -> Option<Keep> {
+    let variable = vars.own("KEEP");
+    let parsed: Option<Keep> = vars.parse(&[&variable], KEEPS, |list| list.parse().ok());
+    let variable = vars.own("KEEP_MAX_BYTES");
+    let max_bytes = vars.parse(&[&variable], KEEP_BYTES, |bytes| {
+        bytes
+            .parse()
+            .ok()
+            .filter(|bytes| *bytes >= LEAST_KEEP_BYTES)
+    });
+    if let Some(keep) = &code.keep {
+        keep.mistakes().for_each(|error| vars.refuse(error));
+        return Some(keep.clone());
+    }
+    parsed.map(|keep| match max_bytes {
+        Some(bytes) => keep.max_bytes(bytes),
+        None => keep,
+    })
 }
 
 /// The limit of characters a text, by the variable of spans or log records or that of both.

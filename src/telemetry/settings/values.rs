@@ -11,6 +11,8 @@ use super::{
     endpoint::without_secrets, pem::Pem, protocol::Protocol, pulled::PrometheusExporter,
     sampler::Sampler, trace_page::TracePageSettings,
 };
+#[cfg(feature = "_otlp")]
+use crate::telemetry::keep::Keep;
 use crate::{
     propagation::Propagators,
     telemetry::{error::SettingWarning, id_generator::TraceIdGenerator, signal::Signal},
@@ -325,6 +327,9 @@ pub struct Settings {
     pub trace_id_generator: TraceIdGenerator,
     /// Which traces are recorded.
     pub sampler: Sampler,
+    /// Which of these are kept when they have ended; `None`: all of them.
+    #[cfg(feature = "_otlp")]
+    pub keep: Option<Keep>,
     /// What one span may hold.
     pub span_limits: SpanLimits,
     /// The queue of spans.
@@ -416,8 +421,15 @@ impl Settings {
             (Exporter::None, Some(page)) => page.to_string(),
             (exported, Some(page)) => format!("{exported} and {page}"),
         };
+        #[cfg(feature = "_otlp")]
+        let keep = match &self.keep {
+            Some(keep) => format!(", keep {keep}"),
+            None => String::new(),
+        };
+        #[cfg(not(feature = "_otlp"))]
+        let keep = "";
         format!(
-            "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}",
+            "service {}, traces {}, metrics {}, logs {}, propagators {}, trace ids {}, sampler {}{keep}",
             self.service_name,
             traces,
             metrics,
@@ -449,6 +461,8 @@ impl Default for Settings {
             imgproxy_metrics: false,
             trace_id_generator: TraceIdGenerator::default(),
             sampler: Sampler::default(),
+            #[cfg(feature = "_otlp")]
+            keep: None,
             span_limits: SpanLimits::default(),
             span_batching: Batching::SPANS,
             log_batching: Batching::LOGS,

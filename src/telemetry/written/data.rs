@@ -7,6 +7,7 @@ use opentelemetry::{
 
 use crate::telemetry::{
     otlp::encode::{Attributes, Recorded},
+    pipeline::says_cancelled,
     settings::SpanLimits,
 };
 
@@ -45,6 +46,7 @@ pub(super) struct Data {
     links: Vec<Link>,
     dropped_links: u32,
     status: Status,
+    pub(super) is_cancelled: bool,
 }
 
 thread_local! {
@@ -69,6 +71,7 @@ impl Data {
             links: Vec::new(),
             dropped_links: 0,
             status: Status::Unset,
+            is_cancelled: false,
         };
         for attribute in span.attributes.unwrap_or_default() {
             data.add(&attribute, limits);
@@ -129,6 +132,7 @@ impl Data {
         if self.has_others {
             self.attributes.remove(attribute.key.as_str());
         }
+        self.is_cancelled |= says_cancelled(attribute);
         self.attributes(limits).push(attribute);
     }
 

@@ -13,10 +13,8 @@ mod span;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-#[cfg(feature = "page")]
-use opentelemetry::InstrumentationScope;
 use opentelemetry::{
-    Context,
+    Context, InstrumentationScope,
     trace::{
         SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
         TraceState,
@@ -32,14 +30,14 @@ use self::{
     span::{Open, Span},
 };
 #[cfg(feature = "page")]
-use super::pipeline::{Gathered, ended};
+use super::pipeline::Gathered;
 use super::{
     id_generator::{AnyIdGenerator, ContinuingIdGenerator},
     otlp::{
         Batch,
         encode::{self, Header, Recorded},
     },
-    pipeline::{Queue, is_exporting},
+    pipeline::{AtStart, Ended, Keeper, Queue, is_exporting},
     settings::{Sampler, Settings, SpanLimits},
 };
 use crate::{
@@ -55,8 +53,9 @@ pub(super) struct SpanWriter(Arc<Writing>);
 struct Writing {
     ids: ContinuingIdGenerator<AnyIdGenerator>,
     sampler: Sampler,
+    /// Decides in place of the sampler, where traces are kept or not at their end.
+    at_start: Option<AtStart>,
     limits: SpanLimits,
-    #[cfg(feature = "page")]
     scope: InstrumentationScope,
     header: Arc<Header>,
     /// Takes all spans, sampled or not.
@@ -80,14 +79,15 @@ impl SpanWriter {
     pub(super) fn new(
         settings: &Settings,
         queue: Arc<Queue<Batch>>,
+        at_start: Option<AtStart>,
         #[cfg(feature = "page")] gathered: Option<Arc<Gathered>>,
     ) -> Self {
         Self(Arc::new(Writing {
             ids: ContinuingIdGenerator::new(settings.trace_id_generator.into()),
             sampler: settings.sampler.clone(),
+            at_start,
             limits: settings.span_limits,
             header: Arc::new(Header::scope(&scope(), None)),
-            #[cfg(feature = "page")]
             scope: scope(),
             #[cfg(feature = "page")]
             gathered,
@@ -98,10 +98,10 @@ impl SpanWriter {
 }
 
 impl Writing {
-    /// The context of a new span; the empty one where nothing is recorded.
-    fn begin(&self, parent: &Context, has_random_id: bool) -> SpanContext {
+    /// The context of a new span, and whether the span is recorded. The context is empty where nothing is.
+    fn begin(&self, parent: &Context, has_random_id: bool) -> (SpanContext, bool) {
         if parent.is_telemetry_suppressed() {
-            return SpanContext::empty_context();
+            return (SpanContext::empty_context(), false);
         }
         let span_id = self.ids.new_span_id();
         let outer = parent.span();
@@ -118,21 +118,30 @@ impl Writing {
                 TraceState::NONE,
             ),
         };
-        let mut flags = match self.samples(parent, trace_id) {
+        let (decision, state) = match &self.at_start {
+            _ if is_exporting() => (SamplingDecision::Drop, state),
+            Some(at_start) => at_start.decide(Some(parent), trace_id),
+            None if self.samples(parent, trace_id) => (SamplingDecision::RecordAndSample, state),
+            None => (SamplingDecision::Drop, state),
+        };
+        let is_sampled = decision == SamplingDecision::RecordAndSample;
+        let mut flags = match is_sampled {
             true => flags.with_sampled(true),
-            // The SDK clears the other flags, too.
-            false => TraceFlags::default(),
+            // The SDK clears all flags; W3C Trace Context level 2 keeps this one.
+            false => flags & RANDOM,
         };
         if has_random_id {
             flags = flags | RANDOM;
         }
-        SpanContext::new(trace_id, span_id, flags, false, state)
+        let context = SpanContext::new(trace_id, span_id, flags, false, state);
+        let is_recorded = decision != SamplingDecision::Drop || self.is_gathered();
+        (context, is_recorded)
     }
 
     /// The decision of the SDK's sampler of the same name. None of them looks at anything else.
     fn samples(&self, parent: &Context, trace_id: TraceId) -> bool {
-        if is_exporting() || is_forced() {
-            return !is_exporting();
+        if is_forced() {
+            return true;
         }
         let by_ratio = |ratio| {
             let sampler = SdkSampler::TraceIdRatioBased(ratio);
@@ -152,28 +161,39 @@ impl Writing {
         }
     }
 
-    /// Whether the span is written: it is sampled, or what gathers spans takes it all the same.
-    fn records(&self, context: &SpanContext) -> bool {
+    /// Whether what gathers spans takes all of them.
+    fn is_gathered(&self) -> bool {
         #[cfg(feature = "page")]
-        if self.gathered.is_some() && context.is_valid() && !is_exporting() {
-            return true;
-        }
-        context.is_sampled()
+        return self.gathered.is_some() && !is_exporting();
+        #[cfg(not(feature = "page"))]
+        false
     }
 
-    /// Hands a span on that has ended: into the queue if it is sampled.
-    fn write(&self, span: &Recorded<'_>) {
+    fn keeper(&self) -> Option<&Keeper> {
+        self.at_start.as_ref()?.keeper.as_deref()
+    }
+
+    /// Hands a span on that has ended: into the queue if it is sampled, unless its trace is decided at its end.
+    fn write(&self, span: &Recorded<'_>, is_cancelled: bool) {
         if is_exporting() {
             return;
         }
         encode::span(span, self.limits.attribute_value_length, |entry| {
-            if span.context.is_sampled() {
+            let keeper = self.keeper();
+            if keeper.is_none() && span.context.is_sampled() {
                 let add = |batch: &mut Batch| batch.push_encoded(&self.header, entry, 1);
                 self.queue.push(1, entry.len(), add);
             }
+            if keeper.is_none() && !self.is_gathered() {
+                return;
+            }
+            let mut ended = Ended::new(span, is_cancelled, &self.scope, entry);
+            if let Some(keeper) = keeper {
+                keeper.ended(&mut ended);
+            }
             #[cfg(feature = "page")]
             if let Some(gathered) = &self.gathered {
-                gathered.ended(&ended(span, &self.scope, entry));
+                gathered.ended(&ended);
             }
         });
     }
@@ -181,9 +201,12 @@ impl Writing {
 
 impl StartSpan for SpanWriter {
     fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun {
-        let context = self.0.begin(parent, has_random_id);
-        if !self.0.records(&context) {
+        let (context, is_recorded) = self.0.begin(parent, has_random_id);
+        if !is_recorded {
             return Begun::unrecorded(context, parent);
+        }
+        if let Some(keeper) = self.0.keeper() {
+            keeper.started(&context, parent.span().span_context());
         }
         let open = Arc::new(Open::new(&self.0, parent, span));
         Begun {
@@ -194,13 +217,14 @@ impl StartSpan for SpanWriter {
     }
 
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {
-        let context = self.0.begin(parent, false);
-        if self.0.records(&context) {
+        let (context, is_recorded) = self.0.begin(parent, false);
+        if is_recorded {
             let origin = Origin::of(&span, parent);
             let mut data = Data::new(span, &self.0.limits);
             data.set_status(status);
+            let end = origin.start + elapsed;
             self.0
-                .write(&data.recorded(&context, &origin, origin.start + elapsed));
+                .write(&data.recorded(&context, &origin, end), data.is_cancelled);
             data.recycle();
         }
     }

@@ -77,7 +77,7 @@ impl Open {
         if let Some(data) = &mut *open {
             change(data, &self.writing.limits);
             self.writing
-                .write(&data.recorded(context, &self.origin, at));
+                .write(&data.recorded(context, &self.origin, at), data.is_cancelled);
             data.recycle();
             *open = None;
             self.has_ended.store(true, Ordering::Release);

@@ -123,13 +123,3 @@ impl Attributes {
         &mut self.written[start..]
     }
 }
-
-/// Whether any of these keys is among attributes that are written.
-#[cfg(feature = "page")]
-pub(crate) fn has_any<const N: usize>(written: &[u8], keys: [&str; N]) -> bool {
-    Fields::new(written).any(|attribute| {
-        let key = Fields::new(attribute.value).next();
-        let is_one = |key: &[u8]| keys.iter().any(|one| one.as_bytes() == key);
-        key.is_some_and(|key| key.number == u32::from(KEY) && is_one(key.value))
-    })
-}

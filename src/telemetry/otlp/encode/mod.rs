@@ -25,20 +25,18 @@ mod writer;
 
 use std::cell::RefCell;
 
-#[cfg(feature = "page")]
-pub(crate) use self::attributes::has_any;
 pub(crate) use self::{
     attributes::Attributes,
     batch::Batch,
+    fields::Fields,
     header::Header,
     metrics::{data_points, metrics},
     span::Recorded,
+    writer::put_field,
 };
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::SdkLogRecord;
 
-#[cfg(feature = "page")]
-use fields::Fields;
 use writer::Writer;
 
 /// The field of the entries in the message of their scope.
@@ -85,7 +83,6 @@ pub(crate) fn log_record<R>(
 }
 
 /// The message of an entry.
-#[cfg(feature = "page")]
 pub(crate) fn message(entry: &[u8]) -> &[u8] {
     Fields::new(entry).next().map_or(&[], |field| field.value)
 }

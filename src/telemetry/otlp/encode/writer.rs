@@ -221,6 +221,12 @@ pub(super) fn put_length(body: &mut Vec<u8>, field: u8, size: usize) {
     put_varint(body, size as u64);
 }
 
+/// A field with a length, whole.
+pub(crate) fn put_field(body: &mut Vec<u8>, field: u8, content: &[u8]) {
+    put_length(body, field, content.len());
+    body.extend_from_slice(content);
+}
+
 pub(super) fn put_varint(body: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         body.push(value as u8 | 0x80);

@@ -1,0 +1,238 @@
+//! Encoded spans that have ended, and what is known of them without decoding them.
+//!
+//! What is never asked for costs a copy of the bytes into memory that the thread uses again.
+
+use std::{cell::RefCell, mem::size_of, time::Duration};
+
+use opentelemetry::{
+    InstrumentationScope,
+    trace::{SpanId, Status, TraceId},
+};
+
+use crate::telemetry::otlp::encode::Recorded;
+
+/// The memory that a thread keeps for the next trace: of so many traces, each of at most so many bytes.
+const KEPT_TRACES: usize = 2;
+const KEPT_BYTES: usize = 4 << 10;
+
+/// How a span ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Outcome {
+    #[default]
+    Ok,
+    Cancelled,
+    Failed,
+}
+
+/// A span that has ended and is encoded.
+pub(crate) struct Ended<'a> {
+    pub(crate) span: &'a Recorded<'a>,
+    /// The span, or what it is about, was cancelled.
+    pub(crate) is_cancelled: bool,
+    pub(crate) scope: &'a InstrumentationScope,
+    /// Tag, length and message of one element of `ScopeSpans.spans`.
+    pub(crate) entry: &'a [u8],
+    /// It is exported, where there is an exporter.
+    pub(crate) is_kept: bool,
+    /// Why a local root is kept, where that is decided at its end.
+    pub(crate) reason: Option<&'static str>,
+}
+
+impl<'a> Ended<'a> {
+    pub(crate) fn new(
+        span: &'a Recorded<'a>,
+        is_cancelled: bool,
+        scope: &'a InstrumentationScope,
+        entry: &'a [u8],
+    ) -> Self {
+        Self {
+            span,
+            is_cancelled,
+            scope,
+            entry,
+            is_kept: span.context.is_sampled(),
+            reason: None,
+        }
+    }
+
+    pub(crate) fn trace_id(&self) -> TraceId {
+        self.span.context.trace_id()
+    }
+
+    pub(crate) fn span_id(&self) -> SpanId {
+        self.span.context.span_id()
+    }
+
+    /// Whether the parent is in another process, or there is none.
+    pub(crate) fn is_local_root(&self) -> bool {
+        self.span.parent_is_remote || self.span.parent == SpanId::INVALID
+    }
+
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.span.status {
+            Status::Error { .. } => Outcome::Failed,
+            _ if self.is_cancelled => Outcome::Cancelled,
+            _ => Outcome::Ok,
+        }
+    }
+
+    pub(crate) fn duration(&self) -> Duration {
+        let duration = self.span.end.duration_since(self.span.start);
+        duration.unwrap_or_default()
+    }
+}
+
+/// A log record of a trace, encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Line {
+    pub(crate) span_id: SpanId,
+    pub(crate) target: Box<str>,
+    /// Tag, length and message of one element of `ScopeLogs.log_records`.
+    pub(crate) entry: Box<[u8]>,
+}
+
+impl Line {
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>() + self.target.len() + self.entry.len()
+    }
+}
+
+/// What is known of a span without decoding it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Part {
+    pub(crate) span_id: SpanId,
+    pub(crate) parent_id: SpanId,
+    #[cfg(feature = "page")]
+    pub(crate) duration: Duration,
+    pub(super) len: u32,
+    pub(crate) outcome: Outcome,
+    pub(crate) is_sampled: bool,
+    pub(super) scope: u8,
+}
+
+/// Spans and log records of one trace.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trace {
+    /// The entries of the spans, one after the other.
+    entries: Vec<u8>,
+    parts: Vec<Part>,
+    lines: Vec<Line>,
+}
+
+impl Trace {
+    /// The spans in the order in which they ended, with their entries.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = (&Part, &[u8])> {
+        let mut rest = self.entries.as_slice();
+        self.parts.iter().map(move |part| {
+            let (entry, after) = rest.split_at(part.len as usize);
+            rest = after;
+            (part, entry)
+        })
+    }
+
+    /// What is known of the spans.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
+    #[cfg(all(feature = "logs", feature = "page"))]
+    pub(crate) fn push_line(&mut self, line: Line) {
+        self.lines.push(line);
+    }
+
+    #[cfg(all(feature = "logs", feature = "page"))]
+    pub(crate) fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The memory that it takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let lines: usize = self.lines.iter().map(Line::memory).sum();
+        self.entries.capacity() + self.parts.capacity() * size_of::<Part>() + lines
+    }
+
+    /// Adds what came later.
+    #[cfg(feature = "page")]
+    pub(crate) fn extend(&mut self, later: &Self) {
+        self.entries.extend_from_slice(&later.entries);
+        self.parts.extend_from_slice(&later.parts);
+        self.lines.extend_from_slice(&later.lines);
+    }
+
+    /// Gives back the memory that nothing came for.
+    #[cfg(feature = "page")]
+    pub(crate) fn shrink(&mut self) {
+        self.entries.shrink_to_fit();
+        self.parts.shrink_to_fit();
+        self.lines.shrink_to_fit();
+    }
+
+    pub(crate) fn push(&mut self, part: Part, entry: &[u8]) {
+        self.entries.extend_from_slice(entry);
+        self.parts.push(part);
+    }
+
+    /// Takes out what does not belong to the request of `root`: another request of the trace may be running.
+    pub(super) fn split_off(&mut self, root: SpanId) -> Option<Self> {
+        if self.parts.iter().all(|part| part.parent_id == root) {
+            return None;
+        }
+        let mut belongs = vec![false; self.parts.len()];
+        let mut ids = vec![root];
+        // Spans mostly end before their parents, so that one pass backwards finds all of them.
+        loop {
+            let known = ids.len();
+            for (part, belongs) in self.parts.iter().zip(&mut belongs).rev() {
+                if !*belongs && ids.contains(&part.parent_id) {
+                    *belongs = true;
+                    ids.push(part.span_id);
+                }
+            }
+            if ids.len() == known || ids.len() > self.parts.len() {
+                break;
+            }
+        }
+        if belongs.iter().all(|belongs| *belongs) {
+            return None;
+        }
+        let (mut own, mut others) = (Self::default(), Self::default());
+        for ((part, entry), belongs) in self.spans().zip(belongs) {
+            let to = if belongs { &mut own } else { &mut others };
+            to.push(*part, entry);
+        }
+        let is_own = |line: &Line| ids.contains(&line.span_id);
+        (own.lines, others.lines) = std::mem::take(&mut self.lines)
+            .into_iter()
+            .partition(is_own);
+        *self = own;
+        Some(others)
+    }
+
+    /// The empty memory of an earlier trace.
+    pub(super) fn reused() -> Self {
+        let kept = REUSED.try_with(|kept| kept.borrow_mut().pop());
+        kept.ok().flatten().unwrap_or_default()
+    }
+
+    /// Keeps the memory for the next trace.
+    pub(crate) fn give_back(mut self) {
+        if self.memory() > KEPT_BYTES {
+            return;
+        }
+        self.entries.clear();
+        self.parts.clear();
+        self.lines.clear();
+        // A thread that ends keeps nothing.
+        let _ = REUSED.try_with(|kept| {
+            let mut kept = kept.borrow_mut();
+            if kept.len() < KEPT_TRACES {
+                kept.push(self);
+            }
+        });
+    }
+}
+
+thread_local! {
+    static REUSED: RefCell<Vec<Trace>> = const { RefCell::new(Vec::new()) };
+}
