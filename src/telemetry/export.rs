@@ -146,6 +146,7 @@ impl<'a> Export<'a> {
     }
 
     /// `sampler`: that of the builder of tracers.
+    #[cfg_attr(not(feature = "_otlp"), allow(unused_variables))]
     pub(super) fn traces(
         &mut self,
         tracers: TracerProviderBuilder,
