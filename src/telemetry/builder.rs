@@ -421,6 +421,17 @@ impl TelemetryBuilder {
     /// # let _ = telemetry;
     /// ```
     #[cfg(feature = "_export")]
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(
+            feature = "console",
+            feature = "otlp-grpc",
+            feature = "otlp-http",
+            feature = "page",
+            feature = "prometheus",
+            feature = "xray"
+        )))
+    )]
     pub fn meter_provider_with(
         mut self,
         change: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder + Send + 'static,

@@ -72,6 +72,7 @@ pub struct OtlpExporter {
     pub client_key: Option<Pem>,
     /// The proxy on the way; `None` goes straight to the collector.
     #[cfg(feature = "_otlp")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
     pub proxy: Option<Proxy>,
 }
 
