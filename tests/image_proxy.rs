@@ -6,6 +6,8 @@ mod app;
 mod arguments;
 #[path = "../examples/image_proxy/body.rs"]
 mod body;
+#[path = "../examples/image_proxy/cache.rs"]
+mod cache;
 #[allow(dead_code)]
 #[path = "../examples/image_proxy/demo.rs"]
 mod demo;
@@ -17,6 +19,8 @@ pub(crate) mod options;
 mod origin;
 #[path = "../examples/image_proxy/process/mod.rs"]
 pub(crate) mod process;
+#[path = "../examples/image_proxy/rendition.rs"]
+mod rendition;
 #[path = "../examples/image_proxy/source.rs"]
 mod source;
 #[path = "../examples/image_proxy/url.rs"]
@@ -26,6 +30,7 @@ mod url;
 mod vips;
 
 mod answers;
+mod caching;
 mod colors;
 mod command_line;
 mod downloads;
@@ -64,6 +69,7 @@ use tower_image_trace::{
 };
 
 use app::App;
+use cache::Cache;
 use source::{SourceLimits, Sources};
 
 /// Longer than any test takes.
@@ -92,6 +98,8 @@ struct Limits {
     workers: usize,
     queue: usize,
     memory: u64,
+    cache: u64,
+    max_age: Duration,
 }
 
 impl Default for Limits {
@@ -102,6 +110,8 @@ impl Default for Limits {
             workers: 2,
             queue: 10,
             memory: 512 << 20,
+            cache: 0,
+            max_age: NEVER,
         }
     }
 }
@@ -158,6 +168,8 @@ impl Service {
                 .with_queue_limit(limits.queue)
                 .with_in_progress(&in_progress),
             memory: limits.memory,
+            cache: (limits.cache > 0).then(|| Cache::new(limits.cache, limits.max_age)),
+            max_age: limits.max_age,
             in_progress,
         };
         let telemetry = Telemetry::builder().vars([] as [(&str, &str); 0]).build();
@@ -198,11 +210,17 @@ impl Service {
     }
 
     async fn send(&self, method: Method, path: &str) -> Answer {
-        let request = Request::builder()
+        self.ask(method, path, &[]).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.address))
-            .body(Empty::<Bytes>::new())
-            .unwrap();
+            .uri(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
         // Each request has its own client, so dropping the request closes its connection.
         let client = Client::builder(TokioExecutor::new()).build_http();
         let (head, body) = client.request(request).await.unwrap().into_parts();

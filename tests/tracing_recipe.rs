@@ -3,15 +3,18 @@
 use std::{
     convert::Infallible,
     io::{self, Write},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::{common::v1::any_value, logs::v1::LogRecord};
 use tower::{Layer as _, ServiceExt, service_fn};
 use tower_image_trace::{
     DownloadLayer, ImageTraceLayer, RequestTrace, Telemetry, TelemetryBuilder,
     telemetry::{ExceptionSignal, WithTraceIds},
+    trace::PeerAddr,
 };
 use tracing_subscriber::{Layer, Registry, filter::LevelFilter, fmt, prelude::*};
 
@@ -213,6 +216,43 @@ async fn events_are_events_of_spans_where_no_logs_are_exported_or_when_both_are_
     both.assert_spans();
     both.assert_logs();
     assert_eq!(both.events(), 4);
+}
+
+/// How often the page has an event of a request's `tracing` span, as an event or as a log line.
+async fn times_on_page(configure: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder) -> usize {
+    let builder = Telemetry::builder().vars([("OTEL_BLRP_SCHEDULE_DELAY", "10")]);
+    let telemetry = configure(builder.trace_page(true)).build().unwrap();
+    let layer = telemetry.tracing_layer().with_filter(LevelFilter::INFO);
+    {
+        let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
+        request(&telemetry.trace_layer(), &telemetry.download_layer()).await;
+    }
+    let get = async |path: &str| {
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .extension(PeerAddr::from(SocketAddr::from(([127, 0, 0, 1], 1))));
+        let request = request.body(()).unwrap();
+        let response = telemetry.trace_page().oneshot(request).await.unwrap();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let traces: serde_json::Value = serde_json::from_str(&get("/api/traces").await).unwrap();
+    let id = traces["traces"][0]["trace_id"].as_str().unwrap().to_owned();
+    let trace = get(&format!("/api/traces/{id}")).await;
+    telemetry.shutdown(PATIENCE).await.unwrap();
+    trace.matches("no picture").count()
+}
+
+// faults G7
+#[tokio::test]
+async fn the_page_has_each_event_once_whatever_is_exported() {
+    let server = OtlpServer::start();
+    let endpoint = server.endpoint();
+    assert_eq!(times_on_page(|builder| builder).await, 1, "only the page");
+    let traces = times_on_page(|builder| builder.endpoint(&endpoint));
+    assert_eq!(traces.await, 1, "traces are exported");
+    let logs = times_on_page(|builder| builder.endpoint(&endpoint).logs(true));
+    assert_eq!(logs.await, 1, "traces and logs are exported");
 }
 
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";

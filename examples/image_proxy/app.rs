@@ -1,11 +1,12 @@
 //! The service: `GET /resize/{options}/{source}`, traced, `GET /health` and `GET /metrics`.
 
+use std::time::Duration;
+
 use axum::{
     Router,
-    body::Body,
     extract::State,
-    http::{StatusCode, Uri, header::CONTENT_TYPE},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, StatusCode, Uri},
+    response::Response,
     routing::get,
 };
 use opentelemetry::{KeyValue, trace::get_active_span};
@@ -15,7 +16,7 @@ use tower_image_trace::{
     attribute,
     metrics::Gauges,
     pool::{Buffer, Workers},
-    request::Picture,
+    request::{self, Picture},
     telemetry::Prometheus,
 };
 
@@ -24,10 +25,11 @@ use super::process::process;
 #[cfg(feature = "libvips")]
 use super::vips::process;
 use super::{
-    body::PictureBody,
+    cache::{Cache, Key},
     error::Error,
     options::ImagePath,
     process::Processed,
+    rendition::{Rendition, accepts_webp},
     source::{Source, SourceError, Sources},
     url,
 };
@@ -38,6 +40,10 @@ pub(crate) struct App {
     pub(crate) workers: Workers,
     /// Most bytes that a worker takes for a picture.
     pub(crate) memory: u64,
+    /// Results that may be asked for again.
+    pub(crate) cache: Option<Cache>,
+    /// For how long clients and caches may keep a result.
+    pub(crate) max_age: Duration,
     pub(crate) in_progress: RequestsInProgress,
 }
 
@@ -72,6 +78,43 @@ impl App {
         }
     }
 
+    /// A result of the cache needs no worker. Its stage says so, and takes no time.
+    fn cached(&self, trace: &RequestTrace, source: &Source, path: &ImagePath) -> Option<Rendition> {
+        let rendition = self.cache.as_ref()?.get(&key(source, path))?;
+        let stage = trace.process(path.options_text.clone());
+        stage.result_cache(request::Cache::Hit);
+        Some(rendition)
+    }
+
+    async fn render(
+        &self,
+        trace: &RequestTrace,
+        source: Source,
+        path: ImagePath,
+    ) -> Result<Rendition, Error> {
+        let worker = self.workers.acquire(trace).await?;
+        let key = key(&source, &path);
+        let source = self.download(trace, source).await?;
+
+        let stage = trace.process(path.options_text);
+        if self.cache.is_some() {
+            stage.result_cache(request::Cache::Miss);
+        }
+        let memory = self.memory;
+        let picture = stage.run_blocking_with(move |stage| {
+            // The work goes on when the client leaves, and keeps its worker busy until it ends.
+            let _busy = worker;
+            process(&source, &path.options, memory)
+                .inspect(|picture| describe(stage, source.len(), picture))
+        });
+        let picture = picture.await?;
+        let rendition = Rendition::new(picture.bytes, picture.format);
+        if let Some(cache) = &self.cache {
+            cache.insert(key, rendition.clone());
+        }
+        Ok(rendition)
+    }
+
     async fn download(&self, trace: &RequestTrace, source: Source) -> Result<Buffer, SourceError> {
         // The stage ends with this future, so the future reads the whole body.
         let stage = trace.download(&source.to_string());
@@ -84,34 +127,38 @@ impl App {
     }
 }
 
-async fn resize(State(app): State<App>, trace: RequestTrace, uri: Uri) -> Result<Response, Error> {
+async fn resize(
+    State(app): State<App>,
+    trace: RequestTrace,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
     // Axum only knows `/resize/{*path}`. This name says what the path holds.
     trace.set_route("/resize/{options}/{source}");
     // Axum's `Path` refuses bytes that are not UTF-8, which names of files may have.
     let path = uri.path().strip_prefix("/resize/").unwrap_or_default();
     let path = url::from_bytes(&Vec::from_iter(percent_decode_str(path)));
-    let path =
+    let mut path =
         ImagePath::parse(&path).inspect_err(|error| trace.error(ErrorKind::PathParsing, error))?;
+    let negotiated = path.options.format.is_none();
+    path.options.accepts_webp = negotiated && accepts_webp(&headers);
     let source = app
         .sources
         .locate(&path.source)
         .inspect_err(|error| trace.error(ErrorKind::Security, error))?;
 
-    let worker = app.workers.acquire(&trace).await?;
-    let source = app.download(&trace, source).await?;
+    let rendition = match app.cached(&trace, &source, &path) {
+        Some(rendition) => rendition,
+        None => app.render(&trace, source, path).await?,
+    };
+    Ok(rendition.respond(&headers, app.max_age, negotiated, &trace))
+}
 
-    let stage = trace.process(path.options_text);
-    let picture = stage.run_blocking_with(move |stage| {
-        // The work goes on when the client leaves, and keeps its worker busy until it ends.
-        let _busy = worker;
-        process(&source, &path.options, app.memory)
-            .inspect(|picture| describe(stage, source.len(), picture))
-    });
-    let picture = picture.await?;
-
-    let content_type = [(CONTENT_TYPE, picture.format.content_type())];
-    let body = PictureBody::new(picture.bytes, trace.stream());
-    Ok((content_type, Body::new(body)).into_response())
+fn key(source: &Source, path: &ImagePath) -> Key {
+    Key {
+        source: source.to_string(),
+        options: path.options.clone(),
+    }
 }
 
 /// Records what went into a stage and what came out.

@@ -97,13 +97,20 @@ impl<'a> Demo<'a> {
     /// Sends a few requests a second, of which some fail, for as long as it is polled.
     pub(crate) async fn traffic(&self) -> Outcome {
         for number in 0_u32.. {
+            // Of two kinds, most results are in no cache.
+            let side = 200 + number % 301;
+            let changing = match number % 8 {
+                0 => format!("rs:fill:{side}:{side}/f:webp"),
+                _ => format!("rs:fit:{side}:{side}/f:jpg"),
+            };
             let (options, picture) = match number % 8 {
-                0 => ("rs:fill:400:400/f:webp", "hubble.jpg"),
+                0 => (&*changing, "hubble.jpg"),
                 1 => ("rs:fit:300:200", "missing.jpg"),
                 2 => ("rs:fit:300:200", "notes.txt"),
                 3 => ("rs:nonsense", "coffee.png"),
                 4 => ("rs:force:200:200/f:png", "rocket.jpg"),
                 5 => ("rs:fit:64:64/f:jpg", "coffee.png"),
+                6 => (&*changing, "chelsea.png"),
                 _ => ("rs:fit:300:200/f:jpg", "chelsea.png"),
             };
             // Every answer is one that a service gives.

@@ -1,7 +1,10 @@
 //! Every error of a request, and the answer to it: a status and one sentence.
 
 use axum::{
-    http::{StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CACHE_CONTROL, RETRY_AFTER},
+    },
     response::{IntoResponse, Response},
 };
 use tower_image_trace::pool::TooManyRequests;
@@ -46,6 +49,9 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = (self.status(), format!("{self}\n")).into_response();
+        // The next request may succeed.
+        let no_store = HeaderValue::from_static("no-store");
+        response.headers_mut().insert(CACHE_CONTROL, no_store);
         if matches!(self, Error::QueueFull(_)) {
             response.headers_mut().insert(RETRY_AFTER, 1.into());
         }

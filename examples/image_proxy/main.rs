@@ -13,19 +13,22 @@
 //! ```
 //!
 //! A request waits for a worker, downloads its source from an allowed origin ([`source`]), processes
-//! it off the async threads ([`mod@process`]) and streams the result ([`body`]). [`app`] connects these
-//! steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
+//! it off the async threads ([`mod@process`]) and streams the result ([`body`]), with the headers that let
+//! clients keep it ([`rendition`]). Results that are asked for again come from a [`cache`], without all that.
+//! [`app`] connects these steps, and [`error`] turns their errors into answers. Of an animation, the first frame is processed.
 //! `GET /` is a page with sample pictures and the stages of each ([`gallery`]).
 
 mod app;
 mod arguments;
 mod body;
+mod cache;
 mod demo;
 mod error;
 mod gallery;
 mod options;
 mod origin;
 mod process;
+mod rendition;
 mod source;
 mod url;
 #[cfg(feature = "libvips")]
@@ -49,6 +52,7 @@ use tower_image_trace::{
 
 use app::App;
 use arguments::{Arguments, USAGE};
+use cache::Cache;
 use demo::Demo;
 use source::{SourceLimits, Sources};
 
@@ -116,20 +120,24 @@ async fn serve(arguments: Arguments, telemetry: &Telemetry) -> Outcome {
             .with_queue_limit(16 * workers)
             .with_in_progress(&in_progress),
         memory: arguments.memory,
+        cache: (arguments.cache > 0).then(|| Cache::new(arguments.cache, arguments.max_age)),
+        max_age: arguments.max_age,
         in_progress,
     };
     app.register(telemetry.gauges());
 
     let (stop, stopped) = oneshot::channel::<()>();
-    let trace = telemetry
+    let mut trace = telemetry
         .trace_layer_builder()
         .time_to_first_byte(true)
         .server_timing(true)
-        .server_timing_trace(ServerTimingTrace::Trace)
-        .build();
+        .server_timing_trace(ServerTimingTrace::Trace);
+    if let Some(proxies) = arguments.trusted_proxies {
+        trace = trace.trusted_proxies(proxies);
+    }
     let router = app
         .clone()
-        .router(trace, count, telemetry.prometheus())
+        .router(trace.build(), count, telemetry.prometheus())
         .merge(gallery::router(origin))
         // Added after the layers too: the page does not trace itself.
         .nest_service("/debug/traces", telemetry.trace_page());

@@ -12,7 +12,7 @@
 //! | `rt` (`resizing_type`) | `fit`, `fill` or `force` | `fit` |
 //! | `w` (`width`), `h` (`height`) | pixels; 0 keeps the aspect ratio | 0 |
 //! | `q` (`quality`) | 1 to 100, for JPEG only: PNG and the `image` crate's WebP are lossless | 80 |
-//! | `f` (`format`, `ext`) | `jpg`, `png` or `webp` | the source's |
+//! | `f` (`format`, `ext`) | `jpg`, `png` or `webp` | the source's, or WebP, see [`Options::format_for`] |
 
 use base64::{
     Engine, alphabet,
@@ -34,7 +34,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
     /// The largest picture that fits into the size, in the source's aspect ratio. Never enlarges.
     Fit,
@@ -44,7 +44,7 @@ pub(crate) enum Mode {
     Force,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Format {
     Jpeg,
     Png,
@@ -91,7 +91,7 @@ impl Format {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Options {
     pub(crate) mode: Mode,
     /// In pixels; 0 keeps the aspect ratio.
@@ -99,8 +99,10 @@ pub(crate) struct Options {
     /// In pixels; 0 keeps the aspect ratio.
     pub(crate) height: u32,
     pub(crate) quality: u8,
-    /// `None` keeps the source's format.
+    /// `None` leaves the format to the source and the client.
     pub(crate) format: Option<Format>,
+    /// The client accepts WebP, where the format is left to it.
+    pub(crate) accepts_webp: bool,
 }
 
 impl Default for Options {
@@ -111,6 +113,7 @@ impl Default for Options {
             height: 0,
             quality: 80,
             format: None,
+            accepts_webp: false,
         }
     }
 }
@@ -184,6 +187,19 @@ fn decode_base64(text: &str) -> Result<String, PathError> {
 }
 
 impl Options {
+    /// The format of the result, whose longest side has this many pixels.
+    ///
+    /// PNG becomes WebP where the client accepts that: both are lossless, and WebP is smaller. A JPEG stays
+    /// one, because it would be larger as lossless WebP.
+    pub(crate) fn format_for(&self, source: Format, longest: u32) -> Format {
+        let fits = longest <= Format::WebP.max_side();
+        match (self.format, source) {
+            (Some(format), _) => format,
+            (None, Format::Png) if self.accepts_webp && fits => Format::WebP,
+            (None, format) => format,
+        }
+    }
+
     /// Applies one option, `name:argument:…`. A later option wins, and an empty argument changes nothing.
     fn apply(&mut self, option: &str) -> Result<(), PathError> {
         let mut arguments = option.split(':');

@@ -39,7 +39,7 @@ pub(crate) fn process(
     check_memory(decoded_bytes(&picture), memory)?;
     let picture = picture.autorot().map_err(vips_error)?;
     let plan = Plan::of(size(&picture), options)?;
-    let format = options.format.unwrap_or(source_format);
+    let format = options.format_for(source_format, plan.width.max(plan.height));
     check_format(format, &plan)?;
     let animated = picture.get_n_pages() > 1;
     let (picture, profile) = to_srgb(picture);

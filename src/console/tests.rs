@@ -655,6 +655,36 @@ fn a_busy_service_has_a_line_a_request_and_percentiles() {
     );
     exporter.force_flush().unwrap();
     assert_eq!(page.read(), "", "nothing has come since");
+    export(vec![request(11, "/dog", 200, 0, 1_000)]);
+    page.read();
+    exporter.force_flush().unwrap();
+    let counts = "0 s: 1 requests, 0 failed, 0 cancelled\n";
+    assert!(page.read().starts_with(counts), "counts begin again");
+}
+
+#[test]
+fn a_line_has_the_uppermost_stages_and_a_failed_stage_is_shown_in_full() {
+    let (exporter, page) = exporter(80);
+    let exporter = exporter.with_summary(Duration::from_millis(100));
+    let spans = || {
+        vec![
+            span(3, 2, "decode", 0, 1_000),
+            span(2, 1, "processing_image", 0, 2_000),
+            request(1, "/cat", 200, 0, 2_000),
+        ]
+    };
+    ready(exporter.export(spans())).unwrap();
+    assert_eq!(
+        page.read(),
+        "00:00:00.000 200 2.00 ms GET /cat · processing_image 2.00 ms\n"
+    );
+    // The service answers with another picture.
+    let mut failed = spans();
+    failed[0] = failed[0].clone().with_error("no picture", "decode");
+    ready(exporter.export(failed.clone())).unwrap();
+    assert_eq!(page.read(), draw(80, failed));
+    exporter.force_flush().unwrap();
+    assert!(page.read().contains(": 2 requests, 1 failed"));
 }
 
 #[test]
@@ -671,4 +701,37 @@ fn a_summary_holds_no_more_than_it_may() {
     assert_eq!(table.lines().count(), 2 + 64 + 1 + 1, "{table}");
     assert!(table.contains("(others)"), "{table}");
     assert!(table.lines().all(|line| text::width(line) <= 60), "{table}");
+
+    // Percentiles are those of the latest 10,000.
+    for took in [900_000, 1_000] {
+        let requests = (1..=10_000).map(|id| request(id, "/cat", 200, 0, took));
+        ready(exporter.export(requests.collect())).unwrap();
+    }
+    page.read();
+    exporter.force_flush().unwrap();
+    let table = page.read();
+    let row = table.lines().find(|line| line.contains("/cat")).unwrap();
+    let columns: Vec<_> = row.split_whitespace().collect();
+    let expected = "GET /cat 20000 1.00 ms 1.00 ms 1.00 ms";
+    assert_eq!(columns.join(" "), expected, "{table}");
+
+    // Work after a cancelled request counts for the latest 1,024.
+    let of_trace = |mut span: SpanData, trace: u128| {
+        let flags = (TraceFlags::SAMPLED, false, TraceState::default());
+        let (id, trace) = (span.span_context.span_id(), TraceId::from(trace));
+        span.span_context = SpanContext::new(trace, id, flags.0, flags.1, flags.2);
+        span
+    };
+    for trace in 1..=1_025 {
+        let left = request(1, "/cat", 0, 0, 500_000).with(REQUEST_CANCELLED, "processing_image");
+        ready(exporter.export(vec![of_trace(left, trace)])).unwrap();
+    }
+    for (trace, took) in [(1, 4_500_000), (2, 1_500_000), (1_025, 2_500_000)] {
+        let late = span(2, 1, "processing_image", 0, took);
+        ready(exporter.export(vec![of_trace(late, trace)])).unwrap();
+    }
+    page.read();
+    exporter.force_flush().unwrap();
+    let table = page.read();
+    assert!(table.contains("\n3.0 s of work for clients"), "{table}");
 }

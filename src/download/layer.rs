@@ -24,7 +24,25 @@ use crate::{
 
 /// Opens a client span for each request to a service that fetches, such as hyper-util's client.
 ///
-/// See the [module](super) for an example.
+/// ```
+/// # #[cfg(feature = "hyper-client")] {
+/// # use {bytes::Bytes, http_body_util::Empty};
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use tower::{Layer, ServiceExt};
+/// use tower_image_trace::DownloadLayer;
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder(TokioExecutor::new()).build_http();
+/// let client = DownloadLayer::new().layer(client);
+/// let request = http::Request::get("http://cdn.example/cat.jpg").body(Empty::<Bytes>::new())?;
+/// let response = client.oneshot(request).await?; // the span ends with the last byte of its body
+/// # drop(response);
+/// # Ok(())
+/// # }
+/// # }
+/// ```
+///
+/// The [module](super) says how it goes together with a stage of the request.
 #[derive(Clone, Debug)]
 pub struct DownloadLayer {
     config: Option<Arc<Config>>,

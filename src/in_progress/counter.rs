@@ -4,6 +4,19 @@ use std::sync::{
 };
 
 /// The counts of a [`RequestsInProgressLayer`](super::RequestsInProgressLayer). Clones share them.
+///
+/// The layer counts requests. Images are counted by the service, with [`image`](Self::image) or through its
+/// [`Workers`](crate::pool::Workers::with_in_progress):
+///
+/// ```
+/// use tower_image_trace::RequestsInProgress;
+///
+/// let in_progress = RequestsInProgress::default();
+/// let image = in_progress.image();
+/// assert_eq!((in_progress.requests(), in_progress.images()), (0, 1));
+/// drop(image);
+/// assert_eq!(in_progress.images(), 0);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct RequestsInProgress {
     counts: Arc<Counts>,

@@ -2,7 +2,19 @@ use tower_layer::Layer;
 
 use super::{InProgress, RequestsInProgress};
 
-/// Counts the requests in progress.
+/// Counts the requests in progress: from the call until the response's body is dropped.
+///
+/// ```
+/// # #[cfg(feature = "axum")] {
+/// use axum::{Router, routing::get};
+/// use tower_image_trace::RequestsInProgressLayer;
+///
+/// let (layer, in_progress) = RequestsInProgressLayer::pair();
+/// let app: Router = Router::new().route("/", get(async || "…")).layer(layer);
+/// assert_eq!(in_progress.requests(), 0);
+/// # drop(app);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RequestsInProgressLayer {
     in_progress: RequestsInProgress,

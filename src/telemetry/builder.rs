@@ -407,6 +407,16 @@ impl TelemetryBuilder {
     ///
     /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these processors too. Spans that end
     /// after the shutdown are then dropped by the SDK, without being counted.
+    ///
+    /// ```
+    /// use opentelemetry_sdk::trace::InMemorySpanExporter;
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let spans = InMemorySpanExporter::default();
+    /// let telemetry = Telemetry::builder()
+    ///     .tracer_provider_with(move |traces| traces.with_simple_exporter(spans));
+    /// # let _ = telemetry;
+    /// ```
     pub fn tracer_provider_with(
         mut self,
         change: impl FnOnce(TracerProviderBuilder) -> TracerProviderBuilder + Send + 'static,
@@ -435,6 +445,17 @@ impl TelemetryBuilder {
     /// # let _ = telemetry;
     /// ```
     #[cfg(feature = "_export")]
+    #[cfg_attr(
+        docsrs,
+        doc(cfg(any(
+            feature = "console",
+            feature = "otlp-grpc",
+            feature = "otlp-http",
+            feature = "page",
+            feature = "prometheus",
+            feature = "xray"
+        )))
+    )]
     pub fn meter_provider_with(
         mut self,
         change: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder + Send + 'static,
@@ -444,6 +465,13 @@ impl TelemetryBuilder {
     }
 
     /// Calls `callback` with what is also written to the log, on a thread of telemetry: it must be quick.
+    ///
+    /// ```
+    /// use tower_image_trace::Telemetry;
+    ///
+    /// let telemetry = Telemetry::builder().on_event(|event| eprintln!("thumbs: {event}"));
+    /// # let _ = telemetry;
+    /// ```
     pub fn on_event(mut self, callback: impl Fn(&TelemetryEvent) + Send + Sync + 'static) -> Self {
         self.outlets.events = Sink::new(callback);
         self

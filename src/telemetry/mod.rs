@@ -119,6 +119,7 @@ pub use self::log_lines::WithTraceIds;
 #[cfg(feature = "prometheus")]
 pub use self::prometheus::{Prometheus, PrometheusBody, PrometheusFuture};
 #[cfg(feature = "_otlp")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
 pub use self::settings::Proxy;
 #[cfg(feature = "page")]
 pub(crate) use self::{

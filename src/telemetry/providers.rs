@@ -51,6 +51,20 @@ const DROP_TIMEOUT: Duration = Duration::from_secs(1);
 ///
 /// Call [`shutdown`](Self::shutdown) at the end of the service. Dropping it without that tries to flush
 /// for a second, and blocks the thread meanwhile.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_image_trace::{Telemetry, TelemetryError};
+///
+/// async fn run() -> Result<(), TelemetryError> {
+///     let telemetry = Telemetry::from_env()?; // IMGPROXY_OPEN_TELEMETRY_* and OTEL_*
+///     let requests = telemetry.trace_layer(); // around the service
+///     let downloads = telemetry.download_layer(); // around its HTTP client
+///     // … serve until `shutdown_signal()` …
+///     # let _ = (requests, downloads);
+///     telemetry.shutdown(Duration::from_secs(5)).await
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Telemetry {
     pub(super) tracer_provider: SdkTracerProvider,

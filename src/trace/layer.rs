@@ -377,6 +377,14 @@ impl ImageTraceLayerBuilder {
     /// (`client.address`), and what it asked for (`url.scheme`, `server.address`, `server.port`). The
     /// client is the right-most hop that is not one of these proxies. Without this setting the headers are
     /// not read, because any client can write them.
+    ///
+    /// ```
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// let layer = ImageTraceLayer::builder().trusted_proxies("10.0.0.0/8, fd00::/8".parse()?).build();
+    /// # drop(layer);
+    /// # Ok::<(), tower_image_trace::trace::NetworksError>(())
+    /// ```
     pub fn trusted_proxies(mut self, proxies: Networks) -> Self {
         self.addresses.proxies = Some(proxies);
         self
@@ -492,6 +500,18 @@ impl ImageTraceLayerBuilder {
     /// The value of `Timing-Allow-Origin` on responses that have none: the origins whose pages may read the
     /// response's timing, `Server-Timing` included, such as `https://shop.example`, several with commas
     /// between them, or `*` for all (W3C Resource Timing). By default only pages of the same origin may.
+    ///
+    /// ```
+    /// use http::HeaderValue;
+    /// use tower_image_trace::{ImageTraceLayer, trace::ServerTimingTrace};
+    ///
+    /// let layer = ImageTraceLayer::builder()
+    ///     .server_timing(true)
+    ///     .server_timing_trace(ServerTimingTrace::Trace)
+    ///     .timing_allow_origin(HeaderValue::from_static("https://shop.example"))
+    ///     .build();
+    /// # drop(layer);
+    /// ```
     pub fn timing_allow_origin(mut self, origins: HeaderValue) -> Self {
         self.timing_allow_origin = Some(origins);
         self
@@ -511,6 +531,13 @@ impl ImageTraceLayerBuilder {
     /// Without this setting a method becomes known when a handler has answered a call of it. Until then
     /// it is `_OTHER`, as invented methods are, with the claimed name in `rpc.method_original` on the
     /// span.
+    ///
+    /// ```
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// let layer = ImageTraceLayer::builder().rpc_methods(["thumbs.v1.Thumbnailer/Resize"]).build();
+    /// # drop(layer);
+    /// ```
     pub fn rpc_methods(mut self, methods: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         self.rpc_methods = Some(Methods::listed(methods));
         self
@@ -520,6 +547,17 @@ impl ImageTraceLayerBuilder {
     ///
     /// Boxed errors and `std::io::Error` need no such call. Of all other types only the text is
     /// recorded, because the error of a tower service need not be an [`Error`].
+    ///
+    /// ```
+    /// use tower_image_trace::ImageTraceLayer;
+    ///
+    /// #[derive(Debug, thiserror::Error)]
+    /// #[error("the service is overloaded")]
+    /// struct Overloaded(#[source] std::io::Error);
+    ///
+    /// let layer = ImageTraceLayer::builder().record_errors_as::<Overloaded>().build();
+    /// # drop(layer);
+    /// ```
     pub fn record_errors_as<E: Error + 'static>(mut self) -> Self {
         self.error_views.push(view_as::<E>);
         self

@@ -34,6 +34,23 @@ fn arguments_are_refused_with_a_sentence() {
             "`--max-memory 0`: 1 to 1048576 (MiB) is accepted",
         ),
         (
+            "--max-memory 99999999999",
+            "`--max-memory 99999999999`: 1 to 1048576 (MiB) is accepted",
+        ),
+        ("--cache x", "`--cache x`: 0 to 1048576 (MiB) is accepted"),
+        (
+            "--max-age",
+            "`--max-age `: a whole number of seconds is accepted",
+        ),
+        (
+            "--trusted-proxy",
+            "`--trusted-proxy `: a list like 127.0.0.1,10.0.0.0/8 is accepted",
+        ),
+        (
+            "--trusted-proxy 10.0.0.0/33",
+            "`--trusted-proxy 10.0.0.0/33`: a list like 127.0.0.1,10.0.0.0/8 is accepted",
+        ),
+        (
             "--drain -1",
             "`--drain -1`: a whole number of seconds is accepted",
         ),
@@ -71,6 +88,9 @@ fn the_usage_names_every_argument_in_80_columns() {
         "--port 1",
         "--allow-origin http://origin",
         "--max-memory 64",
+        "--trusted-proxy 10.0.0.0/8",
+        "--cache 0",
+        "--max-age 60",
         "--drain 0",
         "--traffic",
         "--demo",

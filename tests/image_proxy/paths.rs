@@ -17,6 +17,7 @@ fn options(
     format: impl Into<Option<Format>>,
 ) -> Options {
     Options {
+        accepts_webp: false,
         mode,
         width,
         height,

@@ -265,6 +265,29 @@ async fn image_proxy_answers_before_it_ends_and_knows_its_client() {
     }
 }
 
+/// What a proxy says of the client counts where it is trusted.
+#[tokio::test]
+async fn image_proxy_takes_the_client_from_trusted_proxies() {
+    for (arguments, client) in [
+        (&["--trusted-proxy", "127.0.0.1"][..], "203.0.113.9"),
+        (&["--trusted-proxy", "10.0.0.0/8"][..], "127.0.0.1"),
+        (&[][..], "127.0.0.1"),
+    ] {
+        let example = Example::start("image_proxy", arguments).await;
+        let request = Request::get(format!("http://{}/resize/", example.address))
+            .header("x-forwarded-for", "203.0.113.9")
+            .body(Full::<Bytes>::default());
+        let service = Client::builder(TokioExecutor::new()).build_http();
+        let answer = service.request(request.unwrap()).await.unwrap();
+        answer.into_body().collect().await.unwrap();
+        drop(service);
+        example.signal("TERM");
+        let roots = example.roots().await;
+        assert_eq!(roots.len(), 1);
+        assert_eq!(roots[0].attributes()["client.address"], client);
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_never_reads_is_cancelled_after_the_drain() {
     // faults F22

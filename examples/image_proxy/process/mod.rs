@@ -86,7 +86,7 @@ pub(crate) fn process(
     let source = Source::open(source)?;
     let (source_width, source_height) = source.size();
     let plan = Plan::of(source.size(), options)?;
-    let format = options.format.unwrap_or(source.format());
+    let format = options.format_for(source.format(), plan.width.max(plan.height));
     check_format(format, &plan)?;
     check_memory(memory::needed(&source, &plan, format), memory)?;
     let (source_format, animated) = (source.format(), source.animated());

@@ -18,6 +18,7 @@ mod pem;
 mod prometheus;
 mod protocol;
 #[cfg(feature = "_otlp")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
 mod proxy;
 mod pulled;
 mod resolve;

@@ -74,6 +74,7 @@ pub struct OtlpExporter {
     pub client_key: Option<Pem>,
     /// The proxy on the way; `None` goes straight to the collector.
     #[cfg(feature = "_otlp")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
     pub proxy: Option<Proxy>,
 }
 
@@ -293,6 +294,16 @@ pub(super) const SERIES_LIMIT: &str = "a whole number from 1 to 1000000";
 /// ([`TelemetryBuilder::settings`](crate::TelemetryBuilder::settings)), or from code that changes
 /// [`Settings::default()`](Self::default). [`Telemetry::from_settings`](crate::Telemetry::from_settings)
 /// starts what they ask for.
+///
+/// ```
+/// use tower_image_trace::{Settings, telemetry::Exporter};
+///
+/// let vars = [("OTEL_SERVICE_NAME", "thumbs"), ("OTEL_TRACES_EXPORTER", "none")];
+/// let settings = Settings::from_vars(vars)?;
+/// assert_eq!(settings.service_name, "thumbs");
+/// assert_eq!(settings.traces, Exporter::None);
+/// # Ok::<(), tower_image_trace::TelemetryError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Settings {
