@@ -72,7 +72,11 @@
 //!
 //! Without any of them the middleware needs the OpenTelemetry API and nothing of its SDK.
 #![forbid(unsafe_code)]
-#![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    docsrs,
+    feature(doc_cfg),
+    doc(auto_cfg(hide(feature = "_export", feature = "_otlp", feature = "_listener")))
+)]
 
 pub mod attribute;
 #[cfg(feature = "console")]

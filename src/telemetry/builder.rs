@@ -211,6 +211,7 @@ impl TelemetryBuilder {
     ///
     /// It is about what goes to a collector. The live page and the terminal show everything.
     #[cfg(feature = "_otlp")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
     pub fn keep(mut self, keep: Keep) -> Self {
         self.code.keep = Some(keep);
         self

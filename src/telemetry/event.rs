@@ -69,6 +69,7 @@ pub enum TelemetryEvent {
     /// ([`Keep::max_bytes`](super::Keep::max_bytes)). From now on the dice alone decide about the traces that have
     /// waited longest. Reported once.
     #[cfg(feature = "_otlp")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
     KeepMemory {
         /// The limit.
         max_bytes: usize,

@@ -113,6 +113,7 @@ mod written;
 mod xray;
 
 #[cfg(feature = "_otlp")]
+#[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
 pub use self::keep::{EndedRequest, Keep};
 #[cfg(feature = "logs")]
 pub use self::log_lines::WithTraceIds;

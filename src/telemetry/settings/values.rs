@@ -340,6 +340,7 @@ pub struct Settings {
     pub sampler: Sampler,
     /// Which of these are kept when they have ended; `None`: all of them.
     #[cfg(feature = "_otlp")]
+    #[cfg_attr(docsrs, doc(cfg(any(feature = "otlp-grpc", feature = "otlp-http"))))]
     pub keep: Option<Keep>,
     /// What one span may hold.
     pub span_limits: SpanLimits,
