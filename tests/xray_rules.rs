@@ -21,7 +21,10 @@ use http::Request;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tower::{Service, ServiceExt, layer::Layer, service_fn};
-use tower_image_trace::{RequestTrace, Telemetry, telemetry::TelemetryEvent};
+use tower_image_trace::{
+    RequestTrace, Telemetry,
+    telemetry::{Keep, TelemetryBuilder, TelemetryEvent},
+};
 
 use crate::support::{
     events::Log,
@@ -171,6 +174,13 @@ struct Traced {
 
 impl Traced {
     fn start(rules: SocketAddr) -> Self {
+        Self::start_with(rules, |builder| builder)
+    }
+
+    fn start_with(
+        rules: SocketAddr,
+        change: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder,
+    ) -> Self {
         let collector = OtlpServer::start();
         let log = Log::default();
         let argument = format!("endpoint=http://{rules},polling_interval=1");
@@ -182,7 +192,7 @@ impl Traced {
             ])
             .endpoint(collector.endpoint())
             .service_name("thumbs");
-        let telemetry = log.listen(builder).build().unwrap();
+        let telemetry = log.listen(change(builder)).build().unwrap();
         Self {
             collector,
             telemetry,
@@ -194,7 +204,11 @@ impl Traced {
         let handler = service_fn(async |request: Request<()>| {
             let trace = RequestTrace::from_extensions(request.extensions());
             drop(trace.process("rs:fill:300:200"));
-            Ok::<_, Infallible>(http::Response::new(String::new()))
+            let mut response = http::Response::new(String::new());
+            if request.uri().path().ends_with("/failing") {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            Ok::<_, Infallible>(response)
         });
         let mut service = self.telemetry.trace_layer().layer(handler);
         let response = service.ready().await.unwrap().call(request).await;
@@ -297,6 +311,30 @@ async fn rules_decide_by_what_requests_begin_with() {
     }
     // With each its stage.
     assert_eq!(traced.collector.spans().len(), 2 * sampled.len());
+    traced.telemetry.shutdown(PATIENCE).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_rules_do_not_sample_may_be_kept_at_its_end() {
+    let server = RuleServer::start(vec![
+        rule("Default", 10_000, json!({})),
+        rule(
+            "sampled",
+            1,
+            json!({"URLPath": "/sampled/*", "FixedRate": 1.0}),
+        ),
+    ]);
+    let traced = Traced::start_with(server.address, |builder| {
+        builder.keep(Keep::ratio(0.0).errors())
+    });
+    traced.log.wait_for("sampling rules are known: 2 may apply");
+    let kept = ["/sampled/ok", "/sampled/failing", "/other/failing"];
+    for path in kept.into_iter().chain(["/other/ok"]) {
+        traced.get(path).await;
+    }
+    assert_eq!(traced.sampled().await, kept);
+    // With each its stage.
+    assert_eq!(traced.collector.spans().len(), 2 * kept.len());
     traced.telemetry.shutdown(PATIENCE).await.unwrap();
 }
 
