@@ -318,14 +318,18 @@ impl Config {
 /// The current context in place of the caller's when its span is of the caller's trace: other middleware
 /// has continued that already. The caller's baggage is kept.
 fn innermost(extracted: Context) -> Context {
-    let caller = extracted.span().span_context().clone();
+    let (trace_id, span_id) = {
+        let caller = extracted.span();
+        let caller = caller.span_context();
+        (caller.trace_id(), caller.span_id())
+    };
     Context::map_current(|current| {
         let span = current.span();
         let span = span.span_context();
         let continues = span.is_valid()
             && !span.is_remote()
-            && span.trace_id() == caller.trace_id()
-            && span.span_id() != caller.span_id();
+            && span.trace_id() == trace_id
+            && span.span_id() != span_id;
         if !continues {
             return None;
         }
