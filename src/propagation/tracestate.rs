@@ -1,5 +1,6 @@
 //! The `tracestate` list of W3C Trace Context (§3.3).
 
+use arrayvec::ArrayVec;
 use opentelemetry::{
     Context,
     trace::{SpanContext, TraceContextExt, TraceId, TraceState},
@@ -27,15 +28,10 @@ pub(super) fn with_parent<'a>(
     lines: impl Iterator<Item = &'a [u8]>,
     parent: impl FnOnce(TraceState) -> SpanContext,
 ) -> Context {
-    let mut lines = lines.peekable();
-    let members = match lines.peek() {
-        Some(_) => Members::parse(lines),
-        None => None,
-    };
-    let Some(members) = &members else {
+    let mut members = Members::new();
+    if parse(lines, &mut members).is_none() || members.is_empty() {
         return cx.with_remote_span_context(parent(TraceState::NONE));
-    };
-    let members = members.as_slice();
+    }
     let fitting = members.iter().copied().filter(|(key, _)| fits(key));
     // Every member was checked, so this fails only if a later version of the API is stricter.
     let state = TraceState::from_key_value(fitting).unwrap_or_default();
@@ -98,45 +94,26 @@ pub(super) fn trim(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
-/// The members of a valid list, borrowed from the headers.
-struct Members<'a> {
-    members: [(&'a str, &'a str); MAX_MEMBERS],
-    count: usize,
-}
+/// The members of a list, borrowed from the headers.
+type Members<'a> = ArrayVec<(&'a str, &'a str), MAX_MEMBERS>;
 
-impl<'a> Members<'a> {
-    /// `None` when there is no member, or when a member makes the list invalid.
-    fn parse(lines: impl Iterator<Item = &'a [u8]>) -> Option<Self> {
-        let mut list: Option<Self> = None;
-        for line in lines {
-            for member in line.split(|&byte| byte == b',') {
-                let member = trim(member);
-                // Empty members are allowed (§3.3.1).
-                if !member.is_empty() {
-                    let list = list.get_or_insert(Self {
-                        members: [("", ""); MAX_MEMBERS],
-                        count: 0,
-                    });
-                    list.push(parse_member(member)?)?;
-                }
+/// `None` when a member makes the list invalid.
+fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>, members: &mut Members<'a>) -> Option<()> {
+    for line in lines {
+        for member in line.split(|&byte| byte == b',') {
+            let member = trim(member);
+            // Empty members are allowed (§3.3.1).
+            if member.is_empty() {
+                continue;
+            }
+            let (key, value) = parse_member(member)?;
+            // Duplicate keys of other vendors may be discarded (§3.5), but not the list.
+            if !members.iter().any(|(known, _)| *known == key) {
+                members.try_push((key, value)).ok()?;
             }
         }
-        list
     }
-
-    fn push(&mut self, member: (&'a str, &'a str)) -> Option<()> {
-        // Duplicate keys of other vendors may be discarded (§3.5), but not the list.
-        if self.as_slice().iter().any(|(key, _)| *key == member.0) {
-            return Some(());
-        }
-        *self.members.get_mut(self.count)? = member;
-        self.count += 1;
-        Some(())
-    }
-
-    fn as_slice(&self) -> &[(&'a str, &'a str)] {
-        &self.members[..self.count]
-    }
+    Some(())
 }
 
 fn parse_member(member: &[u8]) -> Option<(&str, &str)> {
