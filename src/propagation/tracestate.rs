@@ -32,24 +32,22 @@ pub(super) fn with_parent<'a>(
     if parse(lines, &mut members).is_none() || members.is_empty() {
         return cx.with_remote_span_context(parent(TraceState::NONE));
     }
-    let fitting = members.iter().copied().filter(|(key, _)| fits(key));
+    let is_whole = members.iter().all(|(key, _)| fits(key));
+    let fitting = members.iter().copied();
+    let fitting = fitting.filter(|(key, _)| is_whole || fits(key));
     // Every member was checked, so this fails only if a later version of the API is stricter.
     let state = TraceState::from_key_value(fitting).unwrap_or_default();
     let parent = parent(state);
-    let unabridged = members
-        .iter()
-        .any(|(key, _)| !fits(key))
-        .then(|| Unabridged {
-            trace_id: parent.trace_id(),
-            abridged: parent.trace_state().clone(),
-            header: join(members.iter().copied()),
-            rest: join(members.iter().copied().filter(|(key, _)| !fits(key))),
-        });
-    let with_parent = cx.with_remote_span_context(parent);
-    match unabridged {
-        Some(unabridged) => with_parent.with_value(unabridged),
-        None => with_parent,
+    if is_whole {
+        return cx.with_remote_span_context(parent);
     }
+    let unabridged = Unabridged {
+        trace_id: parent.trace_id(),
+        abridged: parent.trace_state().clone(),
+        header: join(members.iter().copied()),
+        rest: join(members.iter().copied().filter(|(key, _)| !fits(key))),
+    };
+    cx.with_remote_span_context(parent).with_value(unabridged)
 }
 
 /// The list to send with `span`; empty when there is none.
@@ -117,8 +115,12 @@ fn parse<'a>(lines: impl Iterator<Item = &'a [u8]>, members: &mut Members<'a>) -
 }
 
 fn parse_member(member: &[u8]) -> Option<(&str, &str)> {
-    let (key, value) = std::str::from_utf8(member).ok()?.split_once('=')?;
-    (is_key(key.as_bytes()) && is_value(value.as_bytes())).then_some((key, value))
+    let equals = member.iter().position(|&byte| byte == b'=')?;
+    if !is_key(&member[..equals]) || !is_value(&member[equals + 1..]) {
+        return None;
+    }
+    let member = str::from_utf8(member).ok()?;
+    Some((&member[..equals], &member[equals + 1..]))
 }
 
 /// §3.3.1.3.1: a lower-case letter or a digit, then at most 255 `keychar`.
@@ -140,13 +142,14 @@ fn is_value(value: &[u8]) -> bool {
 /// Whether [`TraceState`] takes a key that [`is_key`] took. After an `@` it wants at most 13
 /// characters, the first of them a letter or a digit, and no other `@`.
 fn fits(key: &str) -> bool {
-    let Some((_, vendor)) = key.split_once('@') else {
+    let key = key.as_bytes();
+    let Some(at) = key.iter().position(|&byte| byte == b'@') else {
         return true;
     };
-    let first = vendor.bytes().next();
+    let vendor = &key[at + 1..];
     vendor.len() <= 13
-        && !vendor.contains('@')
-        && first.is_none_or(|first| first.is_ascii_alphanumeric())
+        && !vendor.contains(&b'@')
+        && vendor.first().is_none_or(u8::is_ascii_alphanumeric)
 }
 
 #[cfg(test)]
