@@ -81,6 +81,12 @@ fn signatures_are_replaced_and_their_keys_kept() {
             "design=kept&sig&signature_version=4",
             "design=kept&sig&signature_version=4",
         ),
+        (
+            "tokens[]=1&campsig=2&token_type[a]=3&amp=4",
+            "tokens[]=1&campsig=2&token_type[a]=3&amp=4",
+        ),
+        ("sig=a;w=1;h=2", "sig=REDACTED;w=1;h=2"),
+        ("sig=a;b&w=1", "sig=REDACTED&w=1"),
         ("sig=&token=&h=1", "sig=&token=&h=1"),
         ("&&a=%zz&", "&&a=%zz&"),
     ];
@@ -239,6 +245,10 @@ fn the_rest_of_a_text_keeps_its_form() {
             r#"{"url":"https:\/\/REDACTED:REDACTED@b\/?w=1\u0026sig=REDACTED","tries":3}"#,
         ),
         (
+            r#"{\"token\":\"S\",\"sig\" : \"S\",\"w\":\"kept\"}"#,
+            r#"{\"token\":\"REDACTED\",\"sig\" : \"REDACTED\",\"w\":\"kept\"}"#,
+        ),
+        (
             "GET https://h/?w=1&#38;h=2 <Signature>S</Signature>kept <b>kept</b>",
             "GET https://h/?w=1&#38;h=2 <Signature>REDACTED</Signature>kept <b>kept</b>",
         ),
@@ -282,6 +292,11 @@ fn the_signature_of_an_imgproxy_path_is_redacted() {
         "REDACTED",
     ] {
         for rest in [
+            // With presets only, one of which is asked for.
+            "thumbnail/plain/https://cdn.example/cat.jpg",
+            "thumb-nail_2/enc/LwrB0hD8ej8k",
+            &format!("thumbnail/{source}.png"),
+            "thumbnail:blurry/plain/https://cdn.example/cat.jpg",
             "rs:fill:300:400/plain/local:///cat.jpg",
             "plain/https://cdn.example/cat.jpg@png",
             "plain/cat.jpg",
@@ -305,7 +320,10 @@ fn the_signature_of_an_imgproxy_path_is_redacted() {
         "/thumbnails/w:300/cat.jpg",
         "/insecure/rs:fill/plain/cat.jpg",
         "/AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM/cat.jpg",
+        "/AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM/thumbnail/cat.jpg",
+        "/AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM/a.b/plain/cat.jpg",
         "/300x200/plain/cat.jpg",
+        "/imageProxy/insecure/plain/cat.jpg",
     ] {
         assert_eq!(path(given), given);
     }
@@ -342,14 +360,48 @@ fn secrets_are_found_at_every_nesting() {
         "?%73ig=a%26S3CRET",
         "?params[sig]=S3CRET",
         "?params%5Bsig%5D=S3CRET",
+        "?token[]=S3CRET",
+        "?token%5B%5D=S3CRET",
+        "?token[0]=S3CRET",
+        "?token%5bvalue%5d=S3CRET",
+        "?params[sig][0]=S3CRET",
+        "?[sig]=S3CRET",
+        "?sig%20=S3CRET",
+        "?sig+=S3CRET",
+        "?w=1&ampsig=S3CRET",
+        "?w=1&AMPsig[]=S3CRET",
+        "?password=a;S3CRET",
+        "?password=a;b;S3CRET&w=1",
+        "?password=a%3BS3CRET",
+        "?password=a&#59;S3CRET",
         "sig=S3CRET",
         "(sig=S3CRET)",
         r#"keyId="a",signature="S3CRET""#,
         r#"{"access_token":"S3CRET","a":1}"#,
-        r#"{"access_token" : "S3CRET"}"#.replace("\" :", "\":").as_str(),
+        r#"{"access_token" : "S3CRET"}"#,
+        r#"{"Code" : "Success", "Token" : "S3CRET"}"#,
+        "{'token'\t\r\n:\n'S3CRET'}",
+        r#"{\"token\"\n: \"S3CRET\"}"#,
         r#"{"token": ["S3CRET"]}"#,
         r#"{\"token\":\"S3CRET\"}"#,
+        r#"Credentials { user: "a", password: "S3CRET" }"#,
+        r#"Url { scheme: "https", password: Some("S3CRET"), host: Some(Domain("h")) }"#,
+        "password = S3CRET",
+        "password\t =  S3CRET",
+        "sig =S3CRET",
+        "password = 'a S3CRET'",
+        r#""token" = "S3CRET""#,
         "<Error><AWSAccessKeyId>S3CRET</AWSAccessKeyId></Error>",
+        "<Error><Code>ExpiredToken</Code><Token-0>S3CRET</Token-0></Error>",
+        "<CanonicalRequest>GET\n/a\n\nx-amz-security-token:S3CRET\n\nhost</CanonicalRequest>",
+        "<CanonicalRequestBytes>47 45 S3CRET</CanonicalRequestBytes>",
+        "<StringToSignBytes>47 45 S3CRET</StringToSignBytes>",
+        "<ArgumentName>Authorization</ArgumentName><ArgumentValue>Basic S3CRET</ArgumentValue>",
+        "<Signature xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">S3CRET</Signature>",
+        "<s3:Signature\n>S3CRET</s3:Signature>",
+        "<Signature><![CDATA[S3CRET]]></Signature>",
+        "<Signature>a<!-- b --><![CDATA[S3CRET",
+        "&lt;Signature&gt;&lt;![CDATA[S3CRET]]&gt;&lt;/Signature&gt;",
         "&lt;AWSAccessKeyId&gt;S3CRET&lt;/AWSAccessKeyId&gt;",
         "#access_token=S3CRET&state=a",
         "/cat.jpg#access_token=S3CRET",
@@ -442,10 +494,19 @@ fn urls_in_messages_are_redacted() {
         message("{\"url\":\"http://b/?sig=x\",\"tries\":3}"),
         "{\"url\":\"http://b/?sig=REDACTED\",\"tries\":3}"
     );
-    assert_eq!(
-        message("index 4 of 3: 50 % done"),
-        "index 4 of 3: 50 % done"
-    );
+    for kept in [
+        "index 4 of 3: 50 % done",
+        "\"GET /secret/cat.jpg\" : refused",
+        "\"secret.png\": no such file",
+        "the token: refused",
+        "missing token= in the query",
+        "if token == other",
+        "no <Signature/> in <b>kept</b>",
+        "no <Signature /> in <b>kept</b>",
+        "name: \"kept\", host: Some(\"kept\")",
+    ] {
+        assert_eq!(message(kept), kept);
+    }
 }
 
 #[test]
@@ -512,10 +573,22 @@ const PIECES: &[&str] = &[
     ">",
     "<Signature>",
     "</Signature>",
+    "<Token-0 a=",
+    "<![CDATA[",
+    "\" : \"",
+    "' :",
+    ": \"",
+    "Some(",
+    " = ",
+    "password",
+    "token[",
+    "[sig]",
+    "&amp",
     "aHR0cHM6Ly9h",
     "aHR0cHM6Ly91OnBAaC8",
     "aHR0cDovL3U6cEBoLz9zaWc9cw==",
     "plain/",
+    "thumbnail/",
     "rs:fill/",
     "AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM",
     "a",
