@@ -163,7 +163,8 @@ fn bounded<'a>(
     }
     let mut kept = beginning(&redacted, longest.saturating_sub(ELLIPSIS.len()));
     if !is_whole {
-        // Redaction makes texts shorter. The incomplete end is in what no replacement has changed.
+        // Redaction makes texts shorter, so that the incomplete end could be kept. It is in what follows
+        // the last replacement.
         let letters = read.bytes().rev().zip(redacted.bytes().rev());
         let end = letters.take(MARGIN).take_while(|(old, new)| old == new);
         kept = beginning(kept, redacted.len() - end.count());

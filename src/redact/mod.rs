@@ -180,19 +180,20 @@ impl Redaction {
         }
         let key = String::from_utf8_lossy(view.bytes());
         let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+        if self.has_key(&key) {
+            return true;
+        }
         let (name, indices) = key.split_once('[').unwrap_or((&key, ""));
         let name = name.trim_end_matches(|letter: char| letter.is_whitespace() || letter == '+');
         let name = name.rsplit(|letter| !is_of_name(letter)).next();
         let name = name.unwrap_or_default();
+        let mut words = indices.split(|letter| !is_of_name(letter));
         let after_amp = name
             .split_at_checked(3)
             .and_then(|(amp, name)| amp.eq_ignore_ascii_case("amp").then_some(name));
-        self.has_key(&key)
-            || self.has_key(name)
+        name.len() < key.len() && self.has_key(name)
             || after_amp.is_some_and(|name| self.has_key(name))
-            || indices
-                .split(|letter| !is_of_name(letter))
-                .any(|index| self.has_key(index))
+            || !indices.is_empty() && words.any(|word| self.has_key(word))
     }
 
     fn has_key(&self, name: &str) -> bool {

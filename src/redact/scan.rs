@@ -153,7 +153,7 @@ impl Scan<'_> {
     /// `key=value`, in a query or anywhere else, and `key = value`.
     fn pair(&mut self, equals: usize) -> Option<usize> {
         let bytes = self.view.bytes();
-        if !self.redaction.is_sensitive(key_before(bytes, equals).key) {
+        if !self.redaction.is_sensitive(key_before(bytes, equals)) {
             return None;
         }
         let mut value = equals + 1;
@@ -162,10 +162,8 @@ impl Scan<'_> {
         }
         let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
         if bytes[..equals].last().is_some_and(is_blank) {
-            value += bytes[value..]
-                .iter()
-                .take_while(|byte| is_blank(byte))
-                .count();
+            let blanks = bytes[value..].iter().take_while(|byte| is_blank(byte));
+            value += blanks.count();
             if bytes.get(value) == Some(&b'=') {
                 // Code compares with `key == value`.
                 return None;
@@ -173,8 +171,7 @@ impl Scan<'_> {
         }
         let ends = |index: &usize| match bytes[*index] {
             b'&' | b'#' => true,
-            // Other semicolons are part of the value.
-            b';' => begins_pair(&bytes[*index + 1..]),
+            b';' => !continues_value(&bytes[*index + 1..]),
             byte => is_delimiter(byte),
         };
         let end = (value..bytes.len()).find(ends).unwrap_or(bytes.len());
@@ -184,9 +181,10 @@ impl Scan<'_> {
     /// `"key": value` of JSON, and `key: "value"` or `key: Some("value")` of `Debug`.
     fn member(&mut self, colon: usize) -> Option<usize> {
         let bytes = self.view.bytes();
-        let Key { key, is_quoted } = key_before(bytes, colon);
+        let is_quoted = bytes[..colon].trim_ascii_end().last().is_some_and(is_quote);
         let quoted = quoted_value(bytes, colon + 1);
-        if !is_quoted && quoted.is_none() || !self.redaction.is_sensitive(key) {
+        if !is_quoted && quoted.is_none() || !self.redaction.is_sensitive(key_before(bytes, colon))
+        {
             return None;
         }
         if let Some(quoted) = quoted {
@@ -280,24 +278,19 @@ fn is_in_entity(bytes: &[u8], hash: usize) -> bool {
     bytes[..hash].ends_with(b"&") && matches!(bytes.get(hash + 1), Some(b'0'..=b'9' | b'x' | b'X'))
 }
 
-/// The word before a separator.
-struct Key<'a> {
-    key: &'a [u8],
-    /// Whether it is in quotes, as in JSON.
-    is_quoted: bool,
+fn is_quote(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\'')
 }
 
-/// The key that a `=` or a colon separates from its value. Blanks may stand between.
-fn key_before(bytes: &[u8], separator: usize) -> Key<'_> {
+/// The key that a `=` or a colon separates from its value, without quotes. Blanks may stand between.
+fn key_before(bytes: &[u8], separator: usize) -> &[u8] {
     let before = &bytes[separator.saturating_sub(LONGEST_KEY)..separator];
     let before = before.trim_ascii_end();
-    if let Some((quote @ (b'"' | b'\''), word)) = before.split_last()
+    if let Some((quote, word)) = before.split_last()
+        && is_quote(quote)
         && let Some(opening) = word.iter().rposition(|byte| byte == quote)
     {
-        return Key {
-            key: &word[opening + 1..],
-            is_quoted: true,
-        };
+        return &word[opening + 1..];
     }
     let ends_key = |byte: &u8| {
         is_delimiter(*byte)
@@ -305,24 +298,25 @@ fn key_before(bytes: &[u8], separator: usize) -> Key<'_> {
             || matches!(byte, b'&' | b';' | b'?' | b'#' | b'=' | b'(' | b'{' | b',')
     };
     let start = before.iter().rposition(ends_key).map_or(0, |end| end + 1);
-    Key {
-        key: &before[start..],
-        is_quoted: false,
-    }
+    &before[start..]
 }
 
-/// Whether `key=` is next.
-fn begins_pair(bytes: &[u8]) -> bool {
+/// Whether a value goes on after a semicolon in it, rather than another `key=` or a blank follows.
+fn continues_value(bytes: &[u8]) -> bool {
     let ends_key = |byte: &u8| is_delimiter(*byte) || matches!(byte, b'=' | b'&' | b';' | b'#');
-    let end = bytes.iter().position(ends_key);
-    end.is_some_and(|end| bytes[end] == b'=')
+    match bytes.iter().position(ends_key) {
+        Some(end) => bytes[end] != b'=' && !is_delimiter(bytes[0]),
+        None => !bytes.is_empty(),
+    }
 }
 
 /// How far from the start of a value its opening quote is. Rust's `Debug` writes `Some("value")`.
 pub(super) fn opening_quote(value: &[u8]) -> Option<usize> {
     let rest = value.trim_ascii_start();
     let rest = rest.strip_prefix(b"Some(").unwrap_or(rest);
-    matches!(rest.first(), Some(b'"' | b'\'')).then(|| value.len() - rest.len())
+    rest.first()
+        .is_some_and(is_quote)
+        .then(|| value.len() - rest.len())
 }
 
 /// What is between the quotes of the value at `start`, if it is in quotes.
@@ -333,7 +327,7 @@ fn quoted_value(bytes: &[u8], start: usize) -> Option<Range<usize>> {
 /// What is between the quotes that open at `start`.
 fn quoted(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     let quote = *bytes.get(start)?;
-    if !matches!(quote, b'"' | b'\'') {
+    if !is_quote(&quote) {
         return None;
     }
     let mut end = start + 1;

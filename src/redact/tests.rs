@@ -87,6 +87,7 @@ fn signatures_are_replaced_and_their_keys_kept() {
         ),
         ("sig=a;w=1;h=2", "sig=REDACTED;w=1;h=2"),
         ("sig=a;b&w=1", "sig=REDACTED&w=1"),
+        ("sig=a;;b;", "sig=REDACTED;"),
         ("sig=&token=&h=1", "sig=&token=&h=1"),
         ("&&a=%zz&", "&&a=%zz&"),
     ];
@@ -296,7 +297,7 @@ fn the_signature_of_an_imgproxy_path_is_redacted() {
             "thumbnail/plain/https://cdn.example/cat.jpg",
             "thumb-nail_2/enc/LwrB0hD8ej8k",
             &format!("thumbnail/{source}.png"),
-            "thumbnail:blurry/plain/https://cdn.example/cat.jpg",
+            "thumb-nail:blurry/plain/https://cdn.example/cat.jpg",
             "rs:fill:300:400/plain/local:///cat.jpg",
             "plain/https://cdn.example/cat.jpg@png",
             "plain/cat.jpg",
@@ -491,6 +492,10 @@ fn urls_in_messages_are_redacted() {
         "no answer to /cat.jpg?w=1&sig=REDACTED"
     );
     assert_eq!(
+        message("token=a; Path=/; Secure"),
+        "token=REDACTED; Path=/; Secure"
+    );
+    assert_eq!(
         message("{\"url\":\"http://b/?sig=x\",\"tries\":3}"),
         "{\"url\":\"http://b/?sig=REDACTED\",\"tries\":3}"
     );
@@ -615,13 +620,23 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![pieces, "\\PC{0,60}"]
 }
 
-/// A URL or a piece of a query with a secret in it.
+/// A URL or a piece of a query, of JSON or of XML with a secret in it.
 fn secret() -> impl Strategy<Value = String> {
-    let key = proptest::sample::select(&SENSITIVE_KEYS[..]);
+    let key = || proptest::sample::select(&SENSITIVE_KEYS[..]);
     let user = "https?:///?[a-z]{1,8}:S3CRET@[a-z]{1,8}(:[0-9]{2,4})?(/[a-z.]{0,8})?";
-    let pair = (key, "[a-z]{1,4}=[a-z]{0,4}[&;]", "[a-z0-9%+/]{0,4}")
-        .prop_map(|(key, before, rest)| format!("?{before}{key}=S3CRET{rest}&h=1"));
-    prop_oneof![user.prop_map(|url| url), pair]
+    let index = "(\\[[a-z0-9]{0,2}\\]){0,2}\\+?";
+    let pair = (
+        key(),
+        index,
+        "[a-z]{1,4}=[a-z]{0,4}[&;]",
+        "[a-z0-9%+/]{0,4}",
+    )
+        .prop_map(|(key, index, before, rest)| format!("?{before}{key}{index}=S3CRET{rest}&h=1"));
+    let member = (key(), "[ \n]{0,2}:[ \n]{0,2}")
+        .prop_map(|(key, colon)| format!("{{\"{key}\"{colon}\"S3CRET\"}}"));
+    let element = (key(), "( a=\"b\")?>(<!\\[CDATA\\[)?")
+        .prop_map(|(key, end_of_tag)| format!("<{key}{end_of_tag}S3CRET</{key}>"));
+    prop_oneof![user.prop_map(|url| url), pair, member, element]
 }
 
 fn form() -> impl Strategy<Value = fn(&str) -> String> {
