@@ -321,3 +321,27 @@ async fn attributes_of_the_service_are_redacted() {
     assert_eq!(exported.matches("hmac=REDACTED").count(), 3, "{exported}");
     assert!(!exported.contains("hmac=planted"), "{exported}");
 }
+
+// faults F3, F15
+#[tokio::test]
+async fn a_long_message_shows_no_half_of_a_url() {
+    let url = "https:user:5ecre7-5ecre7-5ecre7-5ecre7@h/plain/http://x/a.png";
+    // The password begins before the byte 8192, up to which a message of 4096 bytes is read.
+    for length in 8145..8165 {
+        let token = "t".repeat(length);
+        for between in [" ", "#", "%20", "/é"] {
+            let recorder = Recorder::new();
+            let message = format!("w:1:2:token={token}{between}{url}");
+            let service = recorder.layer().layer(service_fn(move |_: Request<()>| {
+                let failed = io::Error::other(message.clone());
+                async { Err::<Response<Empty<Bytes>>, _>(failed) }
+            }));
+            let _ = service.oneshot(Request::new(())).await;
+            assert_eq!(
+                recorder.root().exceptions(),
+                ["w:1:2:token=REDACTED…"],
+                "{length} {between}"
+            );
+        }
+    }
+}

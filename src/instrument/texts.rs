@@ -11,6 +11,10 @@ use crate::{
 /// Ends a text that was cut.
 const ELLIPSIS: &str = "…";
 
+/// How much more is read of a text than is recorded. What is incomplete at the end of what is read must be
+/// shorter, such as a URL of which the `@` after its credentials is missing.
+const MARGIN: usize = 4 * 1024;
+
 /// How texts are recorded: redacted, and cut at a length.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TextRules {
@@ -32,10 +36,10 @@ impl Default for TextRules {
 }
 
 impl TextRules {
-    /// How many bytes of an error's message are read. Redaction makes messages shorter, so this is more than
-    /// the longest message.
+    /// How many bytes of an error's message are read: a character more than [`message`](Self::message) reads,
+    /// which shows it that there is more.
     pub(crate) fn most_of_a_message(&self) -> usize {
-        self.longest_message.saturating_mul(2)
+        most_read(self.longest_message).saturating_add(char::MAX.len_utf8())
     }
 
     /// A message, with the URLs in it redacted.
@@ -75,7 +79,7 @@ impl TextRules {
 
     /// The origin of a URL.
     pub(crate) fn origin(&self, url: &str) -> Option<String> {
-        let origin = redact::origin(beginning(url, self.longest_attribute.saturating_mul(2)))?;
+        let origin = redact::origin(url)?;
         Some(self.cut(&origin).into_owned())
     }
 
@@ -140,23 +144,31 @@ impl TextRules {
     }
 }
 
+/// How many bytes of a text are read if at most `longest` are recorded.
+fn most_read(longest: usize) -> usize {
+    longest.saturating_add(MARGIN)
+}
+
 /// The redacted text, cut at `longest` bytes.
 fn bounded<'a>(
     text: &'a str,
     longest: usize,
     redact: impl FnOnce(&'a str) -> Cow<'a, str>,
 ) -> Cow<'a, str> {
-    let mut read = beginning(text, longest.saturating_mul(2));
-    if read.len() < text.len() {
-        // The last word is incomplete. It might be a URL whose credentials can no longer be recognized.
-        let separates = |letter: char| letter.is_whitespace() || "&,;\"'<>()".contains(letter);
-        read = read.rfind(separates).map_or(read, |end| &read[..end]);
-    }
+    let read = beginning(text, most_read(longest));
+    let is_whole = read.len() == text.len();
     let redacted = redact(read);
-    if redacted.len() <= longest && read.len() == text.len() {
+    if is_whole && redacted.len() <= longest {
         return redacted;
     }
-    let kept = beginning(&redacted, longest.saturating_sub(ELLIPSIS.len()));
+    let mut kept = beginning(&redacted, longest.saturating_sub(ELLIPSIS.len()));
+    if !is_whole {
+        // Redaction makes texts shorter, so that the incomplete end could be kept. It is in what follows
+        // the last replacement.
+        let letters = read.bytes().rev().zip(redacted.bytes().rev());
+        let end = letters.take(MARGIN).take_while(|(old, new)| old == new);
+        kept = beginning(kept, redacted.len() - end.count());
+    }
     Cow::Owned([kept, ELLIPSIS].concat())
 }
 
@@ -190,15 +202,32 @@ mod tests {
         assert_eq!(tiny.text("six ok"), "si…");
     }
 
+    // faults F3, F15
     #[test]
     fn what_is_cut_is_redacted_all_the_same() {
         let message = |text: &str| rules().message(text).into_owned();
         assert_eq!(message("see http://a/?sig=planted"), "see http://a/?sig…");
-        // At the end of what is read stands half of a URL, which is short enough when redacted.
-        let text = "h://a/?sig=planted-planted-p http://user:planted@host/";
-        assert_eq!(message(text), "h://a/?sig=REDACT…");
-        let text = "?sig=planted-planted-planted&u=http://u:planted@h/";
-        assert_eq!(message(text), "?sig=REDACTED…");
+        // At the end of what is read stands half of a secret, and all is short enough when redacted.
+        let length = most_read(rules().longest_message) - "sig=".len() - 20;
+        let before = format!("sig={}", "s".repeat(length));
+        for half in [
+            " http://user:planted-planted@host/",
+            "&u=http://user:planted-planted@host/",
+            "&u=http:user:planted,planted@host/",
+            "#http:user:planted-planted@host/",
+            "&é&http:user:planted-planted@host/",
+            "&aHR0cDovL3U6cGxhbnRlZEBoLw",
+        ] {
+            let text = [&before, half].concat();
+            assert_eq!(message(&text), "sig=REDACTED…", "{half}");
+        }
+    }
+
+    // faults F3, F15
+    #[test]
+    fn the_origin_of_a_url_is_found_however_long_its_credentials_are() {
+        let url = format!("https://user:{}@cdn.example/cat.jpg", "planted".repeat(20));
+        assert_eq!(rules().origin(&url).as_deref(), Some("https://cdn.example"));
     }
 
     // faults F3

@@ -25,7 +25,7 @@ use self::{
 /// The query keys whose values are redacted by default, in any case of letters: those of the semantic
 /// conventions (registry, `url.query`, 1.44), the rest of what signs a URL at AWS, CloudFront and
 /// Google Cloud, and the usual names of tokens, keys and passwords.
-const SENSITIVE_KEYS: [&str; 25] = [
+const SENSITIVE_KEYS: [&str; 30] = [
     // The semantic conventions.
     "X-Amz-Signature",
     "X-Amz-Credential",
@@ -42,6 +42,12 @@ const SENSITIVE_KEYS: [&str; 25] = [
     // The body of S3's errors.
     "SignatureProvided",
     "StringToSign",
+    "StringToSignBytes",
+    "CanonicalRequest",
+    "CanonicalRequestBytes",
+    "Token-0",
+    // The value of the header or parameter that S3 did not accept, such as `Authorization`.
+    "ArgumentValue",
     // Others.
     "access_token",
     "refresh_token",
@@ -164,7 +170,8 @@ impl Redaction {
         Cow::Owned(REDACTED.to_owned())
     }
 
-    /// Whether the value of a key is redacted: of `sig`, and also of `params[sig]` and `amp;sig`.
+    /// Whether the value of a key is redacted: of `sig`, and also of `params[sig]`, `sig[0]`, `amp;sig`,
+    /// `ampsig` (HTML takes `&amp` without its semicolon) and `sig+`.
     fn is_sensitive(&self, key: &[u8]) -> bool {
         let key = String::from_utf8_lossy(key);
         let mut view = View::of(&key);
@@ -173,9 +180,20 @@ impl Redaction {
         }
         let key = String::from_utf8_lossy(view.bytes());
         let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
-        let name = key.strip_suffix(']').unwrap_or(&key);
+        if self.has_key(&key) {
+            return true;
+        }
+        let (name, indices) = key.split_once('[').unwrap_or((&key, ""));
+        let name = name.trim_end_matches(|letter: char| letter.is_whitespace() || letter == '+');
         let name = name.rsplit(|letter| !is_of_name(letter)).next();
-        self.has_key(&key) || name.is_some_and(|name| self.has_key(name))
+        let name = name.unwrap_or_default();
+        let mut words = indices.split(|letter| !is_of_name(letter));
+        let after_amp = name
+            .split_at_checked(3)
+            .and_then(|(amp, name)| amp.eq_ignore_ascii_case("amp").then_some(name));
+        name.len() < key.len() && self.has_key(name)
+            || after_amp.is_some_and(|name| self.has_key(name))
+            || !indices.is_empty() && words.any(|word| self.has_key(word))
     }
 
     fn has_key(&self, name: &str) -> bool {
@@ -224,15 +242,20 @@ pub(crate) fn is_plain(text: &str) -> bool {
         let after = &rest[length + 1..];
         match CLASSES[usize::from(byte)] {
             Class::Mark => return false,
+            // JSON may have blanks between a key and its colon.
+            Class::Blank if length == 0 => {
+                rest = after;
+                continue;
+            }
             Class::Colon => {
-                // The last byte before the colon is a letter or ends the word before.
+                // The last byte before the colon, blanks aside, is a letter or ends the word before.
                 let ends_key = length == 0 && matches!(before, b'"' | b'\'');
                 let begins_url = matches!(after.first(), Some(b'/' | b'\\'));
-                if may_be_signed || ends_key || begins_url {
+                if may_be_signed || ends_key || begins_url || scan::opening_quote(after).is_some() {
                     return false;
                 }
             }
-            Class::Letter | Class::Other => {
+            Class::Letter | Class::Blank | Class::Other => {
                 may_be_signed |= byte == b'/' && length >= scan::SHORTEST_SIGNATURE;
             }
         }
@@ -247,6 +270,7 @@ enum Class {
     /// A letter of base64.
     Letter,
     Colon,
+    Blank,
     /// Any text with it is scanned.
     Mark,
     Other,
@@ -259,6 +283,7 @@ const CLASSES: [Class; 256] = {
         classes[byte] = match byte as u8 {
             b':' => Class::Colon,
             b'=' | b'@' | b'%' | b'\\' | b'&' | b'>' => Class::Mark,
+            blank if blank.is_ascii_whitespace() => Class::Blank,
             letter if base64::is_letter(letter) => Class::Letter,
             _ => Class::Other,
         };

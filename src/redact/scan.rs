@@ -47,7 +47,7 @@ impl Scan<'_> {
                         is_verbatim |= self.is_verbatim();
                         next = self.rest_of_url(&authority).unwrap_or(next);
                     } else {
-                        next = self.json_member(index).unwrap_or(next);
+                        next = self.member(index).unwrap_or(next);
                     }
                 }
                 b'/' | b'\\' => {
@@ -150,45 +150,47 @@ impl Scan<'_> {
         }
     }
 
-    /// `key=value`, in a query or anywhere else.
+    /// `key=value`, in a query or anywhere else, and `key = value`.
     fn pair(&mut self, equals: usize) -> Option<usize> {
         let bytes = self.view.bytes();
-        let ends_key = |byte: &u8| {
-            is_delimiter(*byte)
-                || is_slash(*byte)
-                || matches!(byte, b'&' | b';' | b'?' | b'#' | b'=' | b'(' | b'{' | b',')
-        };
-        let before = &bytes[equals.saturating_sub(LONGEST_KEY)..equals];
-        let start = before.iter().rposition(ends_key).map_or(0, |end| end + 1);
-        if !self.redaction.is_sensitive(&before[start..]) {
+        if !self.redaction.is_sensitive(key_before(bytes, equals)) {
             return None;
         }
-        let value = equals + 1;
-        if let Some(quoted) = quoted(bytes, value) {
+        let mut value = equals + 1;
+        if let Some(quoted) = quoted_value(bytes, value) {
             return self.redact(quoted);
         }
-        let ends = |byte: &u8| is_delimiter(*byte) || matches!(byte, b'&' | b';' | b'#');
-        let length = bytes[value..].iter().position(ends);
-        self.redact(value..length.map_or(bytes.len(), |length| value + length))
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        if bytes[..equals].last().is_some_and(is_blank) {
+            let blanks = bytes[value..].iter().take_while(|byte| is_blank(byte));
+            value += blanks.count();
+            if bytes.get(value) == Some(&b'=') {
+                // Code compares with `key == value`.
+                return None;
+            }
+        }
+        let ends = |index: &usize| match bytes[*index] {
+            b'&' | b'#' => true,
+            b';' => !continues_value(&bytes[*index + 1..]),
+            byte => is_delimiter(byte),
+        };
+        let end = (value..bytes.len()).find(ends).unwrap_or(bytes.len());
+        self.redact(value..end)
     }
 
-    /// `"key": value`
-    fn json_member(&mut self, colon: usize) -> Option<usize> {
+    /// `"key": value` of JSON, and `key: "value"` or `key: Some("value")` of `Debug`.
+    fn member(&mut self, colon: usize) -> Option<usize> {
         let bytes = self.view.bytes();
-        let (quote @ (b'"' | b'\''), before) = bytes[..colon].split_last()? else {
-            return None;
-        };
-        let before = &before[before.len().saturating_sub(LONGEST_KEY)..];
-        let opening = before.iter().rposition(|byte| byte == quote)?;
-        if !self.redaction.is_sensitive(&before[opening + 1..]) {
+        let is_quoted = bytes[..colon].trim_ascii_end().last().is_some_and(is_quote);
+        let quoted = quoted_value(bytes, colon + 1);
+        if !is_quoted && quoted.is_none() || !self.redaction.is_sensitive(key_before(bytes, colon))
+        {
             return None;
         }
-        let spaces = bytes[colon + 1..].iter();
-        let spaces = spaces.take_while(|byte| byte.is_ascii_whitespace()).count();
-        let value = colon + 1 + spaces;
-        if let Some(quoted) = quoted(bytes, value) {
+        if let Some(quoted) = quoted {
             return self.redact(quoted);
         }
+        let value = bytes.len() - bytes[colon + 1..].trim_ascii_start().len();
         if matches!(bytes.get(value), Some(b'[' | b'{')) {
             return self.redact(value..end_of_nested(bytes, value));
         }
@@ -197,18 +199,22 @@ impl Scan<'_> {
         self.redact(value..length.map_or(bytes.len(), |length| value + length))
     }
 
-    /// `<key>value</key>`
+    /// `<key>value</key>`, in which the start tag may have attributes and the value CDATA.
     fn xml_element(&mut self, end_of_tag: usize) -> Option<usize> {
         let bytes = self.view.bytes();
         let before = &bytes[end_of_tag.saturating_sub(LONGEST_KEY)..end_of_tag];
         let tag = before.iter().rposition(|byte| *byte == b'<')?;
-        let name = &before[tag + 1..];
-        if name.starts_with(b"/") || !self.redaction.is_sensitive(name) {
+        let tag = &before[tag + 1..];
+        let name = tag.split(u8::is_ascii_whitespace).next()?;
+        let has_value = !tag.starts_with(b"/") && !tag.ends_with(b"/");
+        if !has_value || !self.redaction.is_sensitive(name) {
             return None;
         }
         let value = end_of_tag + 1;
-        let length = bytes[value..].iter().position(|byte| *byte == b'<');
-        self.redact(value..length.map_or(bytes.len(), |length| value + length))
+        // CDATA and comments are part of the value.
+        let ends = |index: &usize| bytes[*index] == b'<' && bytes.get(index + 1) != Some(&b'!');
+        let end = (value..bytes.len()).find(ends).unwrap_or(bytes.len());
+        self.redact(value..end)
     }
 
     /// The signature of an imgproxy path: a segment before the options or before the source.
@@ -272,10 +278,56 @@ fn is_in_entity(bytes: &[u8], hash: usize) -> bool {
     bytes[..hash].ends_with(b"&") && matches!(bytes.get(hash + 1), Some(b'0'..=b'9' | b'x' | b'X'))
 }
 
+fn is_quote(byte: &u8) -> bool {
+    matches!(byte, b'"' | b'\'')
+}
+
+/// The key that a `=` or a colon separates from its value, without quotes. Blanks may stand between.
+fn key_before(bytes: &[u8], separator: usize) -> &[u8] {
+    let before = &bytes[separator.saturating_sub(LONGEST_KEY)..separator];
+    let before = before.trim_ascii_end();
+    if let Some((quote, word)) = before.split_last()
+        && is_quote(quote)
+        && let Some(opening) = word.iter().rposition(|byte| byte == quote)
+    {
+        return &word[opening + 1..];
+    }
+    let ends_key = |byte: &u8| {
+        is_delimiter(*byte)
+            || is_slash(*byte)
+            || matches!(byte, b'&' | b';' | b'?' | b'#' | b'=' | b'(' | b'{' | b',')
+    };
+    let start = before.iter().rposition(ends_key).map_or(0, |end| end + 1);
+    &before[start..]
+}
+
+/// Whether a value goes on after a semicolon in it, rather than another `key=` or a blank follows.
+fn continues_value(bytes: &[u8]) -> bool {
+    let ends_key = |byte: &u8| is_delimiter(*byte) || matches!(byte, b'=' | b'&' | b';' | b'#');
+    match bytes.iter().position(ends_key) {
+        Some(end) => bytes[end] != b'=' && !is_delimiter(bytes[0]),
+        None => !bytes.is_empty(),
+    }
+}
+
+/// How far from the start of a value its opening quote is. Rust's `Debug` writes `Some("value")`.
+pub(super) fn opening_quote(value: &[u8]) -> Option<usize> {
+    let rest = value.trim_ascii_start();
+    let rest = rest.strip_prefix(b"Some(").unwrap_or(rest);
+    rest.first()
+        .is_some_and(is_quote)
+        .then(|| value.len() - rest.len())
+}
+
+/// What is between the quotes of the value at `start`, if it is in quotes.
+fn quoted_value(bytes: &[u8], start: usize) -> Option<Range<usize>> {
+    quoted(bytes, start + opening_quote(&bytes[start..])?)
+}
+
 /// What is between the quotes that open at `start`.
 fn quoted(bytes: &[u8], start: usize) -> Option<Range<usize>> {
     let quote = *bytes.get(start)?;
-    if !matches!(quote, b'"' | b'\'') {
+    if !is_quote(&quote) {
         return None;
     }
     let mut end = start + 1;
@@ -318,19 +370,24 @@ fn may_be_signature(segment: &[u8]) -> bool {
             && (upper >= 2 || upper == 1 && others >= 1)
 }
 
-/// Whether a path goes on as imgproxy's do after the signature: `plain/…`, `enc/…`, `option:…`, or a
-/// source in base64.
+/// Whether a path goes on as imgproxy's do after the signature: with options or the name of a preset,
+/// and a source.
 fn begins_like_imgproxy(path: &[u8]) -> bool {
-    let segment = path
-        .split(|byte| is_slash(*byte))
-        .next()
-        .unwrap_or_default();
-    let option = segment.iter().position(|byte| *byte == b':');
+    let mut segments = path.splitn(2, |byte| is_slash(*byte));
+    let segment = segments.next().unwrap_or_default();
     let is_name = |name: &[u8]| {
-        let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         !name.is_empty() && name.iter().all(is_letter)
     };
-    matches!(segment, b"plain" | b"enc")
-        || option.is_some_and(|colon| is_name(&segment[..colon]))
-        || base64::begins_with_scheme(path)
+    let option = segment.split(|byte| *byte == b':').next();
+    let has_options = segment.contains(&b':') && option.is_some_and(is_name);
+    has_options
+        || begins_like_source(path)
+        || is_name(segment) && segments.next().is_some_and(begins_like_source)
+}
+
+/// Whether imgproxy's source is next: `plain/…`, `enc/…`, or one in base64.
+fn begins_like_source(path: &[u8]) -> bool {
+    let segment = path.split(|byte| is_slash(*byte)).next();
+    matches!(segment, Some(b"plain" | b"enc")) || base64::begins_with_scheme(path)
 }

@@ -81,6 +81,13 @@ fn signatures_are_replaced_and_their_keys_kept() {
             "design=kept&sig&signature_version=4",
             "design=kept&sig&signature_version=4",
         ),
+        (
+            "tokens[]=1&campsig=2&token_type[a]=3&amp=4",
+            "tokens[]=1&campsig=2&token_type[a]=3&amp=4",
+        ),
+        ("sig=a;w=1;h=2", "sig=REDACTED;w=1;h=2"),
+        ("sig=a;b&w=1", "sig=REDACTED&w=1"),
+        ("sig=a;;b;", "sig=REDACTED;"),
         ("sig=&token=&h=1", "sig=&token=&h=1"),
         ("&&a=%zz&", "&&a=%zz&"),
     ];
@@ -239,6 +246,10 @@ fn the_rest_of_a_text_keeps_its_form() {
             r#"{"url":"https:\/\/REDACTED:REDACTED@b\/?w=1\u0026sig=REDACTED","tries":3}"#,
         ),
         (
+            r#"{\"token\":\"S\",\"sig\" : \"S\",\"w\":\"kept\"}"#,
+            r#"{\"token\":\"REDACTED\",\"sig\" : \"REDACTED\",\"w\":\"kept\"}"#,
+        ),
+        (
             "GET https://h/?w=1&#38;h=2 <Signature>S</Signature>kept <b>kept</b>",
             "GET https://h/?w=1&#38;h=2 <Signature>REDACTED</Signature>kept <b>kept</b>",
         ),
@@ -282,6 +293,11 @@ fn the_signature_of_an_imgproxy_path_is_redacted() {
         "REDACTED",
     ] {
         for rest in [
+            // With presets only, one of which is asked for.
+            "thumbnail/plain/https://cdn.example/cat.jpg",
+            "thumb-nail_2/enc/LwrB0hD8ej8k",
+            &format!("thumbnail/{source}.png"),
+            "thumb-nail:blurry/plain/https://cdn.example/cat.jpg",
             "rs:fill:300:400/plain/local:///cat.jpg",
             "plain/https://cdn.example/cat.jpg@png",
             "plain/cat.jpg",
@@ -305,7 +321,10 @@ fn the_signature_of_an_imgproxy_path_is_redacted() {
         "/thumbnails/w:300/cat.jpg",
         "/insecure/rs:fill/plain/cat.jpg",
         "/AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM/cat.jpg",
+        "/AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM/thumbnail/cat.jpg",
+        "/AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM/a.b/plain/cat.jpg",
         "/300x200/plain/cat.jpg",
+        "/imageProxy/insecure/plain/cat.jpg",
     ] {
         assert_eq!(path(given), given);
     }
@@ -342,14 +361,48 @@ fn secrets_are_found_at_every_nesting() {
         "?%73ig=a%26S3CRET",
         "?params[sig]=S3CRET",
         "?params%5Bsig%5D=S3CRET",
+        "?token[]=S3CRET",
+        "?token%5B%5D=S3CRET",
+        "?token[0]=S3CRET",
+        "?token%5bvalue%5d=S3CRET",
+        "?params[sig][0]=S3CRET",
+        "?[sig]=S3CRET",
+        "?sig%20=S3CRET",
+        "?sig+=S3CRET",
+        "?w=1&ampsig=S3CRET",
+        "?w=1&AMPsig[]=S3CRET",
+        "?password=a;S3CRET",
+        "?password=a;b;S3CRET&w=1",
+        "?password=a%3BS3CRET",
+        "?password=a&#59;S3CRET",
         "sig=S3CRET",
         "(sig=S3CRET)",
         r#"keyId="a",signature="S3CRET""#,
         r#"{"access_token":"S3CRET","a":1}"#,
-        r#"{"access_token" : "S3CRET"}"#.replace("\" :", "\":").as_str(),
+        r#"{"access_token" : "S3CRET"}"#,
+        r#"{"Code" : "Success", "Token" : "S3CRET"}"#,
+        "{'token'\t\r\n:\n'S3CRET'}",
+        r#"{\"token\"\n: \"S3CRET\"}"#,
         r#"{"token": ["S3CRET"]}"#,
         r#"{\"token\":\"S3CRET\"}"#,
+        r#"Credentials { user: "a", password: "S3CRET" }"#,
+        r#"Url { scheme: "https", password: Some("S3CRET"), host: Some(Domain("h")) }"#,
+        "password = S3CRET",
+        "password\t =  S3CRET",
+        "sig =S3CRET",
+        "password = 'a S3CRET'",
+        r#""token" = "S3CRET""#,
         "<Error><AWSAccessKeyId>S3CRET</AWSAccessKeyId></Error>",
+        "<Error><Code>ExpiredToken</Code><Token-0>S3CRET</Token-0></Error>",
+        "<CanonicalRequest>GET\n/a\n\nx-amz-security-token:S3CRET\n\nhost</CanonicalRequest>",
+        "<CanonicalRequestBytes>47 45 S3CRET</CanonicalRequestBytes>",
+        "<StringToSignBytes>47 45 S3CRET</StringToSignBytes>",
+        "<ArgumentName>Authorization</ArgumentName><ArgumentValue>Basic S3CRET</ArgumentValue>",
+        "<Signature xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">S3CRET</Signature>",
+        "<s3:Signature\n>S3CRET</s3:Signature>",
+        "<Signature><![CDATA[S3CRET]]></Signature>",
+        "<Signature>a<!-- b --><![CDATA[S3CRET",
+        "&lt;Signature&gt;&lt;![CDATA[S3CRET]]&gt;&lt;/Signature&gt;",
         "&lt;AWSAccessKeyId&gt;S3CRET&lt;/AWSAccessKeyId&gt;",
         "#access_token=S3CRET&state=a",
         "/cat.jpg#access_token=S3CRET",
@@ -439,13 +492,26 @@ fn urls_in_messages_are_redacted() {
         "no answer to /cat.jpg?w=1&sig=REDACTED"
     );
     assert_eq!(
+        message("token=a; Path=/; Secure"),
+        "token=REDACTED; Path=/; Secure"
+    );
+    assert_eq!(
         message("{\"url\":\"http://b/?sig=x\",\"tries\":3}"),
         "{\"url\":\"http://b/?sig=REDACTED\",\"tries\":3}"
     );
-    assert_eq!(
-        message("index 4 of 3: 50 % done"),
-        "index 4 of 3: 50 % done"
-    );
+    for kept in [
+        "index 4 of 3: 50 % done",
+        "\"GET /secret/cat.jpg\" : refused",
+        "\"secret.png\": no such file",
+        "the token: refused",
+        "missing token= in the query",
+        "if token == other",
+        "no <Signature/> in <b>kept</b>",
+        "no <Signature /> in <b>kept</b>",
+        "name: \"kept\", host: Some(\"kept\")",
+    ] {
+        assert_eq!(message(kept), kept);
+    }
 }
 
 #[test]
@@ -512,10 +578,22 @@ const PIECES: &[&str] = &[
     ">",
     "<Signature>",
     "</Signature>",
+    "<Token-0 a=",
+    "<![CDATA[",
+    "\" : \"",
+    "' :",
+    ": \"",
+    "Some(",
+    " = ",
+    "password",
+    "token[",
+    "[sig]",
+    "&amp",
     "aHR0cHM6Ly9h",
     "aHR0cHM6Ly91OnBAaC8",
     "aHR0cDovL3U6cEBoLz9zaWc9cw==",
     "plain/",
+    "thumbnail/",
     "rs:fill/",
     "AfrOrF3gWeDA6VOlDG4TzxMv39O7MXnF4CXpKUwGqRM",
     "a",
@@ -542,13 +620,23 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof![pieces, "\\PC{0,60}"]
 }
 
-/// A URL or a piece of a query with a secret in it.
+/// A URL or a piece of a query, of JSON or of XML with a secret in it.
 fn secret() -> impl Strategy<Value = String> {
-    let key = proptest::sample::select(&SENSITIVE_KEYS[..]);
+    let key = || proptest::sample::select(&SENSITIVE_KEYS[..]);
     let user = "https?:///?[a-z]{1,8}:S3CRET@[a-z]{1,8}(:[0-9]{2,4})?(/[a-z.]{0,8})?";
-    let pair = (key, "[a-z]{1,4}=[a-z]{0,4}[&;]", "[a-z0-9%+/]{0,4}")
-        .prop_map(|(key, before, rest)| format!("?{before}{key}=S3CRET{rest}&h=1"));
-    prop_oneof![user.prop_map(|url| url), pair]
+    let index = "(\\[[a-z0-9]{0,2}\\]){0,2}\\+?";
+    let pair = (
+        key(),
+        index,
+        "[a-z]{1,4}=[a-z]{0,4}[&;]",
+        "[a-z0-9%+/]{0,4}",
+    )
+        .prop_map(|(key, index, before, rest)| format!("?{before}{key}{index}=S3CRET{rest}&h=1"));
+    let member = (key(), "[ \n]{0,2}:[ \n]{0,2}")
+        .prop_map(|(key, colon)| format!("{{\"{key}\"{colon}\"S3CRET\"}}"));
+    let element = (key(), "( a=\"b\")?>(<!\\[CDATA\\[)?")
+        .prop_map(|(key, end_of_tag)| format!("<{key}{end_of_tag}S3CRET</{key}>"));
+    prop_oneof![user.prop_map(|url| url), pair, member, element]
 }
 
 fn form() -> impl Strategy<Value = fn(&str) -> String> {

@@ -426,8 +426,9 @@ impl ImageTraceLayerBuilder {
     /// queries, and in the URLs, JSON and XML of messages. They replace the default keys:
     /// `X-Amz-Signature`, `X-Amz-Credential`, `X-Amz-Security-Token`, `AWSAccessKeyId`, `Signature`,
     /// `sig`, `X-Goog-Signature` (all of semconv's registry, `url.query`), `Policy`, `Key-Pair-Id`,
-    /// `X-Goog-Credential`, `GoogleAccessId`, `SignatureProvided`, `StringToSign`, `access_token`,
-    /// `refresh_token`, `id_token`, `token`, `api_key`, `apikey`, `api-key`, `x-api-key`,
+    /// `X-Goog-Credential`, `GoogleAccessId`, `SignatureProvided`, `StringToSign`, `StringToSignBytes`,
+    /// `CanonicalRequest`, `CanonicalRequestBytes`, `Token-0`, `ArgumentValue` (all of S3's errors),
+    /// `access_token`, `refresh_token`, `id_token`, `token`, `api_key`, `apikey`, `api-key`, `x-api-key`,
     /// `client_secret`, `secret`, `password`, `authorization`.
     pub fn sensitive_query_keys(
         mut self,
