@@ -46,6 +46,14 @@ struct Pause {
     asked: bool,
 }
 
+impl State {
+    /// The pause that the collector has asked for, unless it is over.
+    fn asked(&self) -> Option<Pause> {
+        let now = Instant::now();
+        self.pause.filter(|pause| pause.asked && pause.until > now)
+    }
+}
+
 /// The right to make one attempt.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
@@ -63,9 +71,7 @@ impl Pace {
             let wake = {
                 let mut state = self.lock();
                 let now = Instant::now();
-                let asked = state
-                    .pause
-                    .is_some_and(|pause| pause.asked && pause.until > now);
+                let asked = state.asked().is_some();
                 let waits = state
                     .pause
                     .filter(|pause| pause.until > now && (pause.asked || !state.hurried));
@@ -106,10 +112,21 @@ impl Pace {
 }
 
 impl Turn<'_> {
-    /// The collector has answered: the others may go on.
+    /// The collector has answered: the others may go on, unless it has asked for a pause meanwhile.
     pub(crate) fn succeeded(mut self) {
         self.is_over = true;
-        *self.pace.lock() = State::default();
+        let mut state = self.pace.lock();
+        *state = match state.asked() {
+            None => State::default(),
+            // One request goes first after the pause.
+            Some(pause) => State {
+                failures: state.failures,
+                pause: Some(pause),
+                probing: state.probing && !self.is_probe,
+                hurried: false,
+            },
+        };
+        drop(state);
         self.pace.changed.notify_waiters();
     }
 
@@ -121,19 +138,20 @@ impl Turn<'_> {
         let asked = asked.map(|pause| pause.min(LONGEST_ASKED));
         let mut state = self.pace.lock();
         let now = Instant::now();
+        // No other outcome shortens what the collector has asked for.
+        let known = state.asked();
         // The other requests that were on their way fail too; that is no further reason to wait.
         if self.is_probe || state.failures == 0 {
             let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(8));
             state.failures += 1;
             state.hurried = false;
-            state.pause = Some(Pause {
+            state.pause = known.or(Some(Pause {
                 until: now + jittered(pause.min(LONGEST_PAUSE)),
                 asked: false,
-            });
+            }));
         }
         if let Some(pause) = asked {
-            let until = state.pause.filter(|pause| pause.asked);
-            let until = until.map_or(now + pause, |known| known.until.max(now + pause));
+            let until = known.map_or(now + pause, |known| known.until.max(now + pause));
             state.pause = Some(Pause { until, asked: true });
         }
         if self.is_probe {
@@ -247,6 +265,37 @@ mod tests {
             waited > Duration::from_millis(100) && waited < Duration::from_secs(3),
             "{waited:?}"
         );
+    }
+
+    // faults C4
+    #[tokio::test(start_paused = true)]
+    async fn an_asked_pause_holds_whatever_comes_of_other_requests() {
+        type End = fn(Turn<'_>);
+        let asked = Duration::from_secs(120);
+        let ends: [End; 3] = [
+            |turn| turn.succeeded(),
+            |turn| _ = turn.failed(None),
+            |turn| _ = turn.failed(Some(FIRST_PAUSE)),
+        ];
+        for end in ends {
+            for is_probe in [false, true] {
+                let pace = Pace::default();
+                let first = pace.turn(later()).await.unwrap();
+                let mut other = pace.turn(later()).await.unwrap();
+                if is_probe {
+                    other.failed(None);
+                    other = pace.turn(later()).await.unwrap();
+                }
+                let started = Instant::now();
+                first.failed(Some(asked));
+                end(other);
+                let probe = pace.turn(later()).await.unwrap();
+                assert!(started.elapsed() >= asked, "{:?}", started.elapsed());
+                assert!(pace.turn(Instant::now()).await.is_none(), "one goes first");
+                probe.succeeded();
+                assert!(pace.turn(Instant::now()).await.is_some());
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
