@@ -17,7 +17,7 @@ use prost::Message;
 
 use crate::{
     semconv::{OTHER, number},
-    telemetry::settings::without_secrets,
+    telemetry::shown::without_secrets,
 };
 
 /// A decompressed answer is a few bytes too.

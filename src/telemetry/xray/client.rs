@@ -15,7 +15,7 @@ use hyper_util::{
 use serde_json::Value as Json;
 use tokio::time::timeout;
 
-use crate::instrument::message;
+use crate::{instrument::message, telemetry::shown::without_secrets};
 
 /// How long a call may take, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,13 +80,15 @@ impl RuleService for Client {
         let exchange = timeout(TIMEOUT, self.exchange(&url, &body)).await;
         exchange
             .unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
-            .map_err(|error| format!("{url}: {error}"))
+            .map_err(|error| format!("{}{path}: {error}", without_secrets(&self.endpoint)))
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Client").field(&self.endpoint).finish()
+        f.debug_tuple("Client")
+            .field(&without_secrets(&self.endpoint))
+            .finish()
     }
 }
 
