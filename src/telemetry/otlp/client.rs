@@ -84,6 +84,9 @@ impl Client {
             headers.insert(PROXY_AUTHORIZATION, authorization);
         }
         let tls = tls.map(Arc::new);
+        let authority = exporter.endpoint.authority();
+        // A user and a password may stand before them.
+        let collector = authority.and_then(|it| it.as_str().rsplit('@').next());
         let first_bytes = Arc::<FirstBytes>::default();
         let connector = Connector::new(tls.clone(), proxy, Arc::clone(&first_bytes));
         Self {
@@ -97,7 +100,7 @@ impl Client {
             http2,
             tls,
             first_bytes,
-            collector: without_user(&exporter.endpoint),
+            collector: collector.unwrap_or_default().to_owned(),
             secrets: Secrets::of(exporter),
         }
     }
@@ -258,13 +261,6 @@ fn pool(http2: bool, connector: Connector) -> Connections {
         .timer(TokioTimer::new())
         .pool_timer(TokioTimer::new())
         .build(connector)
-}
-
-/// The host and port of an endpoint.
-fn without_user(endpoint: &Uri) -> String {
-    let authority = endpoint.authority().map_or("", |it| it.as_str());
-    let (_, host) = authority.rsplit_once('@').unwrap_or(("", authority));
-    host.to_owned()
 }
 
 /// An error and its causes in one line.

@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_secret_inside_another_one_leaves_nothing_of_it() {
-        let secrets = secrets("http://c/s3cret-tenant/v1/traces", "s3cret-tenant-token");
+        let secrets = secrets("http://c/s3cret-tenant-token/v1/traces", "s3cret-tenant");
         assert_eq!(secrets.one_line("no s3cret-tenant-token"), "no …");
     }
 }

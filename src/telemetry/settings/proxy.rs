@@ -6,7 +6,10 @@ use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::env::Variables;
-use crate::telemetry::error::{Consequence, SettingError};
+use crate::{
+    semconv::number,
+    telemetry::error::{Consequence, SettingError},
+};
 
 /// A proxy, of which `Debug` and `Display` show scheme, host and port, never the password.
 ///
@@ -95,12 +98,10 @@ fn exceptions(list: &str, endpoint: &Uri) -> Option<String> {
     if host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback) {
         return None;
     }
-    let default = if endpoint.scheme_str() == Some("https") {
-        443
-    } else {
-        80
-    };
-    let port = endpoint.port_u16().unwrap_or(default);
+    let port = endpoint.port_u16().unwrap_or(match endpoint.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    });
     let mut entries = Vec::new();
     for entry in list.split(',').map(str::trim) {
         if entry == "*" {
@@ -109,7 +110,7 @@ fn exceptions(list: &str, endpoint: &Uri) -> Option<String> {
         let entry = match entry.rsplit_once(':') {
             // An IPv6 address has a port only behind brackets.
             Some((host, only)) if !host.contains(':') || host.ends_with(']') => {
-                match only.parse() == Ok(port) {
+                match number(only) == Some(port) {
                     true => host,
                     false => continue,
                 }
@@ -202,6 +203,7 @@ mod tests {
             ("collector:443", "https://collector", false),
             ("collector:http", "http://collector", true),
             ("collector:", "http://collector", true),
+            ("collector:+80", "http://collector", true),
             ("*.internal", "http://otel.internal:4318", false),
             ("*.internal:4318", "http://otel.internal:4318", false),
             ("*.internal", "http://internal.example", true),
