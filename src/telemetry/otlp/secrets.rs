@@ -1,27 +1,27 @@
 //! What a collector says, as a line of the log shows it.
 
-use std::fmt;
+use std::{cmp::Reverse, fmt};
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
 
 use crate::telemetry::settings::OtlpExporter;
 
-/// So much of an answer is looked at for what its line says.
+/// How many bytes of an answer are searched for what its line says.
 const MOST_READ: usize = 64 * 1024;
-/// So many characters a line has at most.
+/// The most characters of a line.
 const LONGEST_LINE: usize = 200;
 
 /// The secrets of an exporter, which some collectors and proxies repeat in their errors.
 ///
-/// Its methods are the only way from a stranger's text to a message, so that a secret is hidden before a cut
-/// could leave a part of it.
+/// Every text from the other end becomes a line here: secrets are hidden first, because a cut would leave a part
+/// of one that no longer looks like it.
 #[derive(Default)]
 pub(super) struct Secrets(Vec<String>);
 
 impl Secrets {
-    /// The values of the headers and of the proxy's, and what the endpoint has beside its host and the path
-    /// that OTLP prescribes.
+    /// The values of the headers and of `Proxy-Authorization`, and what the endpoint has besides its host and the
+    /// path that OTLP prescribes.
     pub(super) fn of(exporter: &OtlpExporter) -> Self {
         let proxy = exporter
             .proxy
@@ -43,7 +43,7 @@ impl Secrets {
             .filter(|secret| secret.len() >= 4)
             .collect();
         // A shorter secret inside a longer one would leave the rest of it.
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets.sort_by_key(|secret| Reverse(secret.len()));
         secrets.dedup();
         Self(secrets)
     }
@@ -78,11 +78,9 @@ impl Secrets {
     /// Drops the part of a secret that a cut has left at the end of a text.
     fn drop_beginning_at_end(&self, text: &mut String) {
         let left = |secret: &String| {
-            let beginnings = (1..secret.len()).rev().filter_map(|end| secret.get(..end));
-            beginnings
-                .filter(|beginning| text.ends_with(beginning))
-                .map(str::len)
-                .next()
+            let mut beginnings = (1..secret.len()).rev().filter_map(|end| secret.get(..end));
+            let found = beginnings.find(|beginning| text.ends_with(beginning));
+            found.map(str::len)
         };
         let longest = self.0.iter().filter_map(left).max().unwrap_or(0);
         text.truncate(text.len() - longest);
@@ -96,7 +94,7 @@ impl fmt::Debug for Secrets {
 }
 
 /// What may be secret in an endpoint, as it stands there and percent-decoded.
-fn in_endpoint(endpoint: &Uri) -> impl Iterator<Item = String> {
+fn in_endpoint(endpoint: &Uri) -> Vec<String> {
     // Shorter parts of a path are everyday words.
     const SHORTEST_PART: usize = 8;
     let mut secrets = Vec::new();
@@ -120,10 +118,8 @@ fn in_endpoint(endpoint: &Uri) -> impl Iterator<Item = String> {
     }
     secrets.push(query);
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let both = secrets
-        .into_iter()
-        .flat_map(|text| [text.to_owned(), decoded(text)]);
-    both.collect::<Vec<_>>().into_iter()
+    let both = |text: &str| [text.to_owned(), decoded(text)];
+    secrets.into_iter().flat_map(both).collect()
 }
 
 fn one_line(text: &str) -> String {

@@ -97,3 +97,24 @@ fn beginning(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST_TEXT)]);
     text.replace(char::is_control, " ").trim().to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    // faults C16
+    #[tokio::test]
+    async fn errors_show_no_path_that_may_be_secret() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let client = Client::new(&format!("http://{address}/s3cret").parse().unwrap());
+        let error = client.call("/GetSamplingRules", Json::Null).await;
+        let error = error.unwrap_err();
+        let expected = format!("http://{address}/…/GetSamplingRules: ");
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(!format!("{client:?}").contains("s3cret"));
+    }
+}
