@@ -223,17 +223,34 @@ fn values_are_cut_where_a_limit_says_so() {
 fn what_is_no_answer_of_a_collector_is_a_failure_that_says_so() {
     // faults C8
     let html = "<html><head><title>Sign in</title></head></html>";
-    let json = r#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"no room"}}"#;
+    let long = format!("{html}{}", " ".repeat(1_500_000));
+    let json = r#"{"partialSuccess":{"rejectedSpans":"1","errorMessage":"no \"room\""}}"#;
     for (kind, body, expected) in [
+        ("text/html", long.as_str(), "200 OK with text/html"),
         ("text/html; charset=utf-8", html, "200 OK with text/html"),
         ("text/plain", "ok", "200 OK with text/plain"),
         ("application/x-protobuf", html, "instead of an OTLP answer"),
         ("application/json", "[1]", "200 OK with application/json"),
-        ("application/json", json, "rejected 1 spans: no room"),
+        ("application/json", json, "rejected 1 spans: no \"room\""),
     ] {
         let server = OtlpServer::start();
         let headers = vec![(header::CONTENT_TYPE, kind.to_owned())];
         server.behave(Behaviour::Http(StatusCode::OK, headers, body.to_owned()));
+        said(&server.endpoint(), Protocol::Http, &[], expected);
+    }
+    // Of a refusal the status decides, however long its page is.
+    for (status, expected) in [
+        (
+            StatusCode::UNAUTHORIZED,
+            "1 spans were lost: 401 Unauthorized: Sign in",
+        ),
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "failed: 503 Service Unavailable: Sign in",
+        ),
+    ] {
+        let server = OtlpServer::start();
+        server.behave(Behaviour::Http(status, Vec::new(), long.clone()));
         said(&server.endpoint(), Protocol::Http, &[], expected);
     }
     // Nothing, and an empty object, are success.
@@ -586,22 +603,21 @@ fn the_proxy_of_the_environment_is_used_and_named() {
 }
 
 #[test]
-fn no_proxy_is_used_where_the_environment_says_so() {
+fn no_proxy_is_used_where_the_environment_says_so_nor_for_this_machine() {
     // faults C14
-    let server = OtlpServer::start();
-    let (address, seen) = proxy(server.address());
-    let proxy = format!("http://{address}");
-    let vars = [
-        ("ALL_PROXY", proxy.as_str()),
-        ("NO_PROXY", "example.com,127.0.0.1"),
-    ];
-    let telemetry = builder(&server.endpoint(), Protocol::Http, &vars)
-        .build()
-        .unwrap();
-    record(&telemetry, 1, 1);
-    telemetry.shutdown_blocking(PATIENCE).unwrap();
-    assert_eq!(server.spans().len(), 1);
-    assert!(seen.lock().unwrap().is_empty());
+    for except in ["example.com,127.0.0.1", ""] {
+        let server = OtlpServer::start();
+        let (address, seen) = proxy(server.address());
+        let proxy = format!("http://{address}");
+        let vars = [("ALL_PROXY", proxy.as_str()), ("NO_PROXY", except)];
+        let telemetry = builder(&server.endpoint(), Protocol::Http, &vars)
+            .build()
+            .unwrap();
+        record(&telemetry, 1, 1);
+        telemetry.shutdown_blocking(PATIENCE).unwrap();
+        assert_eq!(server.spans().len(), 1);
+        assert!(seen.lock().unwrap().is_empty());
+    }
 }
 
 /// A server that answers what it gets with these bytes, and closes the connection.
@@ -700,8 +716,13 @@ fn a_redirect_names_where_it_leads() {
 fn what_a_collector_says_is_one_line_without_our_secrets() {
     // faults F17
     let long: &'static str = Box::leak("x".repeat(900_000).into_boxed_str());
+    // Longer than a line, as tokens with claims are.
+    let key = "s3cret-".repeat(80);
+    let echo: &'static str = Box::leak(format!("invalid token: {key}").into_boxed_str());
+    let headers = format!("authorization=Bearer%20s3cret-token,x-key={key}");
     for protocol in PROTOCOLS {
         for message in [
+            echo,
             "invalid token s3cret-token\nERROR forged line",
             "Bearer s3cret-token\r\n\u{1b}[31m",
             long,
@@ -719,8 +740,7 @@ fn what_a_collector_says_is_one_line_without_our_secrets() {
                 }
                 let server = OtlpServer::start();
                 server.behave(behaviour);
-                let headers = "authorization=Bearer%20s3cret-token";
-                let vars = [("OTEL_EXPORTER_OTLP_HEADERS", headers)];
+                let vars = [("OTEL_EXPORTER_OTLP_HEADERS", headers.as_str())];
                 let line = said(&server.endpoint(), protocol, &vars, "1 spans");
                 assert!(!line.contains("s3cret"), "{line}");
                 assert!(!line.contains(char::is_control), "{line:?}");
@@ -728,6 +748,17 @@ fn what_a_collector_says_is_one_line_without_our_secrets() {
             }
         }
     }
+}
+
+#[test]
+fn a_secret_in_the_path_stays_one_when_the_collector_names_it() {
+    // faults C16, F17
+    let server = OtlpServer::start();
+    let body = r#"{"path":"/s3cret-token/v1/traces"}"#.to_owned();
+    server.behave(Behaviour::Http(StatusCode::NOT_FOUND, Vec::new(), body));
+    let endpoint = format!("http://{}/s3cret-token", server.endpoint());
+    let line = said(&endpoint, Protocol::Http, &[], "404 Not Found: ");
+    assert!(line.contains(r#"{"path":"…"}"#), "{line}");
 }
 
 /// Run by the test below: a subscriber is that of a whole process, and a collector is another one.

@@ -439,6 +439,41 @@ fn xray_has_an_endpoint_and_an_interval_as_its_argument() {
     assert!(!format!("{settings:?}").contains("secret"), "{settings:?}");
 }
 
+/// Such a URL may have been meant for another variable.
+#[test]
+fn a_url_in_a_value_that_is_not_accepted_shows_no_secret() {
+    // faults C16, F13
+    const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+    const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+    for url in [
+        "http://proxy:2000/?token=s3cret",
+        "http://user:s3cret@proxy:2000",
+        "https://proxy:2000/s3cret",
+    ] {
+        let argument = format!("endpoint={url}");
+        let sampler = format!("xray={argument}");
+        for vars in [
+            [(SAMPLER, "xray"), (ARGUMENT, argument.as_str())],
+            [(SAMPLER, "traceidratio"), (ARGUMENT, &argument)],
+            [(SAMPLER, &sampler), (ARGUMENT, "1")],
+            [
+                ("OTEL_PROPAGATORS", url),
+                ("OTEL_EXPORTER_OTLP_PROTOCOL", url),
+            ],
+            [("OTEL_TRACES_EXPORTER", url), ("OTEL_SDK_DISABLED", url)],
+        ] {
+            let vars = [&[STANDARD], &vars[..]].concat();
+            let settings = settings(&vars);
+            assert!(!settings.warnings.is_empty(), "{vars:?}");
+            assert!(!format!("{settings:?}").contains("s3cret"), "{settings:?}");
+        }
+        let error = sampler.parse::<Sampler>().unwrap_err().to_string();
+        assert!(!error.contains("s3cret"), "{error}");
+        let error = refused(&[STANDARD, ("IMGPROXY_OPEN_TELEMETRY_PROTOCOL", url)]);
+        assert!(!error.contains("s3cret"), "{error}");
+    }
+}
+
 #[cfg(feature = "xray")]
 #[test]
 fn a_sampler_in_code_is_checked() {

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, io, time::Duration};
 
+use super::shown;
+
 /// Why telemetry did not start, or did not end cleanly.
 ///
 /// Its `Debug` is its `Display`, one line, because that is what a `main` that returns it prints.
@@ -97,17 +99,18 @@ impl SettingError {
         }
     }
 
-    /// Values beyond a line are cut.
+    /// A URL in the value loses its secrets, and a value beyond a line is cut.
     pub(crate) fn invalid(
         setting: impl Into<String>,
         value: &str,
         expected: impl Into<String>,
     ) -> Self {
+        let value = shown::value(value);
         Self::Invalid {
             setting: setting.into(),
             value: match value.char_indices().nth(LONGEST_VALUE) {
                 Some((end, _)) => format!("{}…", &value[..end]),
-                None => value.to_owned(),
+                None => value.into_owned(),
             },
             expected: expected.into(),
         }

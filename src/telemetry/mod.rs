@@ -101,6 +101,7 @@ mod prometheus;
 mod providers;
 mod resource;
 mod settings;
+mod shown;
 mod shutdown_signal;
 mod signal;
 mod start;

@@ -15,9 +15,10 @@ use http::{
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use prost::Message;
 
+use super::secrets::Secrets;
 use crate::{
     semconv::{OTHER, number},
-    telemetry::settings::without_secrets,
+    telemetry::shown::without_secrets,
 };
 
 /// A decompressed answer is a few bytes too.
@@ -85,6 +86,8 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The body was longer, and the rest of it was not read.
+    pub(super) is_cut: bool,
     /// Only gRPC has them.
     #[cfg(feature = "otlp-grpc")]
     pub(super) trailers: Option<HeaderMap>,
@@ -93,9 +96,9 @@ pub(super) struct Answer {
 impl Answer {
     /// What an answer other than success means, by OTLP's rules for HTTP:
     /// <https://opentelemetry.io/docs/specs/otlp/#failures-1>
-    pub(super) fn failure(&self) -> Failure {
+    pub(super) fn failure(&self, secrets: &Secrets) -> Failure {
         let mut message = self.status.to_string();
-        let excerpt = excerpt(&self.decoded_body());
+        let excerpt = secrets.excerpt(&self.decoded_body());
         if !excerpt.is_empty() {
             message = format!("{message}: {excerpt}");
         }
@@ -103,7 +106,7 @@ impl Answer {
             && let Some(location) = self.header(LOCATION.as_str())
         {
             let location = match location.contains("://") {
-                true => one_line(&without_secrets(location)),
+                true => secrets.one_line(&without_secrets(location)),
                 false => "another path".to_owned(),
             };
             message = format!("{message}, to {location}: set the endpoint to that address");
@@ -158,28 +161,6 @@ pub(super) fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(decompressed)
 }
 
-/// The beginning of an answer as one line of text: the title of an HTML page, or the text itself.
-pub(super) fn excerpt(body: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&body[..body.len().min(64 * 1024)]);
-    let text = match (text.find("<title>"), text.find("</title>")) {
-        (Some(start), Some(end)) if start + 7 <= end => &text[start + 7..end],
-        _ => &text,
-    };
-    one_line(text)
-}
-
-/// The beginning of a text from a stranger, without line breaks and other control characters.
-pub(super) fn one_line(text: &str) -> String {
-    const MOST: usize = 200;
-    let printable = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let mut line: String = printable.take(MOST + 1).collect();
-    if line.chars().count() > MOST {
-        line.pop();
-        line.push('…');
-    }
-    line.trim().to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +172,7 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers,
             body: body.into(),
+            is_cut: false,
             #[cfg(feature = "otlp-grpc")]
             trailers: None,
         }
@@ -198,7 +180,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        let retry = |status, retry_after: &str| answer(status, retry_after, "").failure().retry;
+        let failure = |status, after: &str| answer(status, after, "").failure(&Secrets::default());
+        let retry = |status, after: &str| failure(status, after).retry;
         assert_eq!(retry(429, "7"), Retry::After(Duration::from_secs(7)));
         for unreadable in ["soon", "+5", "-1", "1.5", "99999999999999999999"] {
             assert_eq!(retry(503, unreadable), Retry::Backoff);
@@ -214,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_one_line_with_what_the_answer_says() {
-        let message = |body| answer(400, "1", body).failure().message;
+        let message = |body| answer(400, "1", body).failure(&Secrets::default()).message;
         assert_eq!(message(""), "400 Bad Request");
         assert_eq!(message("two\nlines\u{1b}"), "400 Bad Request: two lines");
         let page = "<html><head><title>No certificate</title></head><body>…</body></html>";

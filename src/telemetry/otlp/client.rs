@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri,
     header::{PROXY_AUTHORIZATION, USER_AGENT},
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper_util::{
     client::legacy,
     rt::{TokioExecutor, TokioTimer},
@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use super::{
     answer::{Answer, Failure, Retry},
     connect::{Connector, Route},
+    secrets::Secrets,
     seen::{FirstBytes, Spoken},
     tls::Tls,
 };
@@ -54,6 +55,7 @@ pub(super) struct Client {
     first_bytes: Arc<FirstBytes>,
     /// Host and port, for messages.
     collector: String,
+    secrets: Secrets,
 }
 
 /// The connections that are in use, and how often they were replaced.
@@ -82,6 +84,9 @@ impl Client {
             headers.insert(PROXY_AUTHORIZATION, authorization);
         }
         let tls = tls.map(Arc::new);
+        let authority = exporter.endpoint.authority();
+        // A user and a password may stand before them.
+        let collector = authority.and_then(|it| it.as_str().rsplit('@').next());
         let first_bytes = Arc::<FirstBytes>::default();
         let connector = Connector::new(tls.clone(), proxy, Arc::clone(&first_bytes));
         Self {
@@ -95,10 +100,8 @@ impl Client {
             http2,
             tls,
             first_bytes,
-            collector: exporter
-                .endpoint
-                .authority()
-                .map_or_else(String::new, ToString::to_string),
+            collector: collector.unwrap_or_default().to_owned(),
+            secrets: Secrets::of(exporter),
         }
     }
 
@@ -107,7 +110,11 @@ impl Client {
         self.timeout
     }
 
-    /// Posts `body` and reads the whole answer, all within the timeout of one attempt.
+    pub(super) const fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Posts `body` and reads the answer, all within the timeout of one attempt.
     ///
     /// `own` are the headers that make the protocol; they win over those from the settings.
     pub(super) async fn post(
@@ -159,23 +166,41 @@ impl Client {
     ) -> Result<Answer, Failure> {
         let response = connections.request(request).await;
         let response = response.map_err(|error| self.failure(&error))?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await;
-        let body = body.map_err(|error| self.failure(&*error))?;
+        let (head, mut body) = response.into_parts();
+        let mut answer = Answer {
+            status: head.status,
+            headers: head.headers,
+            body: Bytes::new(),
+            is_cut: false,
+            #[cfg(feature = "otlp-grpc")]
+            trailers: None,
+        };
+        let mut read = BytesMut::new();
+        while !answer.is_cut
+            && let Some(frame) = body.frame().await
+        {
+            match frame.map_err(|error| self.failure(&error))?.into_data() {
+                Ok(data) => {
+                    let room = MAX_ANSWER - read.len();
+                    answer.is_cut = data.len() > room;
+                    read.extend_from_slice(&data[..data.len().min(room)]);
+                }
+                #[cfg(feature = "otlp-grpc")]
+                Err(frame) => answer.trailers = frame.into_trailers().ok(),
+                #[cfg(not(feature = "otlp-grpc"))]
+                Err(_) => {}
+            }
+        }
+        answer.body = read.freeze();
         if let Some(tls) = &self.tls {
             tls.answered();
         }
-        Ok(Answer {
-            status: head.status,
-            headers: head.headers,
-            #[cfg(feature = "otlp-grpc")]
-            trailers: body.trailers().cloned(),
-            body: body.to_bytes(),
-        })
+        Ok(answer)
     }
 
     fn failure(&self, error: &(dyn Error + 'static)) -> Failure {
-        let message = chain(error);
+        // A GOAWAY of HTTP/2 holds a text of the other end.
+        let message = self.secrets.one_line(&chain(error));
         let explained = self.tls.as_ref().and_then(|tls| tls.explain(error));
         let error_type = match (&explained, Class::of(error, true)) {
             (Some(_), _) => Class::Tls.as_str(),

@@ -13,8 +13,9 @@ use percent_encoding::percent_decode;
 use prost::Message;
 
 use super::{
-    answer::{Accepted, Answer, Failure, Retry, gunzip, one_line},
+    answer::{Accepted, Answer, Failure, Retry, gunzip},
     client::{Client, Encoded},
+    secrets::Secrets,
 };
 use crate::semconv::GrpcCode;
 
@@ -41,21 +42,21 @@ pub(super) async fn send(
     let answer = client.post(uri, headers, request.body.clone()).await?;
     // A proxy in front of the collector answers in plain HTTP.
     if answer.status != StatusCode::OK {
-        return Err(answer.failure());
+        return Err(answer.failure(client.secrets()));
     }
     // An answer without a message has its status in the head.
-    let status = answer.trailers.as_ref().and_then(Status::from_headers);
-    match status.or_else(|| Status::from_headers(&answer.headers)) {
+    let mut heads = answer.trailers.iter().chain([&answer.headers]);
+    match heads.find_map(|head| Status::from_headers(head, client.secrets())) {
         Some(status) if status.code == GrpcCode::Ok => {
             let accepted = message(&answer).and_then(|message| Accepted::read(&message));
             accepted
                 .ok_or_else(|| Failure::no_otlp("the collector's answer is not an OTLP message"))
         }
         Some(status) => Err(status.into_failure()),
-        None => {
-            let problem = "the answer is not gRPC: it has no grpc-status";
-            Err(Failure::no_otlp(problem))
-        }
+        None => Err(Failure::no_otlp(match answer.is_cut {
+            true => "the answer is not OTLP: it is longer than 1 MiB",
+            false => "the answer is not gRPC: it has no grpc-status",
+        })),
     }
 }
 
@@ -81,7 +82,7 @@ struct Status {
 }
 
 impl Status {
-    fn from_headers(headers: &HeaderMap) -> Option<Self> {
+    fn from_headers(headers: &HeaderMap, secrets: &Secrets) -> Option<Self> {
         let code = GrpcCode::parse(headers.get("grpc-status")?.as_bytes());
         let message = headers
             .get("grpc-message")
@@ -93,7 +94,7 @@ impl Status {
         let message = percent_decode(message).decode_utf8_lossy();
         Some(Self {
             code,
-            message: one_line(&message),
+            message: secrets.one_line(&message),
             retry_after: details.and_then(|details| retry_info(&details)),
         })
     }
@@ -198,7 +199,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_status_is_one_bounded_line(headers in vec(header(), 0..4)) {
-            if let Some(status) = Status::from_headers(&HeaderMap::from_iter(headers)) {
+            let headers = HeaderMap::from_iter(headers);
+            if let Some(status) = Status::from_headers(&headers, &Secrets::default()) {
                 let failure = status.into_failure();
                 prop_assert!(failure.message.chars().count() < 250);
                 prop_assert!(!failure.message.contains(char::is_control));
@@ -215,6 +217,7 @@ mod tests {
                     status: StatusCode::OK,
                     headers: HeaderMap::new(),
                     body: body.into(),
+                    is_cut: false,
                     trailers: None,
                 };
                 let _ = message(&answer).and_then(|message| Accepted::read(&message));

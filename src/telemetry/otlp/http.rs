@@ -6,8 +6,9 @@ use http::{
 };
 
 use super::{
-    answer::{Accepted, Answer, Failure, excerpt, one_line},
+    answer::{Accepted, Answer, Failure},
     client::{Client, Encoded},
+    secrets::Secrets,
 };
 
 pub(super) async fn send(
@@ -27,20 +28,21 @@ pub(super) async fn send(
     }
     let answer = client.post(uri, headers, request.body.clone()).await?;
     if answer.status.is_success() {
-        accepted(&answer)
+        accepted(&answer, client.secrets())
     } else {
-        Err(answer.failure())
+        Err(answer.failure(client.secrets()))
     }
 }
 
 /// What a successful answer over HTTP says. A login page or any other body that is no export
 /// response means that no collector has answered.
-fn accepted(answer: &Answer) -> Result<Accepted, Failure> {
+fn accepted(answer: &Answer, secrets: &Secrets) -> Result<Accepted, Failure> {
     let body = answer.decoded_body();
     let body: &[u8] = &body;
     let content_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
     let content_type = content_type.split(';').next().unwrap_or_default().trim();
     let accepted = match content_type.to_ascii_lowercase().as_str() {
+        _ if answer.is_cut => None,
         _ if body.is_empty() => Some(Accepted::default()),
         "application/x-protobuf" | "application/octet-stream" | "" => Accepted::read(body),
         "application/json" => json(body),
@@ -49,9 +51,9 @@ fn accepted(answer: &Answer) -> Result<Accepted, Failure> {
     accepted.ok_or_else(|| {
         let kind = match content_type {
             "" => "unknown content".to_owned(),
-            kind => one_line(kind),
+            kind => secrets.one_line(kind),
         };
-        let excerpt = excerpt(body);
+        let excerpt = secrets.excerpt(body);
         Failure::no_otlp(format!(
             "{} with {kind} instead of an OTLP answer: {excerpt:?} (is the endpoint a collector?)",
             answer.status
@@ -78,11 +80,45 @@ fn json(body: &[u8]) -> Option<Accepted> {
         digits[..end.unwrap_or(digits.len())].parse().ok()
     });
     let message = after("\"errorMessage\"").and_then(|rest| rest.strip_prefix('"'));
-    let message = message.map_or("", |rest| rest.split('"').next().unwrap_or_default());
     Some(Accepted {
         rejected: rejected.unwrap_or(0),
-        message: message.to_owned(),
+        message: message.map(unescaped).unwrap_or_default(),
     })
+}
+
+/// The string of JSON that ends at the first quote of `text` that is not escaped (RFC 8259 §7).
+fn unescaped(text: &str) -> String {
+    let mut units = Vec::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next().filter(|letter| *letter != '"') {
+        let letter = match letter {
+            '\\' => match letters.next() {
+                Some('b') => '\u{8}',
+                Some('f') => '\u{c}',
+                Some('n') => '\n',
+                Some('r') => '\r',
+                Some('t') => '\t',
+                Some('u') => {
+                    let is_hex = |text: &&str| text.bytes().all(|b| b.is_ascii_hexdigit());
+                    let digits = letters.as_str().get(..4).filter(is_hex);
+                    match digits.and_then(|digits| u16::from_str_radix(digits, 16).ok()) {
+                        Some(unit) => {
+                            units.push(unit);
+                            letters = letters.as_str()[4..].chars();
+                            continue;
+                        }
+                        None => char::REPLACEMENT_CHARACTER,
+                    }
+                }
+                Some(letter) => letter,
+                None => break,
+            },
+            letter => letter,
+        };
+        units.extend_from_slice(letter.encode_utf16(&mut [0; 2]));
+    }
+    // A character beyond the first 65,536 may be escaped as two surrogates.
+    String::from_utf16_lossy(&units)
 }
 
 #[cfg(test)]
@@ -120,6 +156,28 @@ mod tests {
         ]
     }
 
+    // faults C2, C8
+    #[test]
+    fn the_message_of_json_is_decoded() {
+        for (json, expected) in [
+            (r#""no \"a.b\": too long"}"#, "no \"a.b\": too long"),
+            (r#""a\\", "b": """#, "a\\"),
+            (r#""\/\b\f\n\r\t""#, "/\u{8}\u{c}\n\r\t"),
+            (r#""\u00e9\uD83D\uDE00é😀""#, "é😀é😀"),
+            (r#""\ud83d!""#, "\u{fffd}!"),
+            (r#""\u00""#, "\u{fffd}00"),
+            (r#""\u+0e9""#, "\u{fffd}+0e9"),
+            ("7", ""),
+        ] {
+            let body = format!(r#"{{"partialSuccess":{{"errorMessage": {json}}}}}"#);
+            assert_eq!(
+                super::json(body.as_bytes()).unwrap().message,
+                expected,
+                "{json}"
+            );
+        }
+    }
+
     proptest! {
         #[test]
         fn any_answer_is_a_success_or_one_bounded_line(
@@ -131,10 +189,13 @@ mod tests {
                 status: StatusCode::from_u16(status).expect("in range"),
                 headers,
                 body: body.into(),
+                is_cut: false,
                 #[cfg(feature = "otlp-grpc")]
                 trailers: None,
             };
-            for failure in accepted(&answer).err().into_iter().chain([answer.failure()]) {
+            let secrets = Secrets::default();
+            let refused = accepted(&answer, &secrets).err();
+            for failure in refused.into_iter().chain([answer.failure(&secrets)]) {
                 prop_assert!(failure.message.chars().count() < 700, "{}", failure.message);
                 prop_assert!(!failure.message.contains(char::is_control));
             }

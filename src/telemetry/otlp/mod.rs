@@ -1,8 +1,8 @@
 //! OTLP: from spans, log records and metrics to bytes, and their way to the collector.
 //!
 //! `encode` makes the requests (`stock` those of metrics), `transport` sends one over `grpc` or `http` by
-//! way of `client`, and `answer` is what the collector said to it. `connect` makes the connections, with
-//! `tls`, and `seen` tells what speaks at the other end.
+//! way of `client`, and `answer` is what the collector said to it, of which `secrets` makes a line. `connect`
+//! makes the connections, with `tls`, and `seen` tells what speaks at the other end.
 
 #[cfg(feature = "_otlp")]
 mod answer;
@@ -17,6 +17,8 @@ pub(super) mod encode;
 mod grpc;
 #[cfg(feature = "otlp-http")]
 mod http;
+#[cfg(feature = "_otlp")]
+mod secrets;
 #[cfg(feature = "_otlp")]
 mod seen;
 #[cfg(feature = "_otlp")]

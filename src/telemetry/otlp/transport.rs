@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use flate2::{Compression, write::GzEncoder};
-use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
+use http::{Uri, uri::PathAndQuery};
 use opentelemetry_sdk::Resource;
 
 #[cfg(feature = "otlp-grpc")]
@@ -11,7 +11,7 @@ use super::grpc;
 #[cfg(feature = "otlp-http")]
 use super::http as otlp_http;
 use super::{
-    answer::{Accepted, Failure, one_line},
+    answer::{Accepted, Failure},
     client::{Client, Encoded},
     encode::{Batch, Header},
     tls::{SystemRoots, Tls},
@@ -31,7 +31,6 @@ pub(crate) struct Transport {
     gzip: bool,
     /// The resource of all requests.
     resource: Header,
-    secrets: Secrets,
 }
 
 impl Transport {
@@ -54,7 +53,6 @@ impl Transport {
             protocol: exporter.protocol,
             gzip: exporter.gzip,
             resource: Header::resource(resource),
-            secrets: Secrets::of(&exporter.headers),
         })
     }
 
@@ -83,7 +81,7 @@ impl Transport {
 
     /// Makes one attempt to send a request.
     pub(crate) async fn send(&self, request: &Encoded) -> Result<Accepted, Failure> {
-        let sent = match self.protocol {
+        let mut accepted = match self.protocol {
             #[cfg(feature = "otlp-grpc")]
             Protocol::Grpc => grpc::send(&self.client, &self.uri, request).await,
             #[cfg(feature = "otlp-http")]
@@ -94,51 +92,9 @@ impl Transport {
             protocol => Err(Failure::no_otlp(format!(
                 "compiled without OTLP over {protocol}"
             ))),
-        };
-        match sent {
-            Ok(mut accepted) => {
-                accepted.message = one_line(&self.secrets.masked(accepted.message));
-                Ok(accepted)
-            }
-            Err(mut failure) => {
-                failure.message = self.secrets.masked(failure.message);
-                Err(failure)
-            }
-        }
-    }
-}
-
-/// The values of the exporter's own headers, which some collectors repeat in their errors.
-struct Secrets(Vec<String>);
-
-impl Secrets {
-    fn of(headers: &[(HeaderName, HeaderValue)]) -> Self {
-        let values = headers.iter().filter_map(|(_, value)| value.to_str().ok());
-        // The credentials after a scheme (`Bearer …`) are a secret of their own.
-        let parts = values.flat_map(|value| [Some(value), value.split_once(' ').map(|it| it.1)]);
-        let secrets = parts.flatten().map(str::trim);
-        // Shorter ones are everyday words.
-        Self(
-            secrets
-                .filter(|secret| secret.len() >= 4)
-                .map(str::to_owned)
-                .collect(),
-        )
-    }
-
-    fn masked(&self, text: String) -> String {
-        self.0
-            .iter()
-            .fold(text, |text, secret| match text.contains(secret) {
-                true => text.replace(secret, "…"),
-                false => text,
-            })
-    }
-}
-
-impl std::fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Secrets").field(&self.0.len()).finish()
+        }?;
+        accepted.message = self.client.secrets().one_line(&accepted.message);
+        Ok(accepted)
     }
 }
 

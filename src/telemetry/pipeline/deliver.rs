@@ -110,7 +110,7 @@ impl Delivery {
     async fn send_part(&self, part: &Batch, deadline: &mut Instant) -> Result<Accepted, Unsent> {
         let mut last = None;
         loop {
-            let Some(turn) = self.queue.pace().turn(*deadline).await else {
+            let Some(turn) = self.queue.pace().turn(deadline).await else {
                 // It may never have been its turn.
                 return Err(Unsent::TimedOut(last.unwrap_or_else(|| Failure {
                     message: self.report().last_error(),
@@ -138,9 +138,10 @@ impl Delivery {
                         Retry::Backoff => turn.failed(None),
                         Retry::After(pause) => turn.failed(Some(pause)),
                     };
-                    if let Some(pause) = asked {
-                        // The collector has asked to wait: that is no reason to give up.
-                        let after = Instant::now() + pause + self.queue.export_timeout();
+                    if asked.is_some() {
+                        // The collector has asked to wait: that is no reason to give up. The pause itself
+                        // is added while it is waited out.
+                        let after = Instant::now() + self.queue.export_timeout();
                         *deadline = (*deadline).max(after);
                     }
                     self.report().attempt_failed(&failure.message);

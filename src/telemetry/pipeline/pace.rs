@@ -46,6 +46,13 @@ struct Pause {
     asked: bool,
 }
 
+impl State {
+    /// The pause that the collector has asked for, unless it is over.
+    fn asked(&self, now: Instant) -> Option<Pause> {
+        self.pause.filter(|pause| pause.asked && pause.until > now)
+    }
+}
+
 /// The right to make one attempt.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
@@ -56,16 +63,16 @@ pub(crate) struct Turn<'a> {
 
 impl Pace {
     /// Waits for the right to make an attempt, at most until `deadline`. A pause that the collector
-    /// has asked for is waited out whatever the deadline.
-    pub(crate) async fn turn(&self, deadline: Instant) -> Option<Turn<'_>> {
+    /// has asked for is waited out whatever the deadline, and moves it: one request goes first after the
+    /// pause, and the others need time to follow.
+    pub(crate) async fn turn(&self, deadline: &mut Instant) -> Option<Turn<'_>> {
         loop {
             let changed = self.changed.notified();
+            let now = Instant::now();
+            let asked;
             let wake = {
                 let mut state = self.lock();
-                let now = Instant::now();
-                let asked = state
-                    .pause
-                    .is_some_and(|pause| pause.asked && pause.until > now);
+                asked = state.asked(now).is_some();
                 let waits = state
                     .pause
                     .filter(|pause| pause.until > now && (pause.asked || !state.hurried));
@@ -76,13 +83,16 @@ impl Pace {
                         state.hurried = false;
                         return Some(self.new_turn(true));
                     }
-                    _ if !asked && now >= deadline => return None,
-                    None => deadline,
+                    _ if !asked && now >= *deadline => return None,
+                    None => *deadline,
                     Some(pause) if asked => pause.until,
-                    Some(pause) => pause.until.min(deadline),
+                    Some(pause) => pause.until.min(*deadline),
                 }
             };
             let _ = timeout_at(wake, changed).await;
+            if asked {
+                *deadline += now.elapsed();
+            }
         }
     }
 
@@ -106,10 +116,21 @@ impl Pace {
 }
 
 impl Turn<'_> {
-    /// The collector has answered: the others may go on.
+    /// The collector has answered: the others may go on, unless it has asked for a pause meanwhile.
     pub(crate) fn succeeded(mut self) {
         self.is_over = true;
-        *self.pace.lock() = State::default();
+        let mut state = self.pace.lock();
+        *state = match state.asked(Instant::now()) {
+            None => State::default(),
+            // One request goes first after the pause.
+            Some(pause) => State {
+                failures: state.failures,
+                pause: Some(pause),
+                probing: state.probing && !self.is_probe,
+                hurried: false,
+            },
+        };
+        drop(state);
         self.pace.changed.notify_waiters();
     }
 
@@ -121,19 +142,20 @@ impl Turn<'_> {
         let asked = asked.map(|pause| pause.min(LONGEST_ASKED));
         let mut state = self.pace.lock();
         let now = Instant::now();
+        // No other outcome shortens what the collector has asked for.
+        let known = state.asked(now);
         // The other requests that were on their way fail too; that is no further reason to wait.
         if self.is_probe || state.failures == 0 {
             let pause = FIRST_PAUSE.saturating_mul(1 << state.failures.min(8));
             state.failures += 1;
             state.hurried = false;
-            state.pause = Some(Pause {
+            state.pause = known.or(Some(Pause {
                 until: now + jittered(pause.min(LONGEST_PAUSE)),
                 asked: false,
-            });
+            }));
         }
         if let Some(pause) = asked {
-            let until = state.pause.filter(|pause| pause.asked);
-            let until = until.map_or(now + pause, |known| known.until.max(now + pause));
+            let until = known.map_or(now + pause, |known| known.until.max(now + pause));
             state.pause = Some(Pause { until, asked: true });
         }
         if self.is_probe {
@@ -175,34 +197,41 @@ mod tests {
         Instant::now() + LATER
     }
 
+    async fn next_turn(pace: &Pace, mut deadline: Instant) -> Option<Turn<'_>> {
+        pace.turn(&mut deadline).await
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_goes_first_after_a_failure_and_the_others_follow_its_success() {
         let pace = Pace::default();
-        let [first, second] = [pace.turn(later()).await, pace.turn(later()).await];
+        let [first, second] = [
+            next_turn(&pace, later()).await,
+            next_turn(&pace, later()).await,
+        ];
         assert_eq!(first.unwrap().failed(None), None);
         assert_eq!(second.unwrap().failed(None), None);
         let started = Instant::now();
-        let probe = pace.turn(later()).await.unwrap();
+        let probe = next_turn(&pace, later()).await.unwrap();
         let waited = started.elapsed();
         assert!(
             waited >= FIRST_PAUSE.mul_f64(0.7) && waited <= FIRST_PAUSE.mul_f64(1.3),
             "{waited:?}"
         );
-        let others = pace.turn(Instant::now() + Duration::from_secs(1));
+        let others = next_turn(&pace, Instant::now() + Duration::from_secs(1));
         assert!(others.await.is_none(), "the probe is on its way");
-        let (other, ()) = tokio::join!(pace.turn(later()), async { probe.succeeded() });
+        let (other, ()) = tokio::join!(next_turn(&pace, later()), async { probe.succeeded() });
         assert!(other.is_some());
-        assert!(pace.turn(Instant::now()).await.is_some());
+        assert!(next_turn(&pace, Instant::now()).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_to_two_seconds_and_start_anew_after_a_success() {
         let pace = Pace::default();
-        pace.turn(later()).await.unwrap().failed(None);
+        next_turn(&pace, later()).await.unwrap().failed(None);
         let mut pauses = Vec::new();
         for _ in 0..8 {
             let started = Instant::now();
-            pace.turn(later()).await.unwrap().failed(None);
+            next_turn(&pace, later()).await.unwrap().failed(None);
             pauses.push(started.elapsed().as_secs_f64());
         }
         for (pause, expected) in pauses.iter().zip([0.25, 0.5, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]) {
@@ -212,10 +241,10 @@ mod tests {
             pauses[4..].windows(2).any(|pair| pair[0] != pair[1]),
             "no jitter: {pauses:?}"
         );
-        pace.turn(later()).await.unwrap().succeeded();
-        pace.turn(later()).await.unwrap().failed(None);
+        next_turn(&pace, later()).await.unwrap().succeeded();
+        next_turn(&pace, later()).await.unwrap().failed(None);
         let started = Instant::now();
-        pace.turn(later()).await.unwrap();
+        next_turn(&pace, later()).await.unwrap();
         assert!(started.elapsed() < Duration::from_millis(400));
     }
 
@@ -224,12 +253,12 @@ mod tests {
         let pace = Pace::default();
         let asked = Duration::from_secs(120);
         assert_eq!(
-            pace.turn(later()).await.unwrap().failed(Some(asked)),
+            next_turn(&pace, later()).await.unwrap().failed(Some(asked)),
             Some(asked)
         );
         let started = Instant::now();
         pace.hurry();
-        let turn = pace.turn(Instant::now()).await;
+        let turn = next_turn(&pace, Instant::now()).await;
         assert!(started.elapsed() >= asked, "{:?}", started.elapsed());
         // The longest pause is ten minutes, and none at all is an ordinary one.
         assert_eq!(
@@ -237,11 +266,11 @@ mod tests {
             None.or(Some(Some(LONGEST_ASKED)))
         );
         let started = Instant::now();
-        let turn = pace.turn(later()).await.unwrap();
+        let turn = next_turn(&pace, later()).await.unwrap();
         assert!(started.elapsed() >= LONGEST_ASKED && started.elapsed() < LATER);
         assert_eq!(turn.failed(Some(Duration::ZERO)), None);
         let started = Instant::now();
-        pace.turn(later()).await.unwrap();
+        next_turn(&pace, later()).await.unwrap();
         let waited = started.elapsed();
         assert!(
             waited > Duration::from_millis(100) && waited < Duration::from_secs(3),
@@ -249,12 +278,65 @@ mod tests {
         );
     }
 
+    // faults C4
+    #[tokio::test(start_paused = true)]
+    async fn an_asked_pause_holds_whatever_comes_of_other_requests() {
+        type End = fn(Turn<'_>);
+        let asked = Duration::from_secs(120);
+        let ends: [End; 3] = [
+            |turn| turn.succeeded(),
+            |turn| _ = turn.failed(None),
+            |turn| _ = turn.failed(Some(FIRST_PAUSE)),
+        ];
+        for end in ends {
+            for is_probe in [false, true] {
+                let pace = Pace::default();
+                let first = next_turn(&pace, later()).await.unwrap();
+                let mut other = next_turn(&pace, later()).await.unwrap();
+                if is_probe {
+                    other.failed(None);
+                    other = next_turn(&pace, later()).await.unwrap();
+                }
+                let started = Instant::now();
+                first.failed(Some(asked));
+                end(other);
+                let probe = next_turn(&pace, later()).await.unwrap();
+                assert!(started.elapsed() >= asked, "{:?}", started.elapsed());
+                assert!(
+                    next_turn(&pace, Instant::now()).await.is_none(),
+                    "one goes first"
+                );
+                probe.succeeded();
+                assert!(next_turn(&pace, Instant::now()).await.is_some());
+            }
+        }
+    }
+
+    // faults C4
+    #[tokio::test(start_paused = true)]
+    async fn an_asked_pause_takes_nothing_from_the_time_of_those_who_wait() {
+        let pace = Pace::default();
+        let asked = Duration::from_secs(120);
+        next_turn(&pace, later()).await.unwrap().failed(Some(asked));
+        let deadline = || Instant::now() + Duration::from_secs(30);
+        let started = Instant::now();
+        let attempt = || async {
+            let turn = next_turn(&pace, deadline())
+                .await
+                .expect("there is time left");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            turn.succeeded();
+        };
+        tokio::join!(attempt(), attempt(), attempt());
+        assert!(started.elapsed() >= asked, "{:?}", started.elapsed());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_flush_hurries_an_ordinary_pause() {
         let pace = Pace::default();
-        pace.turn(later()).await.unwrap().failed(None);
+        next_turn(&pace, later()).await.unwrap().failed(None);
         let started = Instant::now();
-        let (turn, ()) = tokio::join!(pace.turn(later()), async { pace.hurry() });
+        let (turn, ()) = tokio::join!(next_turn(&pace, later()), async { pace.hurry() });
         assert!(turn.is_some());
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
@@ -262,8 +344,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_is_dropped_gives_its_turn_to_the_next() {
         let pace = Pace::default();
-        pace.turn(later()).await.unwrap().failed(None);
-        drop(pace.turn(later()).await);
-        assert!(pace.turn(later()).await.is_some());
+        next_turn(&pace, later()).await.unwrap().failed(None);
+        drop(next_turn(&pace, later()).await);
+        assert!(next_turn(&pace, later()).await.is_some());
     }
 }

@@ -462,11 +462,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_flush_hurries_the_pause_before_a_retry() {
         let queue = queue();
-        let later = tokio::time::Instant::now() + Duration::from_secs(3600);
-        queue.pace().turn(later).await.unwrap().failed(None);
+        let mut later = tokio::time::Instant::now() + Duration::from_secs(3600);
+        queue.pace().turn(&mut later).await.unwrap().failed(None);
         let started = tokio::time::Instant::now();
         queue.flush();
-        assert!(queue.pace().turn(later).await.is_some());
+        assert!(queue.pace().turn(&mut later).await.is_some());
         assert_eq!(started.elapsed(), Duration::ZERO);
     }
 

@@ -8,7 +8,6 @@ use rustls::crypto::ring;
 #[cfg(feature = "_otlp")]
 use super::credentials::Credentials;
 use super::{
-    endpoint::without_secrets,
     exporters::{missing_for_console, missing_for_otlp},
     prometheus::{LISTEN, NAMESPACE, is_listen, is_namespace},
     protocol::Protocol,
@@ -22,6 +21,7 @@ use super::{
 use crate::telemetry::keep::Keep;
 use crate::telemetry::{
     error::{SettingError, TelemetryError},
+    shown::without_secrets,
     signal::Signal,
 };
 

@@ -28,16 +28,13 @@ mod values;
 mod xray;
 
 #[cfg(feature = "_otlp")]
+pub(crate) use self::credentials::{Credentials, Roots};
+#[cfg(feature = "_otlp")]
 pub use self::proxy::Proxy;
 pub(super) use self::{
     code::Code,
     endpoint::EndpointText,
     env::{PREFIX, Variables},
-};
-#[cfg(feature = "_otlp")]
-pub(crate) use self::{
-    credentials::{Credentials, Roots},
-    endpoint::without_secrets,
 };
 pub use self::{
     pem::Pem,

@@ -1,12 +1,15 @@
 //! The proxy on the way to the collector.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::env::Variables;
-use crate::telemetry::error::{Consequence, SettingError};
+use crate::{
+    semconv::number,
+    telemetry::error::{Consequence, SettingError},
+};
 
 /// A proxy, of which `Debug` and `Display` show scheme, host and port, never the password.
 ///
@@ -47,6 +50,7 @@ impl Proxy {
             vars.warn(SettingError::unusable(name, problem), Consequence::Ignored);
             return None;
         }
+        let except = exceptions(&except, endpoint)?;
         let matcher = Matcher::builder().all(value).no(except).build();
         matcher.intercept(endpoint).map(Self::of)
     }
@@ -83,6 +87,41 @@ impl Proxy {
     pub(crate) fn credentials(&self) -> Option<(String, String)> {
         self.0.credentials.clone()
     }
+}
+
+/// The entries of `NO_PROXY` that count for an endpoint, in the forms that the matcher knows: addresses,
+/// networks and domains. `None`: no proxy is on the way to the endpoint.
+fn exceptions(list: &str, endpoint: &Uri) -> Option<String> {
+    let host = endpoint.host()?.trim_matches(['[', ']']);
+    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
+    // No proxy can reach what only this machine can, so Go's HTTP client never asks one.
+    if host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback) {
+        return None;
+    }
+    let port = endpoint.port_u16().unwrap_or(match endpoint.scheme_str() {
+        Some("https") => 443,
+        _ => 80,
+    });
+    let mut entries = Vec::new();
+    for entry in list.split(',').map(str::trim) {
+        if entry == "*" {
+            return None;
+        }
+        let entry = match entry.rsplit_once(':') {
+            // An IPv6 address has a port only behind brackets.
+            Some((host, only)) if !host.contains(':') || host.ends_with(']') => {
+                match number(only) == Some(port) {
+                    true => host,
+                    false => continue,
+                }
+            }
+            _ => entry,
+        };
+        let entry = entry.trim_matches(['[', ']']);
+        let is_domain = entry.starts_with("*.");
+        entries.push(&entry[usize::from(is_domain)..]);
+    }
+    Some(entries.join(","))
 }
 
 impl FromStr for Proxy {
@@ -144,6 +183,52 @@ mod tests {
         assert!(proxy(&all, "https://collector").is_some());
         let in_cgi = [("REQUEST_METHOD", "GET"), ("HTTP_PROXY", "http://evil")];
         assert_eq!(proxy(&in_cgi, "http://collector"), None);
+    }
+
+    // faults C14
+    #[test]
+    fn no_proxy_names_hosts_networks_domains_and_ports() {
+        for (list, endpoint, is_used) in [
+            ("", "http://10.0.0.1:4318", true),
+            ("*", "http://10.0.0.1:4318", false),
+            ("a, *", "http://collector", false),
+            ("10.0.0.1", "http://10.0.0.1:4318", false),
+            ("10.0.0.1:4318", "http://10.0.0.1:4318", false),
+            ("10.0.0.1:4317", "http://10.0.0.1:4318", true),
+            ("10.0.0.0/8", "http://10.0.0.1:4318", false),
+            ("collector:4318", "http://collector:4318", false),
+            ("collector:4318", "http://otel.collector:4318", false),
+            ("collector:4317", "http://collector:4318", true),
+            ("collector:80", "http://collector", false),
+            ("collector:443", "https://collector", false),
+            ("collector:http", "http://collector", true),
+            ("collector:", "http://collector", true),
+            ("collector:+80", "http://collector", true),
+            ("*.internal", "http://otel.internal:4318", false),
+            ("*.internal:4318", "http://otel.internal:4318", false),
+            ("*.internal", "http://internal.example", true),
+            (".INTERNAL", "http://otel.internal", false),
+            ("2001:db8::1", "http://[2001:db8::1]:4318", false),
+            ("[2001:db8::1]", "http://[2001:db8::1]:4318", false),
+            ("[2001:db8::1]:4318", "http://[2001:db8::1]:4318", false),
+            ("[2001:db8::1]:4317", "http://[2001:db8::1]:4318", true),
+            ("2001:db8::/32", "http://[2001:db8::1]:4318", false),
+            // The machine itself.
+            ("", "http://localhost:4318", false),
+            ("", "https://LOCALHOST:4318", false),
+            ("", "http://127.0.0.1:4318", false),
+            ("", "http://127.1.2.3:4318", false),
+            ("", "http://[::1]:4318", false),
+            ("", "http://[::ffff:127.0.0.1]:4318", false),
+            ("", "http://localhost.example:4318", true),
+        ] {
+            let vars = [("ALL_PROXY", "proxy.example:3128"), ("NO_PROXY", list)];
+            assert_eq!(
+                proxy(&vars, endpoint).is_some(),
+                is_used,
+                "{list}: {endpoint}"
+            );
+        }
     }
 
     #[test]

@@ -190,7 +190,7 @@ fn sampler(vars: &mut Variables, code: &Code) -> Sampler {
     };
     let rules = match name.as_deref() == Some("xray") && cfg!(feature = "xray") {
         true => vars.read(&[argument], |name, value| {
-            let error = || SettingError::invalid(name, xray::shown(value), xray::ARGUMENT);
+            let error = || SettingError::invalid(name, value, xray::ARGUMENT);
             XrayRules::parse(value).ok_or_else(error)
         }),
         false => None,

@@ -4,11 +4,8 @@ use std::{fmt, str::FromStr};
 
 use opentelemetry_sdk::trace::Sampler as SdkSampler;
 
-use super::{
-    endpoint::without_secrets,
-    xray::{self, XrayRules},
-};
-use crate::telemetry::error::SettingError;
+use super::xray::{self, XrayRules};
+use crate::telemetry::{error::SettingError, shown::without_secrets};
 
 /// Which traces are recorded: the values of `OTEL_TRACES_SAMPLER`.
 ///
@@ -150,7 +147,7 @@ impl FromStr for Sampler {
                 "{NAMES}, with a ratio from 0 to 1 as in traceidratio=0.1, or with {} after xray=",
                 xray::ARGUMENT
             );
-            SettingError::invalid("sampler", xray::shown(text), expected)
+            SettingError::invalid("sampler", text, expected)
         })
     }
 }

@@ -8,14 +8,17 @@ use opentelemetry_sdk::metrics::Temporality;
 #[cfg(feature = "_otlp")]
 use super::proxy::Proxy;
 use super::{
-    endpoint::without_secrets, pem::Pem, protocol::Protocol, pulled::PrometheusExporter,
-    sampler::Sampler, trace_page::TracePageSettings,
+    pem::Pem, protocol::Protocol, pulled::PrometheusExporter, sampler::Sampler,
+    trace_page::TracePageSettings,
 };
 #[cfg(feature = "_otlp")]
 use crate::telemetry::keep::Keep;
 use crate::{
     propagation::Propagators,
-    telemetry::{error::SettingWarning, id_generator::TraceIdGenerator, signal::Signal},
+    telemetry::{
+        error::SettingWarning, id_generator::TraceIdGenerator, shown::without_secrets,
+        signal::Signal,
+    },
 };
 
 /// Where one signal goes.

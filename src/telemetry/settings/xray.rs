@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use http::Uri;
 
-use super::endpoint::without_secrets;
+use crate::telemetry::shown::without_secrets;
 
 /// The service on a local address from which the sampling rules of X-Ray come:
 /// [`Sampler::Xray`](super::Sampler::Xray).
@@ -34,14 +34,6 @@ pub(super) const ARGUMENT: &str =
 /// What an endpoint has to be.
 pub(super) const ENDPOINT: &str =
     "a URL that starts with http:// and has no user name, password or query";
-
-/// An argument as errors show it: without what may be a password.
-pub(super) fn shown(argument: &str) -> &str {
-    match argument.contains('@') {
-        true => "…",
-        false => argument,
-    }
-}
 
 impl XrayRules {
     /// The rules of the service at `endpoint`, asked for every 300 s.

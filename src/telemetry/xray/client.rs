@@ -15,7 +15,7 @@ use hyper_util::{
 use serde_json::Value as Json;
 use tokio::time::timeout;
 
-use crate::instrument::message;
+use crate::{instrument::message, telemetry::shown::without_secrets};
 
 /// How long a call may take, connecting included.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,13 +80,15 @@ impl RuleService for Client {
         let exchange = timeout(TIMEOUT, self.exchange(&url, &body)).await;
         exchange
             .unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
-            .map_err(|error| format!("{url}: {error}"))
+            .map_err(|error| format!("{}{path}: {error}", without_secrets(&self.endpoint)))
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Client").field(&self.endpoint).finish()
+        f.debug_tuple("Client")
+            .field(&without_secrets(&self.endpoint))
+            .finish()
     }
 }
 
@@ -94,4 +96,25 @@ impl fmt::Debug for Client {
 fn beginning(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(&body[..body.len().min(LONGEST_TEXT)]);
     text.replace(char::is_control, " ").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    // faults C16
+    #[tokio::test]
+    async fn errors_show_no_path_that_may_be_secret() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let client = Client::new(&format!("http://{address}/s3cret").parse().unwrap());
+        let error = client.call("/GetSamplingRules", Json::Null).await;
+        let error = error.unwrap_err();
+        let expected = format!("http://{address}/…/GetSamplingRules: ");
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(!format!("{client:?}").contains("s3cret"));
+    }
 }

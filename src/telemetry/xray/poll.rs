@@ -133,7 +133,7 @@ impl<S: RuleService> Poller<S> {
                 break;
             }
         }
-        self.rules.replace(&records);
+        self.rules.replace(&records, self.polling_interval);
         self.as_of = self.as_of.max(as_of);
         Ok(())
     }

@@ -16,7 +16,7 @@ use super::{
     rule::{Report, Rule, is_in_ratio},
 };
 
-/// How long rules hold that could not be asked for again.
+/// How long rules hold at least that could not be asked for again.
 const LIFE: Duration = Duration::from_secs(3600);
 /// The share of traces beside one a second when no rule is known that applies.
 const FALLBACK: f64 = 0.05;
@@ -63,8 +63,9 @@ impl Rules {
         }
     }
 
-    /// Replaces the rules by those of `records` (`SamplingRuleRecords` of the API).
-    pub(super) fn replace(&self, records: &[Json]) {
+    /// Replaces the rules by those of `records` (`SamplingRuleRecords` of the API). They hold until the next
+    /// ones should have come, `interval` later, and as long again for attempts that fail.
+    pub(super) fn replace(&self, records: &[Json], interval: Duration) {
         let read = |record: &Json| Rule::read(&record["SamplingRule"], &self.service);
         let mut rules: Vec<_> = records.iter().filter_map(read).collect();
         rules.sort_by(|a, b| (a.priority, &a.name).cmp(&(b.priority, &b.name)));
@@ -75,7 +76,8 @@ impl Rules {
             }
         }
         known.rules = rules;
-        known.until = self.now() + LIFE;
+        let life = LIFE.max(interval.saturating_mul(2));
+        known.until = self.now().saturating_add(life);
     }
 
     /// How many rules may apply to this service.

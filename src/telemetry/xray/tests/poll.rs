@@ -89,6 +89,13 @@ impl Drop for Running {
 fn start(
     answer: impl FnMut(&'static str, &Json) -> Option<Result<Json, String>> + Send + 'static,
 ) -> Running {
+    start_polling(Duration::from_secs(300), answer)
+}
+
+fn start_polling(
+    interval: Duration,
+    answer: impl FnMut(&'static str, &Json) -> Option<Result<Json, String>> + Send + 'static,
+) -> Running {
     let rules = Rules::new(&Resource::builder_empty().build());
     let calls = Arc::<Mutex<Vec<_>>>::default();
     let events = Arc::<Mutex<Vec<_>>>::default();
@@ -99,7 +106,7 @@ fn start(
     };
     let said = events.clone();
     let sink = Sink::new(move |event| lock(&said).push(event.to_string()));
-    let poller = Poller::of(rules.clone(), service, Duration::from_secs(300), sink);
+    let poller = Poller::of(rules.clone(), service, interval, sink);
     Running {
         rules,
         calls,
@@ -239,6 +246,32 @@ async fn a_fault_is_said_once_and_asked_about_again_soon() {
         counted,
         "too old to be asked"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_hold_from_one_poll_to_the_next_however_long_that_is() {
+    const INTERVAL: u64 = 3 * 3600;
+    let answer = |path, _: &Json| match path {
+        GET_RULES => rules(&[rule("all", 1, "*")]),
+        _ => Some(Ok(json!({"SamplingTargetDocuments": []}))),
+    };
+    let running = start_polling(Duration::from_secs(INTERVAL), answer);
+    for hour in 0..7 {
+        seconds(1).await;
+        // The rule that is known counts its requests; without rules nothing does.
+        running.sampled("/", 2);
+        seconds(20).await;
+        let reports = running.seconds(GET_TARGETS).len();
+        assert_eq!(reports, hour + 1, "after {hour} hours");
+        seconds(3600).await;
+    }
+    assert_eq!(running.seconds(GET_RULES).len(), 3);
+    // A time that no clock holds is no reason to panic.
+    let running = start_polling(Duration::MAX, answer);
+    seconds(7200).await;
+    running.sampled("/", 2);
+    seconds(20).await;
+    assert_eq!(running.seconds(GET_TARGETS).len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
