@@ -1,6 +1,6 @@
 //! The proxy on the way to the collector.
 
-use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
@@ -92,12 +92,6 @@ impl Proxy {
 /// The entries of `NO_PROXY` that count for an endpoint, in the forms that the matcher knows: addresses,
 /// networks and domains. `None`: no proxy is on the way to the endpoint.
 fn exceptions(list: &str, endpoint: &Uri) -> Option<String> {
-    let host = endpoint.host()?.trim_matches(['[', ']']);
-    let is_loopback = |address: IpAddr| address.to_canonical().is_loopback();
-    // No proxy can reach what only this machine can, so Go's HTTP client never asks one.
-    if host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback) {
-        return None;
-    }
     let port = endpoint.port_u16().unwrap_or(match endpoint.scheme_str() {
         Some("https") => 443,
         _ => 80,
@@ -213,14 +207,9 @@ mod tests {
             ("[2001:db8::1]:4318", "http://[2001:db8::1]:4318", false),
             ("[2001:db8::1]:4317", "http://[2001:db8::1]:4318", true),
             ("2001:db8::/32", "http://[2001:db8::1]:4318", false),
-            // The machine itself.
-            ("", "http://localhost:4318", false),
-            ("", "https://LOCALHOST:4318", false),
-            ("", "http://127.0.0.1:4318", false),
-            ("", "http://127.1.2.3:4318", false),
-            ("", "http://[::1]:4318", false),
-            ("", "http://[::ffff:127.0.0.1]:4318", false),
-            ("", "http://localhost.example:4318", true),
+            // This machine is no exception.
+            ("", "http://localhost:4318", true),
+            ("", "http://127.0.0.1:4318", true),
         ] {
             let vars = [("ALL_PROXY", "proxy.example:3128"), ("NO_PROXY", list)];
             assert_eq!(
