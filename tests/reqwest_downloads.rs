@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use reqwest::{Client, ClientBuilder, Method, Request};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{
@@ -142,6 +142,83 @@ async fn each_redirect_is_an_attempt_with_a_context_of_its_own() {
     let head = &elsewhere.heads()[0];
     assert!(!head.contains("traceparent"), "{head}");
     assert!(!head.contains("authorization"), "{head}");
+}
+
+#[tokio::test]
+async fn credentials_among_the_default_headers_stay_with_their_origin() {
+    let defaults = [
+        ("authorization", "Bearer planted"),
+        ("cookie", "a=planted"),
+        ("cookie2", "planted"),
+        ("x-tenant", "acme"),
+        ("accept", "image/webp"),
+        ("accept", "image/*"),
+    ];
+    let defaults = defaults.map(|(name, value)| {
+        let name = http::HeaderName::from_static(name);
+        (name, http::HeaderValue::from_static(value))
+    });
+    let elsewhere = Origin::start(|_| response("200 OK", "picture")).await;
+    let target = elsewhere.url("/found");
+    let origin = Origin::start(move |path| {
+        let location = if path == "/a" { "/b" } else { &target };
+        Answer::Close(format!(
+            "HTTP/1.1 307 Elsewhere\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ))
+    })
+    .await;
+    let client = client(&DownloadLayer::disabled()).default_headers(HeaderMap::from_iter(defaults));
+    assert!(!format!("{client:?}").contains("planted"));
+    // As a client and as a service; what a request has by itself stays.
+    client.get(origin.url("/a")).await.unwrap();
+    let mut request = Request::new(Method::GET, origin.url("/a").parse().unwrap());
+    let own = http::HeaderValue::from_static("Basic planted");
+    request.headers_mut().insert("authorization", own);
+    client.oneshot(request).await.unwrap();
+
+    let heads = origin.heads();
+    assert_eq!(heads.len(), 4);
+    for (index, head) in heads.iter().enumerate() {
+        let authorization = ["Bearer", "Basic"][index / 2];
+        for line in [
+            &*format!("authorization: {authorization} planted\r\n"),
+            "cookie: a=planted\r\n",
+            "cookie2: planted\r\n",
+            "x-tenant: acme\r\n",
+            "accept: image/webp\r\naccept: image/*\r\n",
+        ] {
+            assert_eq!(head.matches(line).count(), 1, "{line} in {head}");
+        }
+        assert_eq!(head.matches("authorization").count(), 1, "{head}");
+    }
+    let heads = elsewhere.heads();
+    assert_eq!(heads.len(), 2);
+    for head in heads {
+        assert!(!head.contains("planted"), "{head}");
+        assert!(head.contains("x-tenant: acme\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn reqwests_own_default_headers_are_for_all_origins() {
+    let headers = |name| {
+        let name = http::HeaderName::from_static(name);
+        HeaderMap::from_iter([(name, http::HeaderValue::from_static("planted"))])
+    };
+    let layer = DownloadLayer::disabled();
+    let error = layer
+        .reqwest(unproxied().default_headers(headers("authorization")))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "reqwest's ClientBuilder has \"authorization\" among its default headers, which every origin that a \
+         redirect leads to would get: set it with ReqwestClient::default_headers"
+    );
+    let origin = Origin::start(|_| response("200 OK", "picture")).await;
+    let client = layer.reqwest(unproxied().default_headers(headers("x-tenant")));
+    client.unwrap().get(origin.url("/")).await.unwrap();
+    let head = &origin.heads()[0];
+    assert!(head.contains("x-tenant: planted\r\n"), "{head}");
 }
 
 #[tokio::test]

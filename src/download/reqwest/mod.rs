@@ -1,5 +1,6 @@
 //! Downloads through reqwest: [`DownloadLayer::reqwest`](super::DownloadLayer::reqwest).
 mod client;
+mod credentials;
 mod redirect;
 mod service;
 
