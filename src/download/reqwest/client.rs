@@ -11,7 +11,7 @@ use reqwest::{Body, Client, ClientBuilder, IntoUrl, Request, Response, ResponseB
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{credentials, redirect::Resend, service::ReqwestService};
+use super::{credentials, redirect::Resend, retry::is_unprocessed, service::ReqwestService};
 use crate::{
     download::{Attempts, Download, DownloadBody, DownloadLayer},
     redact,
@@ -20,10 +20,14 @@ use crate::{
 /// As many as reqwest follows by default.
 const MAX_REDIRECTS: usize = 10;
 
+/// As often as reqwest sends a request again by default, on top of the first time.
+const MAX_RETRIES: usize = 2;
+
 /// A [`reqwest::Client`] with a client span for each attempt: made by
 /// [`DownloadLayer::reqwest`](crate::DownloadLayer::reqwest).
 ///
-/// Redirects are followed as reqwest follows them, up to 10. Each is an attempt with a span of its own and with
+/// Redirects are followed as reqwest follows them, up to 10. A request that an HTTP/2 server has not processed
+/// is sent again, up to twice, as reqwest does by default. Each is an attempt with a span of its own and with
 /// `http.request.resend_count`. Credentials stay with their origin, also those among the
 /// [`default_headers`](Self::default_headers); no `Referer` is sent. A timeout of the client, or of a request, is
 /// one of each attempt.
@@ -72,8 +76,8 @@ pub enum ReqwestError {
 }
 
 impl DownloadLayer {
-    /// A client of reqwest whose attempts are recorded, with what `builder` sets. Its redirect policy is
-    /// replaced: see [`ReqwestClient`].
+    /// A client of reqwest whose attempts are recorded, with what `builder` sets. Its redirect and retry policies
+    /// are replaced, because what reqwest sends by itself is no attempt: see [`ReqwestClient`].
     ///
     /// ```
     /// use tower_image_trace::{
@@ -104,6 +108,7 @@ impl DownloadLayer {
         credentials::refuse(&builder)?;
         let client = builder
             .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
             .build()?;
         Ok(ReqwestClient {
             attempts: self.layer(ReqwestService::new(client.clone())),
@@ -173,14 +178,22 @@ impl ReqwestClient {
             .extensions_mut()
             .get_or_insert_with(Attempts::default);
         add_defaults(request.headers_mut(), &self.default_headers);
-        let mut followed = 0;
+        let (mut followed, mut retried) = (0, 0);
         loop {
             let (parts, body) = request.into_parts();
             let resend = Resend::new(parts.clone(), &body);
             let uri = parts.uri.clone();
             poll_fn(|cx| ready(&mut self.attempts, cx)).await?;
             let sent = self.attempts.call(http::Request::from_parts(parts, body));
-            let response = sent.await?;
+            let response = match sent.await {
+                Ok(response) => response,
+                Err(error) if retried < MAX_RETRIES && is_unprocessed(&error) => {
+                    request = resend.same().ok_or(error)?;
+                    retried += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             let follows = self.max_redirects > 0;
             let next = follows.then(|| resend.next(response.status(), response.headers()));
             let Some(next) = next.flatten() else {
@@ -192,7 +205,7 @@ impl ReqwestClient {
                     location: next.uri().to_string(),
                 });
             }
-            followed += 1;
+            (followed, retried) = (followed + 1, 0);
             request = next;
         }
     }

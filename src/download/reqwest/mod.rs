@@ -2,6 +2,7 @@
 mod client;
 mod credentials;
 mod redirect;
+mod retry;
 mod service;
 
 pub use self::{

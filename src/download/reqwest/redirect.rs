@@ -1,4 +1,4 @@
-//! Which request follows a redirect (RFC 9110 §15.4).
+//! Which request follows another: a redirect (RFC 9110 §15.4), or the same once more.
 
 use http::{
     HeaderMap, Method, StatusCode, Uri,
@@ -9,7 +9,7 @@ use reqwest::{Body, Url};
 
 use super::credentials;
 
-/// What is sent again after a redirect. Headers that a layer adds to an attempt are not among it.
+/// What is sent again after a redirect or in a retry. Headers that a layer adds to an attempt are not among it.
 pub(super) struct Resend {
     parts: Parts,
     /// `None`: the body is a stream, and gone.
@@ -20,6 +20,11 @@ impl Resend {
     pub(super) fn new(parts: Parts, body: &Body) -> Self {
         let body = body.as_bytes().map(|bytes| Body::from(bytes.to_vec()));
         Self { parts, body }
+    }
+
+    /// The same request; `None` where its body is gone.
+    pub(super) fn same(self) -> Option<Request<Body>> {
+        Some(Request::from_parts(self.parts, self.body?))
     }
 
     /// The request to where a response redirects; `None` where it does not, or names no address.
