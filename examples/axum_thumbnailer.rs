@@ -46,7 +46,7 @@ async fn thumbnail(
     Ok(([("content-type", "image/webp")], picture))
 }
 
-pub(crate) fn app(telemetry: &Telemetry, friend: Origin) -> reqwest::Result<Router> {
+pub(crate) fn app(telemetry: &Telemetry, friend: Origin) -> Result<Router, ReqwestError> {
     // No other origin gets the ids of traces.
     let downloads = telemetry.download_layer_builder().propagate_to([friend]);
     let cat = include_bytes!("image_proxy/images/chelsea.png").as_slice();

@@ -124,6 +124,95 @@ async fn a_million_hostile_requests_stay_within_the_limits() {
     assert!(packed.len() <= 5_000_000);
 }
 
+/// The client chooses what the service labels measurements with and names as the route.
+#[tokio::test]
+async fn texts_of_16_kb_stay_short_on_a_scrape() {
+    use opentelemetry::{Array, KeyValue, Value};
+    use tower_image_trace::{RequestTrace, Telemetry};
+
+    const REQUESTS: usize = 20;
+    let telemetry = Telemetry::builder()
+        .vars([] as [(&str, &str); 0])
+        .prometheus(true)
+        .build()
+        .unwrap();
+    let long = |number: usize| format!("{number}{}", "x".repeat(16_000));
+    let layer = telemetry
+        .trace_layer_builder()
+        .request_metric_attributes(|parts| {
+            let tenant = parts.headers[header::USER_AGENT].to_str().unwrap();
+            [KeyValue::new("tenant", tenant.to_owned())]
+        })
+        .metric_attributes(|parts, _| {
+            let words = vec![parts.uri.path().to_owned().into(); 9];
+            [KeyValue::new("words", Value::Array(Array::String(words)))]
+        });
+    let layer = layer.label_stages(true).label_downloads(true);
+    let layer = layer.time_to_first_byte(true).build();
+    let fetch = telemetry
+        .download_layer()
+        .layer(service_fn(async |_: Request<()>| {
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+    let mut service = layer.layer(service_fn(async |request: Request<()>| {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let path = request.uri().path();
+        trace.set_route(path);
+        trace.metric_attribute(KeyValue::new("preset", path.to_owned()));
+        let stage = trace.process("rs:fit:1:1");
+        stage.metric_attribute(KeyValue::new("store", path.to_owned()));
+        drop(stage);
+        let source = Request::get(format!("http://{}/", &path[1..])).body(());
+        let source = tower::ServiceExt::oneshot(fetch.clone(), source.unwrap());
+        source.await.unwrap();
+        // A gRPC server that answers calls of all methods.
+        let mut response = Response::new(Full::new(Bytes::from_static(b"no")));
+        if let Some(kind) = request.headers().get(header::CONTENT_TYPE) {
+            response
+                .headers_mut()
+                .insert(header::CONTENT_TYPE, kind.clone());
+            response
+                .headers_mut()
+                .insert("grpc-status", http::HeaderValue::from_static("0"));
+        }
+        Ok::<_, Infallible>(response)
+    }));
+    for number in 0..REQUESTS {
+        for call in [false, true] {
+            let path = match call {
+                false => format!("/{}", long(number)),
+                true => format!("/images.Thumbnails/{}", long(number)),
+            };
+            let mut request = Request::post(path).header(header::USER_AGENT, long(number));
+            if call {
+                request = request.header(header::CONTENT_TYPE, "application/grpc");
+            }
+            let response = service.call(request.body(()).unwrap()).await.unwrap();
+            response.into_body().collect().await.unwrap();
+        }
+    }
+    let request = Request::get("/metrics").body(()).unwrap();
+    let page = tower::ServiceExt::oneshot(telemetry.prometheus(), request);
+    let page = page.await.unwrap().into_body().collect().await.unwrap();
+    let page = page.to_bytes();
+    let page = std::str::from_utf8(&page).unwrap();
+    for metric in [
+        "http_server_request_duration_seconds",
+        "image_request_time_to_first_byte_seconds",
+        "request_span_duration_seconds",
+        "http_client_request_duration_seconds",
+        "rpc_server_call_duration_seconds",
+    ] {
+        let start = format!("{metric}_count{{");
+        let counts = page.lines().filter(|line| line.starts_with(&start));
+        assert!(counts.count() >= REQUESTS, "{metric}");
+    }
+    assert!(page.contains(r#"rpc_method="_OTHER""#));
+    for line in page.lines() {
+        assert!(line.len() < 1024, "{} bytes: {line}", line.len());
+    }
+}
+
 #[tokio::test]
 async fn a_hundred_thousand_hostile_requests_add_no_series() {
     let recorder = Recorder::with(|tracers| {

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use h2::Reason;
+use http::{HeaderMap, StatusCode};
 use reqwest::{Client, ClientBuilder, Method, Request};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
 use tower::{Layer, ServiceExt, retry, retry::RetryLayer};
@@ -145,6 +146,83 @@ async fn each_redirect_is_an_attempt_with_a_context_of_its_own() {
 }
 
 #[tokio::test]
+async fn credentials_among_the_default_headers_stay_with_their_origin() {
+    let defaults = [
+        ("authorization", "Bearer planted"),
+        ("cookie", "a=planted"),
+        ("cookie2", "planted"),
+        ("x-tenant", "acme"),
+        ("accept", "image/webp"),
+        ("accept", "image/*"),
+    ];
+    let defaults = defaults.map(|(name, value)| {
+        let name = http::HeaderName::from_static(name);
+        (name, http::HeaderValue::from_static(value))
+    });
+    let elsewhere = Origin::start(|_| response("200 OK", "picture")).await;
+    let target = elsewhere.url("/found");
+    let origin = Origin::start(move |path| {
+        let location = if path == "/a" { "/b" } else { &target };
+        Answer::Close(format!(
+            "HTTP/1.1 307 Elsewhere\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        ))
+    })
+    .await;
+    let client = client(&DownloadLayer::disabled()).default_headers(HeaderMap::from_iter(defaults));
+    assert!(!format!("{client:?}").contains("planted"));
+    // As a client and as a service; what a request has by itself stays.
+    client.get(origin.url("/a")).await.unwrap();
+    let mut request = Request::new(Method::GET, origin.url("/a").parse().unwrap());
+    let own = http::HeaderValue::from_static("Basic planted");
+    request.headers_mut().insert("authorization", own);
+    client.oneshot(request).await.unwrap();
+
+    let heads = origin.heads();
+    assert_eq!(heads.len(), 4);
+    for (index, head) in heads.iter().enumerate() {
+        let authorization = ["Bearer", "Basic"][index / 2];
+        for line in [
+            &*format!("authorization: {authorization} planted\r\n"),
+            "cookie: a=planted\r\n",
+            "cookie2: planted\r\n",
+            "x-tenant: acme\r\n",
+            "accept: image/webp\r\naccept: image/*\r\n",
+        ] {
+            assert_eq!(head.matches(line).count(), 1, "{line} in {head}");
+        }
+        assert_eq!(head.matches("authorization").count(), 1, "{head}");
+    }
+    let heads = elsewhere.heads();
+    assert_eq!(heads.len(), 2);
+    for head in heads {
+        assert!(!head.contains("planted"), "{head}");
+        assert!(head.contains("x-tenant: acme\r\n"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn reqwests_own_default_headers_are_for_all_origins() {
+    let headers = |name| {
+        let name = http::HeaderName::from_static(name);
+        HeaderMap::from_iter([(name, http::HeaderValue::from_static("planted"))])
+    };
+    let layer = DownloadLayer::disabled();
+    let error = layer
+        .reqwest(unproxied().default_headers(headers("authorization")))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "reqwest's ClientBuilder has \"authorization\" among its default headers, which every origin that a \
+         redirect leads to would get: set it with ReqwestClient::default_headers"
+    );
+    let origin = Origin::start(|_| response("200 OK", "picture")).await;
+    let client = layer.reqwest(unproxied().default_headers(headers("x-tenant")));
+    client.unwrap().get(origin.url("/")).await.unwrap();
+    let head = &origin.heads()[0];
+    assert!(head.contains("x-tenant: planted\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn redirects_end_somewhere() {
     let origin = Origin::start(|_| {
         Answer::Close("HTTP/1.1 301 Moved\r\nlocation: /?sig=planted\r\n\r\n".to_owned())
@@ -218,6 +296,117 @@ async fn each_retry_is_an_attempt() {
     for span in spans {
         span.assert_error("503", "");
     }
+}
+
+/// What an HTTP/2 server does with a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Frame {
+    Answer,
+    Refuse,
+    Reset,
+    /// Ends the connection without having processed anything.
+    GoAway,
+}
+
+/// An HTTP/2 server that does one after the other of these, and the last again and again.
+async fn http2(frames: &'static [Frame]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let last = frames.last().into_iter().cycle();
+    let mut frames = frames.iter().chain(last).peekable();
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            if frames.next_if(|next| **next == Frame::GoAway).is_some() {
+                tokio::spawn(go_away(connection));
+                continue;
+            }
+            let mut connection = h2::server::handshake(connection).await.unwrap();
+            while let Some(Ok((_, mut stream))) = connection.accept().await {
+                match frames.next().unwrap() {
+                    Frame::Answer => {
+                        let answer = stream.send_response(http::Response::new(()), true);
+                        answer.unwrap();
+                    }
+                    Frame::Refuse => stream.send_reset(Reason::REFUSED_STREAM),
+                    Frame::Reset => stream.send_reset(Reason::INTERNAL_ERROR),
+                    Frame::GoAway => unreachable!("for connections only"),
+                }
+            }
+        }
+    });
+    url
+}
+
+/// Takes a request, and says that none was processed (RFC 9113 §6.8), which h2's server cannot do.
+async fn go_away(mut connection: TcpStream) {
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    let frame = |kind: u8, payload: &[u8]| {
+        let head = [0, 0, payload.len() as u8, kind, 0, 0, 0, 0, 0];
+        [&head, payload].concat()
+    };
+    connection.write_all(&frame(SETTINGS, &[])).await.unwrap();
+    connection.read_exact(&mut [0; 24]).await.unwrap();
+    loop {
+        let mut head = [0; 9];
+        connection.read_exact(&mut head).await.unwrap();
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        connection.read_exact(&mut payload).await.unwrap();
+        if head[3] == HEADERS {
+            break;
+        }
+    }
+    // The last processed stream is 0, and so is the error.
+    connection.write_all(&frame(GOAWAY, &[0; 8])).await.unwrap();
+    // What is left unread would reset the connection.
+    let _ = connection.read_to_end(&mut Vec::new()).await;
+}
+
+#[tokio::test]
+async fn what_an_http2_server_has_not_processed_is_another_attempt() {
+    use Frame::*;
+    for (frames, attempts, is_answered) in [
+        (&[Answer][..], 1, true),
+        (&[Refuse, Answer], 2, true),
+        (&[Refuse, Refuse, Answer], 3, true),
+        (&[Refuse], 3, false),
+        (&[GoAway, Answer], 2, true),
+        (&[Reset, Answer], 1, false),
+    ] {
+        let recorder = Recorder::new();
+        let builder = builder(&recorder).propagate_external(true);
+        let client = unproxied().http2_prior_knowledge();
+        let client = builder.build().reqwest(client).unwrap().max_redirects(0);
+        let answer = client.get(http2(frames).await).await;
+        assert_eq!(answer.is_ok(), is_answered, "{answer:?}");
+        drop(answer);
+        let spans = self::attempts(&recorder);
+        let resends: Vec<_> = spans
+            .iter()
+            .map(|span| span.get("http.request.resend_count"))
+            .collect();
+        let expected = [None, Some("1".to_owned()), Some("2".to_owned())];
+        assert_eq!(resends, expected[..attempts]);
+        let statuses = spans
+            .iter()
+            .map(|span| span.get("http.response.status_code"));
+        assert_eq!(statuses.flatten().count(), usize::from(is_answered));
+    }
+}
+
+#[tokio::test]
+async fn no_policy_of_reqwests_own_hides_attempts() {
+    let recorder = Recorder::new();
+    let origin = Origin::start(|_| response("503 Busy", "")).await;
+    let policy = reqwest::retry::for_host("127.0.0.1").no_budget();
+    let policy = policy.classify_fn(|answer| answer.retryable());
+    let layer = builder(&recorder).build();
+    let client = layer.reqwest(unproxied().retry(policy)).unwrap();
+    client.get(origin.url("/")).await.unwrap();
+    assert_eq!(origin.heads().len(), 1);
+    assert_eq!(attempts(&recorder).len(), 1);
 }
 
 /// One failed attempt of a client that `configure` changes.

@@ -35,12 +35,19 @@ pub(crate) struct Origin {
 
 impl Origin {
     fn of(uri: &Uri) -> Option<Self> {
+        let authority = uri.authority()?;
         if uri.scheme_str() != Some("http") {
             return None;
         }
+        let without_userinfo = authority.as_str().rsplit('@').next()?;
+        let port = match without_userinfo.strip_prefix(authority.host())? {
+            "" | ":" => 80,
+            // A port that is too large does not mean the default one.
+            _ => authority.port_u16()?,
+        };
         Some(Self {
-            host: uri.host()?.to_ascii_lowercase(),
-            port: uri.port_u16().unwrap_or(80),
+            host: authority.host().to_ascii_lowercase(),
+            port,
         })
     }
 }

@@ -1,6 +1,6 @@
 use std::{fmt, str::FromStr};
 
-use http::Uri;
+use http::{Uri, uri::Authority};
 
 use crate::redact;
 
@@ -25,10 +25,20 @@ impl Origin {
     pub(super) fn of(uri: &Uri) -> Option<Self> {
         let scheme = uri.scheme_str()?;
         Some(Self {
-            port: uri.port_u16().or_else(|| default_port(scheme))?,
+            port: port(uri.authority()?, scheme)?,
             scheme: scheme.to_owned(),
             host: uri.host()?.to_ascii_lowercase(),
         })
+    }
+}
+
+/// The port that an authority means; `None` where no port has the number, such as 99999.
+fn port(authority: &Authority, scheme: &str) -> Option<u16> {
+    let without_userinfo = authority.as_str().rsplit('@').next()?;
+    match without_userinfo.strip_prefix(authority.host())? {
+        // RFC 3986 §6.2.3: an empty port is the default one, too.
+        "" | ":" => default_port(scheme),
+        _ => authority.port_u16(),
     }
 }
 
@@ -79,6 +89,15 @@ mod tests {
                 Some("https://images.internal"),
             ),
             ("http://[::1]:8080", Some("http://[::1]:8080")),
+            ("http://images.internal:", Some("http://images.internal")),
+            (
+                "http://images.internal:65535",
+                Some("http://images.internal:65535"),
+            ),
+            // Not the default port, which is another origin.
+            ("http://images.internal:65536", None),
+            ("http://[::1]:99999", None),
+            ("http://images.internal:80x", None),
             ("https://images.internal/cats", None),
             ("https://images.internal?x", None),
             ("https://user:secret@images.internal", None),

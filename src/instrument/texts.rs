@@ -14,6 +14,10 @@ const ELLIPSIS: &str = "…";
 /// How much more is read of a text than is recorded. What is incomplete at the end of what is read must be
 /// shorter, such as a URL of which the `@` after its credentials is missing.
 const MARGIN: usize = 4 * 1024;
+/// The longest text of a metric's attribute, in bytes: a scrape repeats it on every line of its series.
+const LONGEST_LABEL: usize = 128;
+/// The longest name of a route, in bytes.
+const LONGEST_ROUTE: usize = 256;
 
 /// How texts are recorded: redacted, and cut at a length.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,8 +104,28 @@ impl TextRules {
 
     /// An attribute with the URLs in its texts redacted.
     pub(crate) fn attribute(&self, mut attribute: KeyValue) -> KeyValue {
-        self.each_text(&mut attribute.value, |text| self.text(text));
+        each_text(&mut attribute.value, self.longest_attribute, |text| {
+            self.text(text)
+        });
         attribute
+    }
+
+    /// An [`attribute`](Self::attribute) of measurements.
+    pub(crate) fn label(&self, attribute: KeyValue) -> KeyValue {
+        let mut attribute = self.attribute(attribute);
+        let longest = self.longest_attribute.min(LONGEST_LABEL);
+        match &mut attribute.value {
+            Value::Array(Array::Bool(values)) => values.truncate(longest),
+            Value::Array(Array::I64(values)) => values.truncate(longest / size_of::<i64>()),
+            Value::Array(Array::F64(values)) => values.truncate(longest / size_of::<f64>()),
+            value => each_text(value, longest, |text| shortened(text, longest)),
+        }
+        attribute
+    }
+
+    /// A route, which is an attribute of measurements too.
+    pub(crate) fn route<'a>(&self, route: &'a str) -> Cow<'a, str> {
+        shortened(route, self.longest_attribute.min(LONGEST_ROUTE))
     }
 
     /// Cuts the values of attributes that are redacted already.
@@ -110,37 +134,39 @@ impl TextRules {
             match &attribute.value {
                 Value::String(text) if text.as_str().len() <= self.longest_attribute => {}
                 Value::String(_) | Value::Array(_) => {
-                    self.each_text(&mut attribute.value, |text| self.cut(text));
+                    let longest = self.longest_attribute;
+                    each_text(&mut attribute.value, longest, |text| self.cut(text));
                 }
                 _ => {}
             }
         }
     }
+}
 
-    fn each_text(&self, value: &mut Value, rewrite: impl Fn(&str) -> Cow<'_, str>) {
-        let rewrite = |text: &mut StringValue| {
-            if let Cow::Owned(new) = rewrite(text.as_str()) {
-                *text = new.into();
-            }
-        };
-        match value {
-            Value::String(text) => rewrite(text),
-            Value::Array(Array::String(texts)) => {
-                texts.iter_mut().for_each(rewrite);
-                let mut room = self.longest_attribute;
-                let fits = texts.iter().take_while(|text| {
-                    let fits = text.as_str().len() <= room;
-                    room = room.saturating_sub(text.as_str().len());
-                    fits
-                });
-                let fits = fits.count();
-                if fits < texts.len() {
-                    texts.truncate(fits);
-                    texts.push(ELLIPSIS.into());
-                }
-            }
-            _ => {}
+/// Rewrites the texts of a value. Those of an array have `longest` bytes together.
+fn each_text(value: &mut Value, longest: usize, rewrite: impl Fn(&str) -> Cow<'_, str>) {
+    let rewrite = |text: &mut StringValue| {
+        if let Cow::Owned(new) = rewrite(text.as_str()) {
+            *text = new.into();
         }
+    };
+    match value {
+        Value::String(text) => rewrite(text),
+        Value::Array(Array::String(texts)) => {
+            texts.iter_mut().for_each(rewrite);
+            let mut room = longest;
+            let fits = texts.iter().take_while(|text| {
+                let fits = text.as_str().len() <= room;
+                room = room.saturating_sub(text.as_str().len());
+                fits
+            });
+            let fits = fits.count();
+            if fits < texts.len() {
+                texts.truncate(fits);
+                texts.push(ELLIPSIS.into());
+            }
+        }
+        _ => {}
     }
 }
 
@@ -169,6 +195,15 @@ fn bounded<'a>(
         let end = letters.take(MARGIN).take_while(|(old, new)| old == new);
         kept = beginning(kept, redacted.len() - end.count());
     }
+    Cow::Owned([kept, ELLIPSIS].concat())
+}
+
+/// The text, cut at `longest` bytes.
+fn shortened(text: &str, longest: usize) -> Cow<'_, str> {
+    if text.len() <= longest {
+        return Cow::Borrowed(text);
+    }
+    let kept = beginning(text, longest.saturating_sub(ELLIPSIS.len()));
     Cow::Owned([kept, ELLIPSIS].concat())
 }
 
@@ -242,6 +277,40 @@ mod tests {
         let mut cut = lines(4);
         cut.push(ELLIPSIS.into());
         assert_eq!(value(1000), Value::Array(Array::String(cut)));
+    }
+
+    #[test]
+    fn attributes_of_measurements_are_short() {
+        let rules = TextRules::default();
+        let label = |value: Value| rules.label(KeyValue::new("key", value)).value;
+        let (fits, cut) = ("x".repeat(128), format!("{}…", "x".repeat(125)));
+        assert_eq!(label(fits.clone().into()), fits.clone().into());
+        assert_eq!(label("x".repeat(16_000).into()), cut.clone().into());
+        assert_eq!(rules.route(&"x".repeat(129)), cut);
+        // Redacted before it is cut: half of a URL shows no credentials.
+        let url = format!("http://user:{}@host/", "planted".repeat(100));
+        assert_eq!(label(url.into()), "http://REDACTED:REDACTED@host/".into());
+
+        let texts = |texts: &[&str]| {
+            let texts = texts.iter().map(|text| StringValue::from(text.to_string()));
+            Value::Array(Array::String(texts.collect()))
+        };
+        assert_eq!(label(texts(&["a", &fits])), texts(&["a", "…"]));
+        assert_eq!(
+            label(texts(&["a"; 200])),
+            texts(&[&["a"; 128][..], &["…"]].concat())
+        );
+        for (given, kept) in [
+            (Array::Bool(vec![true; 999]), Array::Bool(vec![true; 128])),
+            (Array::I64(vec![7; 999]), Array::I64(vec![7; 16])),
+            (Array::F64(vec![0.5; 999]), Array::F64(vec![0.5; 16])),
+        ] {
+            assert_eq!(label(Value::Array(given)), Value::Array(kept));
+        }
+
+        let tiny = self::rules();
+        let text = tiny.label(KeyValue::new("key", "x".repeat(128))).value;
+        assert_eq!(text.as_str().len(), 40);
     }
 
     // faults F15

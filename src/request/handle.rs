@@ -223,14 +223,14 @@ impl RequestTrace {
     }
 
     /// Names the route, as the router knows it and never the path itself: `/resize/{options}/{source}`.
-    /// It becomes `http.route` and part of the span's name, and wins over a route that was matched.
-    /// A gRPC call is named after its method instead.
+    /// It becomes `http.route` and part of the span's name, cut at 256 bytes, and wins over a route that was
+    /// matched. A gRPC call is named after its method instead.
     ///
     /// A matched route without a wildcard (`{*path}`) is shown to samplers that look at attributes. Where it
     /// was, it stays the span's `http.route`; the span's name and the measurements have the one named here.
     pub fn set_route(&self, route: &str) {
         if let Some(state) = &self.state {
-            let route = state.layer.recording().texts.cut(route);
+            let route = state.layer.recording().texts.route(route);
             state.live().set_route(&route, true);
         }
     }
@@ -249,7 +249,8 @@ impl RequestTrace {
     }
 
     /// Sets an attribute of the request's measurements: a preset, a tenant, whether a cache had the result.
-    /// URLs in its text are redacted, and long texts are cut.
+    /// URLs in its text are redacted. A text, or the values of an array together, is cut at 128 bytes, because a
+    /// scrape repeats it on each line of its series.
     ///
     /// Each set of values is a series of its own in every metric, so values that clients can invent use up
     /// the limit of series (2,000 with `Telemetry`): all later sets are counted as one, with the attribute
@@ -268,7 +269,7 @@ impl RequestTrace {
     /// ```
     pub fn metric_attribute(&self, attribute: KeyValue) {
         if let Some(state) = self.state.as_ref().filter(|state| state.layer.measures()) {
-            let attribute = state.layer.recording().texts.attribute(attribute);
+            let attribute = state.layer.recording().texts.label(attribute);
             state.live().labels.set(attribute);
         }
     }

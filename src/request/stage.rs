@@ -156,7 +156,7 @@ impl Stage {
         if let Some(running) = &self.running
             && running.recording().stage_metrics.is_some()
         {
-            let attribute = running.recording().texts.attribute(attribute);
+            let attribute = running.recording().texts.label(attribute);
             running.record().labels.set(attribute);
         }
     }

@@ -178,7 +178,7 @@ impl Finish {
         let texts = &self.config().recording.texts;
         let mut live = self.state.live();
         for label in labels {
-            live.labels.set(texts.attribute(label));
+            live.labels.set(texts.label(label));
         }
     }
 

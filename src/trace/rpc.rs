@@ -26,6 +26,9 @@ const MOST_CHUNKS: usize = 16;
 /// More methods than any server has, and few enough for one series each.
 const MOST_METHODS: usize = 512;
 
+/// In bytes. A client may invent a longer name for a server that answers calls of any method.
+const LONGEST_METHOD: usize = 256;
+
 /// The methods of the server. A client can invent others, which must not become series.
 #[derive(Debug)]
 pub(super) struct Methods {
@@ -62,7 +65,7 @@ impl Methods {
 
     /// A handler has answered a call of this method, so the server has it.
     fn learn(&self, method: &str) -> Option<Arc<str>> {
-        if !self.learned {
+        if !self.learned || method.len() > LONGEST_METHOD {
             return None;
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);

@@ -66,6 +66,12 @@ async fn wrong_requests_get_a_status_and_a_sentence() {
             "only absolute http:// URLs are sources\n",
         ),
         (
+            // No port, and not the default one either.
+            "/resize/w:10/plain/http://127.0.0.1:99999/cat.png".to_owned(),
+            400,
+            "only absolute http:// URLs are sources\n",
+        ),
+        (
             "/resize/w:10/plain/http://169.254.169.254/latest".to_owned(),
             403,
             "pictures from http://169.254.169.254:80 are not allowed\n",

@@ -30,6 +30,10 @@ fn arguments_are_refused_with_a_sentence() {
             "`--allow-origin https://origin`: an http:// URL is accepted",
         ),
         (
+            "--allow-origin http://origin:99999",
+            "`--allow-origin http://origin:99999`: an http:// URL is accepted",
+        ),
+        (
             "--max-memory 0",
             "`--max-memory 0`: 1 to 1048576 (MiB) is accepted",
         ),

@@ -118,6 +118,7 @@ async fn a_redirect_to_a_foreign_origin_is_refused_and_not_asked() {
         ),
         (format!("//{foreign}/cat.png"), &*not_allowed),
         ("https://127.0.0.1/cat.png".to_owned(), no_url),
+        ("http://127.0.0.1:99999/cat.png".to_owned(), no_url),
         ("file:///etc/passwd".to_owned(), no_url),
     ] {
         let origin = origin_that_redirects(location).await;

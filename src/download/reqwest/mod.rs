@@ -1,6 +1,8 @@
 //! Downloads through reqwest: [`DownloadLayer::reqwest`](super::DownloadLayer::reqwest).
 mod client;
+mod credentials;
 mod redirect;
+mod retry;
 mod service;
 
 pub use self::{

@@ -1,26 +1,30 @@
-//! Which request follows a redirect (RFC 9110 §15.4).
+//! Which request follows another: a redirect (RFC 9110 §15.4), or the same once more.
 
 use http::{
     HeaderMap, Method, StatusCode, Uri,
-    header::{
-        AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, LOCATION,
-        PROXY_AUTHORIZATION, TRANSFER_ENCODING, WWW_AUTHENTICATE,
-    },
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, TRANSFER_ENCODING},
     request::{Parts, Request},
 };
 use reqwest::{Body, Url};
 
-/// What is sent again after a redirect. Headers that a layer adds to an attempt are not among it.
-pub(super) struct Redirectable {
+use super::credentials;
+
+/// What is sent again after a redirect or in a retry. Headers that a layer adds to an attempt are not among it.
+pub(super) struct Resend {
     parts: Parts,
     /// `None`: the body is a stream, and gone.
     body: Option<Body>,
 }
 
-impl Redirectable {
+impl Resend {
     pub(super) fn new(parts: Parts, body: &Body) -> Self {
         let body = body.as_bytes().map(|bytes| Body::from(bytes.to_vec()));
         Self { parts, body }
+    }
+
+    /// The same request; `None` where its body is gone.
+    pub(super) fn same(self) -> Option<Request<Body>> {
+        Some(Request::from_parts(self.parts, self.body?))
     }
 
     /// The request to where a response redirects; `None` where it does not, or names no address.
@@ -52,10 +56,7 @@ impl Redirectable {
             body?
         };
         if next.origin() != previous.origin() {
-            // Credentials are for the origin that they were meant for.
-            for name in [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION, WWW_AUTHENTICATE] {
-                parts.headers.remove(name);
-            }
+            credentials::remove(&mut parts.headers);
         }
         parts.uri = uri;
         Some(Request::from_parts(parts, body))
@@ -64,6 +65,8 @@ impl Redirectable {
 
 #[cfg(test)]
 mod tests {
+    use http::header::AUTHORIZATION;
+
     use super::*;
 
     fn next(method: Method, status: u16, location: &str) -> Option<Request<Body>> {
@@ -71,6 +74,7 @@ mod tests {
             .method(method)
             .uri("http://a.example/pictures/cat.jpg?v=1")
             .header(AUTHORIZATION, "secret")
+            .header("cookie2", "$Version=1")
             .header(CONTENT_TYPE, "text/plain")
             .body(Body::from("content"))
             .expect("a request");
@@ -78,7 +82,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(LOCATION, location.parse().expect("a header"));
         let status = StatusCode::from_u16(status).expect("a status");
-        Redirectable::new(parts, &body).next(status, &headers)
+        Resend::new(parts, &body).next(status, &headers)
     }
 
     #[test]
@@ -151,8 +155,10 @@ mod tests {
             ("http://b.example/", false),
         ] {
             let headers = next(Method::GET, 307, location).expect("a request");
-            let has = headers.headers().contains_key(AUTHORIZATION);
-            assert_eq!(has, keeps, "{location}");
+            for name in ["authorization", "cookie2"] {
+                let has = headers.headers().contains_key(name);
+                assert_eq!(has, keeps, "{name} {location}");
+            }
         }
         let get = next(Method::POST, 303, "/").expect("a request");
         assert!(!get.headers().contains_key(CONTENT_TYPE));
