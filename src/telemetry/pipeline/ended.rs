@@ -131,7 +131,7 @@ impl Trace {
     }
 
     /// What is known of the spans.
-    #[cfg(feature = "_otlp")]
+    #[cfg(any(feature = "_otlp", feature = "page"))]
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
     }
@@ -152,6 +152,12 @@ impl Trace {
         self.entries.capacity() + self.parts.capacity() * size_of::<Part>() + lines
     }
 
+    /// How many spans and log records there are.
+    #[cfg(feature = "page")]
+    pub(crate) fn count(&self) -> usize {
+        self.parts.len() + self.lines.len()
+    }
+
     /// Adds what came later.
     #[cfg(feature = "page")]
     pub(crate) fn extend(&mut self, later: &Self) {
@@ -166,6 +172,44 @@ impl Trace {
         self.entries.shrink_to_fit();
         self.parts.shrink_to_fit();
         self.lines.shrink_to_fit();
+    }
+
+    /// Leaves out what does not fit into `most` bytes. The root stays, then failed spans, other spans and log
+    /// records, of each the latest: a span mostly ends after those below it.
+    #[cfg(feature = "page")]
+    pub(crate) fn cut(&mut self, root: SpanId, most: usize) {
+        let mut left = most;
+        let mut fits = |bytes: usize| match left.checked_sub(bytes) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        let rank = |part: &Part| match part.outcome {
+            _ if part.span_id == root => 0,
+            Outcome::Failed => 1,
+            _ => 2,
+        };
+        let mut stays = vec![false; self.parts.len()];
+        for wanted in 0..=2 {
+            for (part, stays) in self.parts.iter().zip(&mut stays).rev() {
+                if rank(part) == wanted {
+                    let has_place = fits(size_of::<Part>() + part.len as usize);
+                    *stays = has_place || wanted == 0;
+                }
+            }
+        }
+        let mut cut = Self::default();
+        for ((part, entry), _) in self.spans().zip(stays).filter(|(_, stays)| *stays) {
+            cut.push(*part, entry);
+        }
+        cut.lines = std::mem::take(&mut self.lines);
+        cut.lines.reverse();
+        cut.lines.retain(|line| fits(line.memory()));
+        cut.lines.reverse();
+        cut.shrink();
+        *self = cut;
     }
 
     pub(crate) fn push(&mut self, part: Part, entry: &[u8]) {

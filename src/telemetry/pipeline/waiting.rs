@@ -189,15 +189,13 @@ impl WaitingTraces {
         waiting.trace
     }
 
-    /// Lets a trace wait for what `add` adds to it. `is_held` gets what is added where nothing of the trace
-    /// waits yet, and says whether it need not wait. What has waited longest gives way, to `give_up`.
+    /// Lets what `add` adds to a trace wait. What has waited longest gives way, to `give_up`.
     ///
     /// Both are called while a part of the memory is locked: they must not come back here.
     pub(crate) fn add(
         &self,
         id: TraceId,
         add: impl FnOnce(&mut Trace),
-        is_held: impl FnOnce(&Trace) -> bool,
         give_up: impl FnMut(Trace),
     ) {
         let mut shard = self.shard(id);
@@ -217,10 +215,6 @@ impl WaitingTraces {
             Entry::Vacant(place) => {
                 let mut trace = Trace::reused();
                 add(&mut trace);
-                if is_held(&trace) {
-                    drop(shard);
-                    return trace.give_back();
-                }
                 self.came(id, &trace);
                 *begun += 1;
                 place.insert(Waiting {
