@@ -6,9 +6,9 @@ use http::{HeaderName, header::HOST, request::Parts};
 
 use crate::trace::{Networks, PeerAddr};
 
-/// Whether a proxy adds this header to what it passes on: `X-Forwarded-Proto`, Envoy's
-/// `X-Envoy-Attempt-Count`, `X-Original-URI`; and `X-Real-IP`, `CF-Connecting-IP` and others in which
-/// proxies say where a request comes from. Browsers send none of these.
+/// Whether this is a header that proxies add to what they forward: `Forwarded`, `Via`, `X-Forwarded-Proto`,
+/// Envoy's `X-Envoy-Attempt-Count`, `X-Original-URI`, and the client's address in `X-Real-IP`,
+/// `CF-Connecting-IP` and others. Browsers send none of these.
 fn is_of_proxy(name: &HeaderName) -> bool {
     let name = name.as_str();
     let begins = ["x-forwarded", "x-envoy-", "x-original-"];
@@ -195,7 +195,11 @@ mod tests {
         }
         for name in ["x-request-id", "user-agent", "ip", "sec-fetch-site"] {
             let headers = [("host", "localhost"), (name, "1")];
-            assert_eq!(check(&access, Some("127.0.0.1"), &headers), Ok(()), "{name}");
+            assert_eq!(
+                check(&access, Some("127.0.0.1"), &headers),
+                Ok(()),
+                "{name}"
+            );
         }
     }
 

@@ -184,7 +184,11 @@ mod tests {
     /// A server that is shut down by anything but `shutdown_signal()`.
     #[tokio::test(start_paused = true)]
     async fn an_open_stream_does_not_hold_up_a_graceful_shutdown_for_ever() {
-        let page = Page::new(&Settings::default(), 1 << 20, &Resource::builder_empty().build());
+        let page = Page::new(
+            &Settings::default(),
+            1 << 20,
+            &Resource::builder_empty().build(),
+        );
         tokio::spawn(Arc::clone(&page).tell());
         let service = TracePageBuilder::new(Some(Arc::clone(&page)));
         let service = service.authorize(|_| true).build();

@@ -187,7 +187,7 @@ impl Store {
     }
 
     /// Of two requests of one trace the one that went worse, or took longer, stands for both. It stays alone
-    /// when both are too large.
+    /// when the two are too large together.
     fn merged(&self, mut one: Sample, mut other: Sample) -> Sample {
         let weight = |sample: &Sample| (sample.outcome, sample.duration);
         let fit = one.memory() + other.memory() <= self.most_of_a_trace();

@@ -228,8 +228,7 @@ impl Keeper {
         }
         let add = |trace: &mut Trace| trace.push(part, span.entry);
         let id = span.trace_id();
-        self.waiting
-            .add(id, add, |trace| self.give_up(&trace));
+        self.waiting.add(id, add, |trace| self.give_up(&trace));
     }
 
     /// Decides about a trace by the dice before its end.
