@@ -1053,17 +1053,25 @@ async fn log_lines_are_held_with_their_trace() {
     let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
     let _default = tracing::subscriber::set_default(subscriber);
     tracing::info!("outside of any request");
+    let late = Mutex::new(None);
     serve(&telemetry, "/cat", async |trace| {
         trace
             .process("")
             .in_scope(|| tracing::warn!(pixels = 42, "in a stage"));
+        *late.lock().unwrap() = Some(trace);
         Ok(StatusCode::OK)
     })
     .await;
+    let late = late.into_inner().unwrap().unwrap();
+    let context = late.context();
+    let _current = context.attach();
+    tracing::error!("after the end");
     let id = json(&telemetry, "/api/traces").await["traces"][0]["trace_id"].clone();
     let trace = json(&telemetry, &format!("/api/traces/{}", id.as_str().unwrap())).await;
     let logs = trace["logs"].as_array().unwrap();
-    assert_eq!(logs.len(), 1);
+    assert_eq!(logs.len(), 2);
+    assert_eq!(logs[1]["body"], "after the end");
+    assert_eq!(logs[1]["span_id"], trace["spans"][0]["span_id"]);
     assert_eq!(
         (logs[0]["severity"].as_str(), logs[0]["body"].as_str()),
         (Some("WARN"), Some("in a stage"))
