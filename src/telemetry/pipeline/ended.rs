@@ -146,6 +146,11 @@ impl Trace {
         &self.lines
     }
 
+    #[cfg(feature = "_otlp")]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.lines.is_empty()
+    }
+
     /// The memory that it takes, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let lines: usize = self.lines.iter().map(Line::memory).sum();
@@ -207,6 +212,38 @@ impl Trace {
             .partition(is_own);
         *self = own;
         Some(others)
+    }
+
+    /// Takes out the parts about which `decide` says something. It is asked again about the others when it has
+    /// said something about one.
+    #[cfg(feature = "_otlp")]
+    pub(super) fn settle<D: Copy>(
+        &mut self,
+        mut decide: impl FnMut(&Part) -> Option<D>,
+        mut take: impl FnMut(&Part, &[u8], D),
+    ) {
+        let mut decisions = vec![None; self.parts.len()];
+        let mut is_done = false;
+        // Spans mostly end before their parents, so that one pass backwards finds all of them.
+        while !is_done {
+            is_done = true;
+            let parts = self.parts.iter().zip(&mut decisions).rev();
+            for (part, decision) in parts.filter(|(_, decision)| decision.is_none()) {
+                *decision = decide(part);
+                is_done &= decision.is_none();
+            }
+        }
+        let mut others = Self {
+            lines: std::mem::take(&mut self.lines),
+            ..Self::default()
+        };
+        for ((part, entry), decision) in self.spans().zip(decisions) {
+            match decision {
+                Some(decision) => take(part, entry, decision),
+                None => others.push(*part, entry),
+            }
+        }
+        *self = others;
     }
 
     /// The empty memory of an earlier trace.

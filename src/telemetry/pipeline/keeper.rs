@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 use super::{
     decided::{Decided, Decision},
-    ended::{Ended, Outcome, Trace},
+    ended::{Ended, Outcome, Part, Trace},
     head::Head,
     queue::Queue,
     waiting::WaitingTraces,
@@ -36,6 +36,9 @@ use crate::{
         otlp::Batch,
     },
 };
+
+/// The decisions of a minute of the busiest services need no more memory. It is taken at once.
+const MOST_FOR_DECISIONS: usize = 16 << 20;
 
 /// Decides which traces are exported.
 pub(crate) struct Keeper {
@@ -61,7 +64,7 @@ impl fmt::Debug for Keeper {
 impl Keeper {
     pub(crate) fn new(keep: Keep, head: Head, queue: Arc<Queue<Batch>>) -> Self {
         let max_bytes = keep.most_bytes();
-        let for_decisions = max_bytes / 8;
+        let for_decisions = (max_bytes / 8).min(MOST_FOR_DECISIONS);
         Self {
             keep,
             head,
@@ -125,19 +128,18 @@ impl Keeper {
                 // It was decided before its end, as what is around it.
                 self.decided.set(span.span.parent, decision);
             }
-            self.settle(span.trace_id(), id, decision);
             self.emit(span.scope, span.entry, decision, None);
+            self.settle(span.trace_id());
             return None;
         }
         self.wait(span);
         if self.is_closed.load(Relaxed) {
             self.close();
         }
-        // Its root may have ended meanwhile, on another thread. One of both threads sees what the other has
-        // done before its fence.
+        // Its trace may have been decided meanwhile, on another thread: see `settle`.
         fence(SeqCst);
-        if let Some(decision) = self.decided.get(span.span.parent) {
-            self.settle(span.trace_id(), span.span.parent, decision);
+        if self.decided.get(span.span.parent).is_some() {
+            self.settle(span.trace_id());
         }
         None
     }
@@ -156,9 +158,7 @@ impl Keeper {
         self.decided.set(id, decision);
         self.give_out(trace, decision);
         self.emit(root.scope, root.entry, decision, reason);
-        // What has ended meanwhile, on other threads.
-        fence(SeqCst);
-        self.settle(trace_id, id, decision);
+        self.settle(trace_id);
         reason
     }
 
@@ -203,9 +203,24 @@ impl Keeper {
         }
     }
 
-    /// Gives out what waits for the end of a span whose trace was decided.
-    fn settle(&self, trace_id: TraceId, id: SpanId, decision: Decision) {
-        self.give_out(self.waiting.take_out(trace_id, id), decision);
+    /// Gives out what waits below spans about which something was decided, at whatever depth: a span may have
+    /// begun to wait on another thread after its parent was given out.
+    ///
+    /// A thread lets its span wait and then looks at the decisions, another one decides and then looks at what
+    /// waits, each with a fence between the two. So one of them sees what the other has done.
+    fn settle(&self, trace_id: TraceId) {
+        fence(SeqCst);
+        let decide = |part: &Part| {
+            let decision = self.decided.get(part.parent_id)?;
+            self.decided.set(part.span_id, decision);
+            Some(decision)
+        };
+        self.waiting
+            .settle(trace_id, decide, |part, entry, decision| {
+                if let Some(scope) = self.waiting.scope(part) {
+                    self.emit(scope, entry, decision, None);
+                }
+            });
     }
 
     fn give_out(&self, trace: Trace, decision: Decision) {
@@ -239,8 +254,9 @@ impl Keeper {
                 true => Decision::Ratio,
                 false => Decision::Dropped,
             };
-            // Its root ends later, or a span between them.
+            // Its root ends later, or a span between them, and maybe spans below it.
             self.decided.set(part.parent_id, decision);
+            self.decided.set(part.span_id, decision);
             if let Some(scope) = self.waiting.scope(part) {
                 self.by_dice(part.is_sampled, scope, entry);
             }

@@ -175,18 +175,24 @@ impl WaitingTraces {
             return Trace::reused();
         }
         let mut shard = self.shard(id);
-        let Some(mut waiting) = shard.waiting.remove(&id) else {
+        let Entry::Occupied(mut place) = shard.waiting.entry(id) else {
             drop(shard);
             return Trace::reused();
         };
-        self.gone(id, &waiting.trace);
-        if let Some(others) = waiting.trace.split_off(root) {
-            let own = std::mem::replace(&mut waiting.trace, others);
-            self.came(id, &waiting.trace);
-            shard.waiting.insert(id, waiting);
-            return own;
+        let trace = &mut place.get_mut().trace;
+        let before = trace.memory();
+        match trace.split_off(root) {
+            Some(others) => {
+                let own = std::mem::replace(trace, others);
+                self.resized(before, trace);
+                own
+            }
+            None => {
+                let trace = place.remove().trace;
+                self.gone(id, before);
+                trace
+            }
         }
-        waiting.trace
     }
 
     /// Lets a trace wait for what `add` adds to it. `is_held` gets what is added where nothing of the trace
@@ -209,10 +215,10 @@ impl WaitingTraces {
                 let trace = &mut place.get_mut().trace;
                 let before = trace.memory();
                 add(trace);
-                match trace.memory() - before {
-                    0 => return,
-                    more => self.bytes.fetch_add(more, Relaxed),
-                };
+                if trace.memory() == before {
+                    return;
+                }
+                self.resized(before, trace);
             }
             Entry::Vacant(place) => {
                 let mut trace = Trace::reused();
@@ -238,9 +244,18 @@ impl WaitingTraces {
         self.bytes.fetch_add(trace.memory() + OVERHEAD, Relaxed);
     }
 
-    fn gone(&self, id: TraceId, trace: &Trace) {
+    /// Counts what has become of a trace that still waits.
+    fn resized(&self, before: usize, trace: &Trace) {
+        let after = trace.memory();
+        match after.checked_sub(before) {
+            Some(more) => self.bytes.fetch_add(more, Relaxed),
+            None => self.bytes.fetch_sub(before - after, Relaxed),
+        };
+    }
+
+    fn gone(&self, id: TraceId, memory: usize) {
         self.count(id).fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(trace.memory() + OVERHEAD, Relaxed);
+        self.bytes.fetch_sub(memory + OVERHEAD, Relaxed);
     }
 
     /// Gives up what has waited longest.
@@ -252,7 +267,7 @@ impl WaitingTraces {
                 return;
             };
             if let Some(waiting) = shard.waiting.remove(&id) {
-                self.gone(id, &waiting.trace);
+                self.gone(id, waiting.trace.memory());
                 give_up(waiting.trace);
             }
         }
@@ -262,12 +277,40 @@ impl WaitingTraces {
 /// What only those who decide about traces ask for.
 #[cfg(feature = "_otlp")]
 impl WaitingTraces {
+    /// Hands out the waiting spans of a trace about which `decide` says something, as [`Trace::settle`] does.
+    ///
+    /// Both closures are called while a part of the memory is locked: they must not come back here.
+    pub(crate) fn settle<D: Copy>(
+        &self,
+        id: TraceId,
+        decide: impl FnMut(&Part) -> Option<D>,
+        take: impl FnMut(&Part, &[u8], D),
+    ) {
+        if self.count(id).load(Relaxed) == 0 {
+            return;
+        }
+        let mut shard = self.shard(id);
+        let Entry::Occupied(mut place) = shard.waiting.entry(id) else {
+            return;
+        };
+        let trace = &mut place.get_mut().trace;
+        let before = trace.memory();
+        trace.settle(decide, take);
+        match trace.is_empty() {
+            true => {
+                place.remove();
+                self.gone(id, before);
+            }
+            false => self.resized(before, trace),
+        }
+    }
+
     /// Gives up everything.
     pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, waiting) in shard.waiting.drain() {
-                self.gone(id, &waiting.trace);
+                self.gone(id, waiting.trace.memory());
                 give_up(waiting.trace);
             }
         }
