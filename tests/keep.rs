@@ -18,9 +18,9 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use opentelemetry::{
     Context, KeyValue,
-    trace::{TraceContextExt, Tracer, TracerProvider},
+    trace::{FutureExt, TraceContextExt, Tracer, TracerProvider},
 };
-use opentelemetry_sdk::trace::SdkTracer;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tower::{Layer, Service, ServiceExt, service_fn};
 #[cfg(feature = "console")]
 use tower_image_trace::console::ConsoleExporter;
@@ -184,6 +184,18 @@ fn failing_and_hanging(trace: RequestTrace) -> Handled {
     Box::pin(async move {
         trace.error(ErrorKind::Processing, &io::Error::other("no picture"));
         std::future::pending().await
+    })
+}
+
+fn dropping_a_stage(trace: RequestTrace) -> Handled {
+    Box::pin(async move {
+        let stage = trace.stage("in vain").run(async {
+            std::future::pending::<()>().await;
+            Ok::<_, io::Error>(())
+        });
+        let mut stage = Box::pin(stage);
+        assert!(futures_util::poll!(stage.as_mut()).is_pending());
+        Ok(StatusCode::OK)
     })
 }
 
@@ -608,6 +620,86 @@ fn the_closure_may_touch_what_is_current() {
     }
 }
 
+/// Serves a request below a span of the service's own, which ends last.
+async fn serve_below(kept: &Kept, outer: Context, handler: Handler) {
+    kept.serve(&[], handler).with_context(outer.clone()).await;
+    // This is no time of the request.
+    std::thread::sleep(Duration::from_millis(20));
+    outer.span().end();
+}
+
+#[tokio::test]
+async fn a_request_below_a_span_of_the_service_is_kept_for_its_own_reasons() {
+    let none = Keep::ratio(0.0);
+    let (short, long) = (Duration::from_millis(10), Duration::from_secs(3600));
+    let route = "/slow/{source}";
+    let cases: &[(Keep, Handler, Option<(&str, usize)>)] = &[
+        (none.clone().cancelled(), hanging, Some(("cancelled", 4))),
+        (none.clone().cancelled(), dropping_a_stage, None),
+        (none.clone().errors(), failing, Some(("errors", 3))),
+        (none.clone().slower_than(short), slow, Some(("slow", 3))),
+        (none.clone().slower_than(short), ok, None),
+        (
+            none.clone()
+                .slower_than(long)
+                .route_slower_than(route, short),
+            slow,
+            Some(("slow", 3)),
+        ),
+        (
+            none.clone()
+                .slower_than(short)
+                .route_slower_than(route, long),
+            slow,
+            None,
+        ),
+        (
+            none.clone().when(|request| request.status() == Some(404)),
+            missing,
+            Some(("rule", 2)),
+        ),
+        (
+            none.clone()
+                .when(|request| request.name() == "GET /slow/{source}"),
+            slow,
+            Some(("rule", 3)),
+        ),
+        (none, ok, None),
+    ];
+    for by_sdk in [false, true] {
+        for (index, (keep, handler, expected)) in cases.iter().enumerate() {
+            let kept = Kept::new(keep.clone(), by_sdk, |builder| builder);
+            let tracer = kept.telemetry.tracer_provider().tracer("own");
+            let outer =
+                Context::new().with_span(tracer.start_with_context("outer", &Context::new()));
+            serve_below(&kept, outer, *handler).await;
+            let shown = kept.shown().await;
+            let (reason, count) = expected.unwrap_or_default();
+            assert_eq!(shown.len(), count, "{index} {by_sdk}: {shown:?}");
+            for (of_span, _, name) in shown {
+                // The local root says it.
+                let expected = if name == "outer" { reason } else { "" };
+                assert_eq!(of_span, expected, "{index} {by_sdk} {name}");
+            }
+        }
+    }
+}
+
+/// The end of a span of another provider is not known here, so the request is decided at its own end.
+#[tokio::test]
+async fn a_request_below_a_span_of_another_provider_does_not_wait_for_it() {
+    for by_sdk in [false, true] {
+        let kept = Kept::new(Keep::ratio(0.0).errors(), by_sdk, |builder| builder);
+        let other = SdkTracerProvider::builder().build().tracer("other");
+        let outer = Context::new().with_span(other.start_with_context("outer", &Context::new()));
+        kept.serve(&[], ok).with_context(outer.clone()).await;
+        let shown = kept.shown().await;
+        // That provider has sampled it.
+        assert_eq!(shown.len(), 2, "{by_sdk}: {shown:?}");
+        assert_eq!(kept.roots().await, [pair("parent", "")], "{by_sdk}");
+    }
+}
+
 /// `th` of a caller says how likely its decision was, and not that of a service which does not follow it.
 #[tokio::test]
 async fn the_threshold_of_a_caller_goes_where_its_decision_does_not_count() {
@@ -675,6 +767,66 @@ async fn the_threshold_of_a_caller_goes_where_its_decision_does_not_count() {
                 "{by_sdk}: {shown:?}"
             );
         }
+    }
+}
+
+/// Serves a request that leaves a stage open, which begins with it, and returns the stage.
+async fn leaving_a_stage(kept: &Kept, failing: bool) -> Stage {
+    let (to, stages) = std::sync::mpsc::channel();
+    let service = service_fn(move |request: Request<()>| {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let stage = trace.stage("write_back");
+        stage.in_scope(|| ());
+        to.send(stage).unwrap();
+        async move {
+            match failing {
+                true => Err(io::Error::other("no picture")),
+                false => Ok(Response::new(String::from("cat"))),
+            }
+        }
+    });
+    let service = kept.telemetry.trace_layer().layer(service);
+    let response = service.oneshot(Request::get("/cat.jpg").body(()).unwrap());
+    if let Ok(response) = response.await {
+        response.into_body().collect().await.unwrap();
+    }
+    stages.recv().unwrap()
+}
+
+/// More requests than whose decisions are remembered.
+const MANY: usize = 6_000;
+
+#[tokio::test]
+async fn what_ends_late_follows_its_root_however_much_was_dropped_since() {
+    for by_sdk in [false, true] {
+        let keep = Keep::ratio(0.0).errors().max_bytes(256 << 10);
+        let kept = Kept::new(keep, by_sdk, |builder| builder);
+        let late = leaving_a_stage(&kept, true).await;
+        for _ in 0..MANY {
+            kept.serve(&[], ok).await;
+        }
+        late.end();
+        assert_eq!(kept.shown().await.len(), 2, "{by_sdk}");
+    }
+}
+
+#[tokio::test]
+async fn what_ends_late_below_what_was_dropped_takes_nothing_from_others() {
+    for by_sdk in [false, true] {
+        let keep = Keep::ratio(0.0).errors().max_bytes(256 << 10);
+        let kept = Kept::new(keep, by_sdk, |builder| builder);
+        let mut late = Vec::with_capacity(MANY);
+        for _ in 0..MANY {
+            late.push(leaving_a_stage(&kept, false).await);
+        }
+        let open = open_requests(&kept, 50).await;
+        late.into_iter().for_each(Stage::end);
+        for call in open {
+            call.await.unwrap_err();
+        }
+        assert_eq!(kept.shown().await.len(), 100, "{by_sdk}");
+        assert_eq!(kept.telemetry.span_stats().undecided, 0, "{by_sdk}");
+        assert!(!kept.log.says("KEEP_MAX_BYTES"), "{by_sdk}");
     }
 }
 

@@ -40,6 +40,9 @@ use crate::{instrument::guarded, request::without_current};
 /// OpenTelemetry's [consistent probability sampling] has it: that of the dice, and 1 for what is kept for another
 /// reason. So the counts that are made of kept traces are right.
 ///
+/// The root may be a span of the service's own, such as a `tracing` span around the layer. It then says why the trace
+/// was kept, and the requests below it are what is looked at.
+///
 /// A flush does not wait for requests that have not ended. The shutdown lets the dice decide about their spans.
 ///
 /// What the service calls gets the decision of the dice, which is known from the start. The part of others may

@@ -6,7 +6,7 @@ use std::{cell::RefCell, mem::size_of, time::Duration};
 
 use opentelemetry::{
     InstrumentationScope,
-    trace::{SpanId, Status, TraceId},
+    trace::{SpanId, SpanKind, Status, TraceId},
 };
 
 use crate::telemetry::otlp::encode::Recorded;
@@ -68,6 +68,12 @@ impl<'a> Ended<'a> {
         self.span.parent_is_remote || self.span.parent == SpanId::INVALID
     }
 
+    /// Whether it is the span of a request, made by a layer of this crate.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn is_request(&self) -> bool {
+        *self.span.kind == SpanKind::Server && self.scope.name() == env!("CARGO_PKG_NAME")
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         match self.span.status {
             Status::Error { .. } => Outcome::Failed,
@@ -102,10 +108,12 @@ impl Line {
 pub(crate) struct Part {
     pub(crate) span_id: SpanId,
     pub(crate) parent_id: SpanId,
-    #[cfg(feature = "page")]
     pub(crate) duration: Duration,
     pub(super) len: u32,
     pub(crate) outcome: Outcome,
+    /// Whether the request was cancelled, if it is the span of one.
+    #[cfg(feature = "_otlp")]
+    pub(super) cancelled_request: Option<bool>,
     pub(crate) is_sampled: bool,
     pub(super) scope: u8,
 }

@@ -81,7 +81,9 @@ impl Gathered {
 
     fn add(&self, id: TraceId, add: impl FnOnce(&mut Trace)) {
         let is_held = |trace: &Trace| self.taker.join(id, trace);
-        self.waiting.add(id, add, is_held, drop);
+        // What is late and not held is mostly of no use.
+        let is_late = self.waiting.has_ended(id);
+        self.waiting.add(id, is_late, add, is_held, |_, _| ());
     }
 }
 

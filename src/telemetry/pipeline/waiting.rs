@@ -51,7 +51,7 @@ struct Shard {
 #[derive(Debug)]
 struct Waiting {
     trace: Trace,
-    /// What came after a root had ended is given up first.
+    /// All of it came after the root had ended. It is given up first.
     is_late: bool,
     begun: u64,
 }
@@ -127,10 +127,11 @@ impl WaitingTraces {
         Part {
             span_id: span.span_id(),
             parent_id: span.span.parent,
-            #[cfg(feature = "page")]
             duration: span.duration(),
             len: u32::try_from(span.entry.len()).unwrap_or(u32::MAX),
             outcome: span.outcome(),
+            #[cfg(feature = "_otlp")]
+            cancelled_request: span.is_request().then_some(span.is_cancelled),
             is_sampled: span.span.context.is_sampled(),
             scope: self.scopes.index(span.scope),
         }
@@ -151,7 +152,9 @@ impl WaitingTraces {
         &self.counts[low(id) as usize % BUCKETS]
     }
 
-    fn has_ended(&self, id: TraceId) -> bool {
+    /// Whether a root of the trace has ended lately. Another request of the trace may be running.
+    #[cfg(feature = "page")]
+    pub(crate) fn has_ended(&self, id: TraceId) -> bool {
         let low = low(id);
         self.ended[low as usize % ENDED].load(Relaxed) == low
     }
@@ -196,23 +199,25 @@ impl WaitingTraces {
     }
 
     /// Lets a trace wait for what `add` adds to it. `is_held` gets what is added where nothing of the trace
-    /// waits yet, and says whether it need not wait. What has waited longest gives way, to `give_up`.
+    /// waits yet, and says whether it need not wait. What is late gives way first, and then what has waited
+    /// longest, to `give_up`, which is told whether it was late.
     ///
     /// Both are called while a part of the memory is locked: they must not come back here.
     pub(crate) fn add(
         &self,
         id: TraceId,
+        is_late: bool,
         add: impl FnOnce(&mut Trace),
         is_held: impl FnOnce(&Trace) -> bool,
-        give_up: impl FnMut(Trace),
+        give_up: impl FnMut(Trace, bool),
     ) {
         let mut shard = self.shard(id);
-        // What is late and not held is mostly of no use, but another request of the trace may be running.
-        let is_late = self.has_ended(id);
         let Shard { waiting, begun, .. } = &mut *shard;
         match waiting.entry(id) {
             Entry::Occupied(mut place) => {
-                let trace = &mut place.get_mut().trace;
+                let waiting = place.get_mut();
+                waiting.is_late &= is_late;
+                let trace = &mut waiting.trace;
                 let before = trace.memory();
                 add(trace);
                 if trace.memory() == before {
@@ -259,7 +264,7 @@ impl WaitingTraces {
     }
 
     /// Gives up what has waited longest.
-    fn make_room(&self, shard: &mut Shard, mut give_up: impl FnMut(Trace)) {
+    fn make_room(&self, shard: &mut Shard, mut give_up: impl FnMut(Trace, bool)) {
         while self.bytes() > self.max_bytes {
             let oldest = shard.waiting.iter();
             let oldest = oldest.min_by_key(|(_, waiting)| (!waiting.is_late, waiting.begun));
@@ -268,7 +273,7 @@ impl WaitingTraces {
             };
             if let Some(waiting) = shard.waiting.remove(&id) {
                 self.gone(id, waiting.trace.memory());
-                give_up(waiting.trace);
+                give_up(waiting.trace, waiting.is_late);
             }
         }
     }
@@ -306,12 +311,12 @@ impl WaitingTraces {
     }
 
     /// Gives up everything.
-    pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace)) {
+    pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace, bool)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, waiting) in shard.waiting.drain() {
                 self.gone(id, waiting.trace.memory());
-                give_up(waiting.trace);
+                give_up(waiting.trace, waiting.is_late);
             }
         }
     }

@@ -228,6 +228,9 @@ impl StartSpan for SpanWriter {
         let (context, is_recorded) = self.0.begin(parent, false);
         if is_recorded {
             let origin = Origin::of(&span, parent);
+            if let Some(keeper) = self.0.keeper().filter(|_| origin.is_local_root()) {
+                keeper.started(&context, parent.span().span_context());
+            }
             let mut data = Data::new(span, &self.0.limits);
             data.set_status(status);
             let end = origin.start + elapsed;
