@@ -6,7 +6,7 @@ use std::{cell::RefCell, mem::size_of, time::Duration};
 
 use opentelemetry::{
     InstrumentationScope,
-    trace::{SpanId, Status, TraceId},
+    trace::{SpanId, SpanKind, Status, TraceId},
 };
 
 use crate::telemetry::otlp::encode::Recorded;
@@ -68,6 +68,12 @@ impl<'a> Ended<'a> {
         self.span.parent_is_remote || self.span.parent == SpanId::INVALID
     }
 
+    /// Whether it is the span of a request, made by a layer of this crate.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn is_request(&self) -> bool {
+        *self.span.kind == SpanKind::Server && self.scope.name() == env!("CARGO_PKG_NAME")
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         match self.span.status {
             Status::Error { .. } => Outcome::Failed,
@@ -102,10 +108,12 @@ impl Line {
 pub(crate) struct Part {
     pub(crate) span_id: SpanId,
     pub(crate) parent_id: SpanId,
-    #[cfg(feature = "page")]
     pub(crate) duration: Duration,
     pub(super) len: u32,
     pub(crate) outcome: Outcome,
+    /// Whether the request was cancelled, if it is the span of one.
+    #[cfg(feature = "_otlp")]
+    pub(super) cancelled_request: Option<bool>,
     pub(crate) is_sampled: bool,
     pub(super) scope: u8,
 }
@@ -144,6 +152,11 @@ impl Trace {
     #[cfg(all(feature = "logs", feature = "page"))]
     pub(crate) fn lines(&self) -> &[Line] {
         &self.lines
+    }
+
+    #[cfg(feature = "_otlp")]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.lines.is_empty()
     }
 
     /// The memory that it takes, in bytes.
@@ -251,6 +264,38 @@ impl Trace {
             .partition(is_own);
         *self = own;
         Some(others)
+    }
+
+    /// Takes out the parts about which `decide` says something. It is asked again about the others when it has
+    /// said something about one.
+    #[cfg(feature = "_otlp")]
+    pub(super) fn settle<D: Copy>(
+        &mut self,
+        mut decide: impl FnMut(&Part) -> Option<D>,
+        mut take: impl FnMut(&Part, &[u8], D),
+    ) {
+        let mut decisions = vec![None; self.parts.len()];
+        let mut is_done = false;
+        // Spans mostly end before their parents, so that one pass backwards finds all of them.
+        while !is_done {
+            is_done = true;
+            let parts = self.parts.iter().zip(&mut decisions).rev();
+            for (part, decision) in parts.filter(|(_, decision)| decision.is_none()) {
+                *decision = decide(part);
+                is_done &= decision.is_none();
+            }
+        }
+        let mut others = Self {
+            lines: std::mem::take(&mut self.lines),
+            ..Self::default()
+        };
+        for ((part, entry), decision) in self.spans().zip(decisions) {
+            match decision {
+                Some(decision) => take(part, entry, decision),
+                None => others.push(*part, entry),
+            }
+        }
+        *self = others;
     }
 
     /// The empty memory of an earlier trace.

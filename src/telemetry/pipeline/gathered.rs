@@ -102,7 +102,9 @@ impl Gathered {
     }
 
     fn wait(&self, id: TraceId, add: impl FnOnce(&mut Trace)) {
-        self.waiting.add(id, add, drop);
+        // What is late and not held is mostly of no use.
+        let is_late = self.waiting.has_ended(id);
+        self.waiting.add(id, is_late, add, |_, _| ());
     }
 }
 
