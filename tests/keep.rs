@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -17,9 +17,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use opentelemetry::{
-    Context,
-    trace::{Tracer, TracerProvider},
+    Context, KeyValue,
+    trace::{FutureExt, TraceContextExt, Tracer, TracerProvider},
 };
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tower::{Layer, Service, ServiceExt, service_fn};
 #[cfg(feature = "console")]
 use tower_image_trace::console::ConsoleExporter;
@@ -55,7 +56,7 @@ struct Kept {
 
 impl Kept {
     fn new(
-        keep: Keep,
+        keep: impl Into<Option<Keep>>,
         by_sdk: bool,
         change: impl FnOnce(TelemetryBuilder) -> TelemetryBuilder,
     ) -> Self {
@@ -65,8 +66,11 @@ impl Kept {
             .vars([("", ""); 0])
             .endpoint(server.endpoint())
             .propagators("tracecontext,b3,jaeger".parse().unwrap())
-            .propagate_external(true)
-            .keep(keep);
+            .propagate_external(true);
+        let builder = match keep.into() {
+            Some(keep) => builder.keep(keep),
+            None => builder,
+        };
         let builder = match by_sdk {
             true => builder.tracer_provider_with(|provider| provider),
             false => builder,
@@ -180,6 +184,18 @@ fn failing_and_hanging(trace: RequestTrace) -> Handled {
     Box::pin(async move {
         trace.error(ErrorKind::Processing, &io::Error::other("no picture"));
         std::future::pending().await
+    })
+}
+
+fn dropping_a_stage(trace: RequestTrace) -> Handled {
+    Box::pin(async move {
+        let stage = trace.stage("in vain").run(async {
+            std::future::pending::<()>().await;
+            Ok::<_, io::Error>(())
+        });
+        let mut stage = Box::pin(stage);
+        assert!(futures_util::poll!(stage.as_mut()).is_pending());
+        Ok(StatusCode::OK)
     })
 }
 
@@ -415,7 +431,7 @@ async fn a_trace_is_kept_whole() {
 /// Serves a request whose stage, with a span below it, ends after the root.
 async fn with_a_late_stage(kept: &Kept, failing: bool) {
     let tracer = kept.telemetry.tracer_provider().tracer("own");
-    let late = Arc::new(std::sync::Mutex::new(None));
+    let late = Arc::new(Mutex::new(None));
     let held = Arc::clone(&late);
     let service = service_fn(move |request: Request<()>| {
         let held = Arc::clone(&held);
@@ -491,6 +507,326 @@ async fn what_ends_at_the_same_time_as_its_root_follows_it() {
         let stats = kept.telemetry.span_stats();
         assert_eq!((stats.undecided, stats.dropped), (0, 0), "{by_sdk}");
         assert_eq!(kept.server.spans().len(), 2 * REQUESTS, "{by_sdk}");
+    }
+}
+
+/// A span below a stage that has ended may end on another thread while its root is decided: here in the closure.
+#[tokio::test]
+async fn what_ends_below_an_ended_stage_while_its_root_is_decided_follows_it() {
+    for by_sdk in [false, true] {
+        let below = Arc::new(Mutex::new(None));
+        let held = Arc::clone(&below);
+        let keep = Keep::ratio(0.0).when(move |_| {
+            let span = held.lock().unwrap().take();
+            std::thread::spawn(move || drop(span)).join().unwrap();
+            true
+        });
+        let kept = Kept::new(keep, by_sdk, |builder| builder);
+        let tracer = kept.telemetry.tracer_provider().tracer("own");
+        let service = service_fn(move |request: Request<()>| {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let stage = trace.stage("write_back");
+            let context = stage.in_scope(Context::current);
+            let span = tracer.start_with_context("below the stage", &context);
+            *below.lock().unwrap() = Some(span);
+            stage.end();
+            async { Ok::<_, Infallible>(Response::new(String::from("cat"))) }
+        });
+        let service = kept.telemetry.trace_layer().layer(service);
+        let response = service.oneshot(Request::get("/cat.jpg").body(()).unwrap());
+        response.await.unwrap().into_body().collect().await.unwrap();
+        let shown = kept.shown().await;
+        let mut names: Vec<_> = shown.iter().map(|(_, _, name)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["GET", "below the stage", "write_back"], "{by_sdk}");
+    }
+}
+
+/// The dice have decided about a stage because the memory was out. A span below it ends later.
+#[tokio::test]
+async fn what_ends_below_a_stage_that_was_given_up_follows_it() {
+    for by_sdk in [false, true] {
+        let keep = Keep::ratio(1.0).max_bytes(256 << 10);
+        let kept = Kept::new(keep, by_sdk, |builder| builder);
+        let below = Arc::new(Mutex::new(None));
+        let held = Arc::clone(&below);
+        let tracer = kept.telemetry.tracer_provider().tracer("own");
+        let service = service_fn(move |request: Request<()>| {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let stage = trace.stage("write_back");
+            let context = stage.in_scope(Context::current);
+            let span = tracer.start_with_context("below the stage", &context);
+            *held.lock().unwrap() = Some(span);
+            stage.end();
+            std::future::pending::<Result<Response<String>, Infallible>>()
+        });
+        let service = kept.telemetry.trace_layer().layer(service);
+        let mut call = Box::pin(service.oneshot(Request::get("/cat.jpg").body(()).unwrap()));
+        assert!(futures_util::poll!(call.as_mut()).is_pending());
+        let is_exported = async |wanted: &str| {
+            let shown = kept.shown().await;
+            shown.iter().any(|(_, _, name)| name == wanted)
+        };
+        let mut others = Vec::new();
+        while !is_exported("write_back").await {
+            others.push(open_requests(&kept, 50).await);
+        }
+        drop(below.lock().unwrap().take());
+        assert!(is_exported("below the stage").await, "{by_sdk}");
+        drop((call, others));
+    }
+}
+
+/// What is current while a request ends is locked then.
+#[test]
+fn the_closure_may_touch_what_is_current() {
+    for by_sdk in [false, true] {
+        let (done, shown) = std::sync::mpsc::channel();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&calls);
+        std::thread::spawn(move || {
+            let tracer = Arc::new(OnceLock::<SdkTracer>::new());
+            let of_service = Arc::clone(&tracer);
+            let keep = Keep::ratio(0.0).when(move |_| {
+                counted.fetch_add(1, Relaxed);
+                let context = Context::current();
+                context
+                    .span()
+                    .set_attribute(KeyValue::new("by", "the rule"));
+                let trace = RequestTrace::current();
+                trace.set_attribute(KeyValue::new("by", "the rule"));
+                trace.error(ErrorKind::Processing, &io::Error::other("by the rule"));
+                trace.stage("by the rule").end();
+                // It is the root of a trace of its own, which does not ask the closure again.
+                of_service.get().unwrap().in_span("by the rule", |_| ());
+                true
+            });
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            let shown = runtime.block_on(async {
+                let kept = Kept::new(keep, by_sdk, |builder| builder);
+                let own = kept.telemetry.tracer_provider().tracer("own");
+                tracer.set(own).unwrap();
+                kept.serve(&[], ok).await;
+                kept.shown().await
+            });
+            done.send(shown).unwrap();
+        });
+        let shown = shown.recv_timeout(PATIENCE).expect("the closure hangs");
+        let mut names: Vec<_> = shown.iter().map(|(_, _, name)| name.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["GET", "queue"], "{by_sdk}");
+        assert_eq!(calls.load(Relaxed), 1, "{by_sdk}");
+    }
+}
+
+/// Serves a request below a span of the service's own, which ends last.
+async fn serve_below(kept: &Kept, outer: Context, handler: Handler) {
+    kept.serve(&[], handler).with_context(outer.clone()).await;
+    // This is no time of the request.
+    std::thread::sleep(Duration::from_millis(20));
+    outer.span().end();
+}
+
+#[tokio::test]
+async fn a_request_below_a_span_of_the_service_is_kept_for_its_own_reasons() {
+    let none = Keep::ratio(0.0);
+    let (short, long) = (Duration::from_millis(10), Duration::from_secs(3600));
+    let route = "/slow/{source}";
+    let cases: &[(Keep, Handler, Option<(&str, usize)>)] = &[
+        (none.clone().cancelled(), hanging, Some(("cancelled", 4))),
+        (none.clone().cancelled(), dropping_a_stage, None),
+        (none.clone().errors(), failing, Some(("errors", 3))),
+        (none.clone().slower_than(short), slow, Some(("slow", 3))),
+        (none.clone().slower_than(short), ok, None),
+        (
+            none.clone()
+                .slower_than(long)
+                .route_slower_than(route, short),
+            slow,
+            Some(("slow", 3)),
+        ),
+        (
+            none.clone()
+                .slower_than(short)
+                .route_slower_than(route, long),
+            slow,
+            None,
+        ),
+        (
+            none.clone().when(|request| request.status() == Some(404)),
+            missing,
+            Some(("rule", 2)),
+        ),
+        (
+            none.clone()
+                .when(|request| request.name() == "GET /slow/{source}"),
+            slow,
+            Some(("rule", 3)),
+        ),
+        (none, ok, None),
+    ];
+    for by_sdk in [false, true] {
+        for (index, (keep, handler, expected)) in cases.iter().enumerate() {
+            let kept = Kept::new(keep.clone(), by_sdk, |builder| builder);
+            let tracer = kept.telemetry.tracer_provider().tracer("own");
+            let outer =
+                Context::new().with_span(tracer.start_with_context("outer", &Context::new()));
+            serve_below(&kept, outer, *handler).await;
+            let shown = kept.shown().await;
+            let (reason, count) = expected.unwrap_or_default();
+            assert_eq!(shown.len(), count, "{index} {by_sdk}: {shown:?}");
+            for (of_span, _, name) in shown {
+                // The local root says it.
+                let expected = if name == "outer" { reason } else { "" };
+                assert_eq!(of_span, expected, "{index} {by_sdk} {name}");
+            }
+        }
+    }
+}
+
+/// The end of a span of another provider is not known here, so the request is decided at its own end.
+#[tokio::test]
+async fn a_request_below_a_span_of_another_provider_does_not_wait_for_it() {
+    for by_sdk in [false, true] {
+        let kept = Kept::new(Keep::ratio(0.0).errors(), by_sdk, |builder| builder);
+        let other = SdkTracerProvider::builder().build().tracer("other");
+        let outer = Context::new().with_span(other.start_with_context("outer", &Context::new()));
+        kept.serve(&[], ok).with_context(outer.clone()).await;
+        let shown = kept.shown().await;
+        // That provider has sampled it.
+        assert_eq!(shown.len(), 2, "{by_sdk}: {shown:?}");
+        assert_eq!(kept.roots().await, [pair("parent", "")], "{by_sdk}");
+    }
+}
+
+/// `th` of a caller says how likely its decision was, and not that of a service which does not follow it.
+#[tokio::test]
+async fn the_threshold_of_a_caller_goes_where_its_decision_does_not_count() {
+    let trace = |randomness: &str| format!("00-4bf92f3577b34da6a3{randomness}-00f067aa0ba902b7-01");
+    let before = "a=1,ot=th:c;rv:f0000000000000";
+    let erased = "ot=rv:f0000000000000,a=1";
+    let keep = || Some(Keep::ratio(0.0));
+    for by_sdk in [false, true] {
+        for (keep, sampler, header, sent, exported) in [
+            // The dice say no.
+            (keep(), Sampler::AlwaysOn, before, erased, false),
+            (keep(), Sampler::AlwaysOn, "ot=th:c,a=1", "a=1", false),
+            (keep(), Sampler::TraceIdRatio(0.0), before, erased, false),
+            (keep(), Sampler::ParentBasedAlwaysOn, before, before, true),
+            (None, Sampler::AlwaysOn, before, erased, true),
+            (None, Sampler::AlwaysOff, before, erased, false),
+            (None, Sampler::TraceIdRatio(1.0), before, erased, true),
+            (None, Sampler::TraceIdRatio(0.0), before, erased, false),
+            (None, Sampler::TraceIdRatio(1.0), "ot=th:c", "", true),
+            (None, Sampler::TraceIdRatio(1.0), "a=1", "a=1", true),
+            (None, Sampler::ParentBasedAlwaysOn, before, before, true),
+        ] {
+            let case = format!("{sampler} {header} {by_sdk}");
+            let kept = Kept::new(keep, by_sdk, |builder| builder.sampler(sampler));
+            let (to, said) = std::sync::mpsc::channel();
+            let service = service_fn(move |request: Request<()>| {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                let mut headers = HeaderMap::new();
+                trace.download("https://cdn.example/").inject(&mut headers);
+                let state = headers
+                    .get("tracestate")
+                    .map(|state| state.to_str().unwrap().to_owned());
+                to.send(state.unwrap_or_default()).unwrap();
+                async { Ok::<_, Infallible>(Response::new(String::from("cat"))) }
+            });
+            let service = kept.telemetry.trace_layer().layer(service);
+            let request = Request::get("/cat.jpg")
+                .header("traceparent", trace("00000000000000"))
+                .header("tracestate", header);
+            let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+            response.into_body().collect().await.unwrap();
+            assert_eq!(said.recv().unwrap(), sent, "{case}");
+            let shown = kept.shown().await;
+            assert_eq!(
+                shown.len(),
+                if exported { 2 } else { 0 },
+                "{case}: {shown:?}"
+            );
+            assert!(
+                shown.iter().all(|(_, state, _)| state == sent),
+                "{case}: {shown:?}"
+            );
+        }
+        // What is forced is not the caller's decision either.
+        for (keep, expected) in [(keep(), "ot=th:0;rv:f0000000000000,a=1"), (None, erased)] {
+            let kept = Kept::new(keep, by_sdk, |builder| builder);
+            let parent = trace("00000000000000");
+            let headers = [("traceparent", parent.as_str()), ("tracestate", before)];
+            kept.serve_with(|layer| layer.sample_when(|_| true), &headers, ok)
+                .await;
+            let shown = kept.shown().await;
+            assert_eq!(shown.len(), 2, "{by_sdk}");
+            assert!(
+                shown.iter().all(|(_, state, _)| state == expected),
+                "{by_sdk}: {shown:?}"
+            );
+        }
+    }
+}
+
+/// Serves a request that leaves a stage open, which begins with it, and returns the stage.
+async fn leaving_a_stage(kept: &Kept, failing: bool) -> Stage {
+    let (to, stages) = std::sync::mpsc::channel();
+    let service = service_fn(move |request: Request<()>| {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        let stage = trace.stage("write_back");
+        stage.in_scope(|| ());
+        to.send(stage).unwrap();
+        async move {
+            match failing {
+                true => Err(io::Error::other("no picture")),
+                false => Ok(Response::new(String::from("cat"))),
+            }
+        }
+    });
+    let service = kept.telemetry.trace_layer().layer(service);
+    let response = service.oneshot(Request::get("/cat.jpg").body(()).unwrap());
+    if let Ok(response) = response.await {
+        response.into_body().collect().await.unwrap();
+    }
+    stages.recv().unwrap()
+}
+
+/// More requests than whose decisions are remembered.
+const MANY: usize = 6_000;
+
+#[tokio::test]
+async fn what_ends_late_follows_its_root_however_much_was_dropped_since() {
+    for by_sdk in [false, true] {
+        let keep = Keep::ratio(0.0).errors().max_bytes(256 << 10);
+        let kept = Kept::new(keep, by_sdk, |builder| builder);
+        let late = leaving_a_stage(&kept, true).await;
+        for _ in 0..MANY {
+            kept.serve(&[], ok).await;
+        }
+        late.end();
+        assert_eq!(kept.shown().await.len(), 2, "{by_sdk}");
+    }
+}
+
+#[tokio::test]
+async fn what_ends_late_below_what_was_dropped_takes_nothing_from_others() {
+    for by_sdk in [false, true] {
+        let keep = Keep::ratio(0.0).errors().max_bytes(256 << 10);
+        let kept = Kept::new(keep, by_sdk, |builder| builder);
+        let mut late = Vec::with_capacity(MANY);
+        for _ in 0..MANY {
+            late.push(leaving_a_stage(&kept, false).await);
+        }
+        let open = open_requests(&kept, 50).await;
+        late.into_iter().for_each(Stage::end);
+        for call in open {
+            call.await.unwrap_err();
+        }
+        assert_eq!(kept.shown().await.len(), 100, "{by_sdk}");
+        assert_eq!(kept.telemetry.span_stats().undecided, 0, "{by_sdk}");
+        assert!(!kept.log.says("KEEP_MAX_BYTES"), "{by_sdk}");
     }
 }
 
@@ -603,7 +939,7 @@ async fn what_is_called_gets_the_decision_of_the_dice() {
     for by_sdk in [false, true] {
         for (ratio, flags, state) in [(0.0, "02", None), (1.0, "03", Some("ot=th:0"))] {
             let kept = Kept::new(Keep::ratio(ratio).errors(), by_sdk, |builder| builder);
-            let sent = Arc::new(std::sync::Mutex::new(HeaderMap::new()));
+            let sent = Arc::new(Mutex::new(HeaderMap::new()));
             let to = Arc::clone(&sent);
             let service = service_fn(move |request: Request<()>| {
                 let trace = RequestTrace::from_extensions(request.extensions());
@@ -900,6 +1236,10 @@ fn the_variable_is_read_and_mistakes_name_it() {
         ),
         ([(keep, "slow"), (bytes, "")], [keep, "slow:DURATION"]),
         ([(keep, "errors"), (bytes, "1000")], [bytes, "262144"]),
+        (
+            [(keep, "errors"), (bytes, "1099511627777")],
+            [bytes, "to 1099511627776"],
+        ),
         ([(keep, "errors"), (bytes, "much")], [bytes, "262144"]),
     ] {
         let error = Settings::from_vars(vars).unwrap_err().to_string();
@@ -916,6 +1256,7 @@ fn the_variable_is_read_and_mistakes_name_it() {
         (Keep::ratio(1.5), "keep"),
         (Keep::ratio(f64::NAN), "keep"),
         (Keep::ratio(0.5).max_bytes(1), "keep.max_bytes"),
+        (Keep::ratio(0.5).max_bytes(usize::MAX), "keep.max_bytes"),
     ] {
         let error = builder().keep(wrong.clone()).build().unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
@@ -924,6 +1265,16 @@ fn the_variable_is_read_and_mistakes_name_it() {
         let error = Telemetry::from_settings(settings).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
+}
+
+/// The memory is taken when it is needed.
+#[tokio::test]
+async fn the_most_memory_that_is_accepted_is_not_taken_at_once() {
+    let kept = Kept::new(Keep::ratio(1.0).max_bytes(1 << 40), false, |builder| {
+        builder
+    });
+    kept.serve(&[], ok).await;
+    assert_eq!(kept.shown().await.len(), 2);
 }
 
 #[tokio::test]

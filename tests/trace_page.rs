@@ -115,6 +115,7 @@ async fn a_request_that_hangs_is_shown_with_its_stage_and_ends_when_it_does() {
         assert_eq!(state["running_total"], 1);
         let running = &state["running"][0];
         assert_eq!(running["name"], "GET /resize/{options}/{source}");
+        assert_eq!(running["span_id"].as_str().unwrap().len(), 16);
         assert_eq!(running["path"], "/plain/https://cdn.example/cat.jpg");
         assert_eq!(running["stages"][0]["name"], "downloading_image");
         assert!(running["stages"][0]["age_ms"].as_f64().unwrap() >= 0.0);
@@ -124,6 +125,7 @@ async fn a_request_that_hangs_is_shown_with_its_stage_and_ends_when_it_does() {
         let name = "GET%20%2Fresize%2F%7Boptions%7D%2F%7Bsource%7D";
         let zpage = json(&telemetry, &format!("/tracez/api/running/{name}")).await;
         assert_eq!(zpage[0]["traceid"], running["trace_id"]);
+        assert_eq!(zpage[0]["spanid"], running["span_id"]);
         let id = running["trace_id"].as_str().unwrap().to_owned();
         let (status, _, body) = ask(&telemetry, get(&format!("/api/traces/{id}"))).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
@@ -280,6 +282,13 @@ async fn a_stage_that_ends_after_its_request_joins_its_trace() {
     assert_ne!(json(&telemetry, "/api/state").await["latest"], before);
 }
 
+const SAME: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+async fn latest(telemetry: &Telemetry) -> u64 {
+    let state = json(telemetry, "/api/state").await;
+    state["latest"].as_str().unwrap().parse().unwrap()
+}
+
 /// The pictures of one website share the trace of its visit.
 #[tokio::test]
 async fn requests_of_one_trace_keep_their_own_stages() {
@@ -303,9 +312,8 @@ async fn requests_of_one_trace_keep_their_own_stages() {
                 Ok(Response::new(String::new()))
             }
         }));
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let request = Request::get(path)
-            .header("traceparent", parent)
+            .header("traceparent", SAME)
             .body(())
             .unwrap();
         async move {
@@ -336,6 +344,127 @@ async fn requests_of_one_trace_keep_their_own_stages() {
         let stage = spans.iter().find(|span| span["name"] == name).unwrap();
         assert_eq!(stage["depth"], 1, "{name}");
     }
+}
+
+/// A client chooses the trace id, also the same one for all its requests.
+#[tokio::test]
+async fn requests_of_one_trace_displace_no_others_and_cost_no_more_than_others() {
+    const SENT: u64 = 3_000;
+    let telemetry = builder().trace_page_max_bytes(512 << 10).build().unwrap();
+    for number in 0..16 {
+        serve(&telemetry, &format!("/other/{number}"), picture).await;
+    }
+    let layer = telemetry.trace_layer();
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let trace = RequestTrace::from_extensions(request.extensions());
+        trace.set_route("/same");
+        for _ in 0..9 {
+            trace.process("x".repeat(200)).end();
+        }
+        Ok::<_, io::Error>(Response::new(String::new()))
+    }));
+    let start = Instant::now();
+    let before = latest(&telemetry).await;
+    for _ in 0..SENT {
+        let request = Request::get("/same").header("traceparent", SAME);
+        let request = request.body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap();
+    }
+    let taken = latest(&telemetry).await - before;
+    // In each of the nine latency bands some at once, and then one every 10 ms.
+    let most = 9 * (17 + start.elapsed().as_millis() as u64 / 10);
+    assert!(taken <= most, "{taken} of {SENT} were taken, not {most}");
+    // Those that were taken are enough to fill the memory.
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(11)).await;
+        let request = Request::get("/same").header("traceparent", SAME);
+        let request = request.body(()).unwrap();
+        service.clone().oneshot(request).await.unwrap();
+    }
+    let others = json(&telemetry, "/api/traces?q=other").await;
+    assert_eq!(others["matched"], 16);
+    let same = json(&telemetry, "/api/traces?q=same").await;
+    assert_eq!(same["matched"], 1);
+}
+
+/// The pictures of a visit may be asked for one after the other.
+#[tokio::test]
+async fn stages_of_later_requests_of_a_trace_are_counted_with_their_own() {
+    let telemetry = builder().build().unwrap();
+    let layer = telemetry.trace_layer();
+    let late = Arc::new(Mutex::new(Vec::new()));
+    for path in ["/first", "/second"] {
+        let kept = Arc::clone(&late);
+        let service = layer.layer(service_fn(move |request: Request<()>| {
+            let kept = Arc::clone(&kept);
+            async move {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                trace.set_route(request.uri().path());
+                trace.queue().end();
+                // A stage below another one, both of which outlive their request.
+                let outer = trace.stage("outer");
+                let inner = outer.in_scope(|| trace.stage("inner"));
+                kept.lock().unwrap().push((inner, outer));
+                Ok::<_, io::Error>(Response::new(String::new()))
+            }
+        }));
+        let request = Request::get(path).header("traceparent", SAME);
+        let request = request.body(()).unwrap();
+        let response = service.oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+    }
+    let state = json(&telemetry, "/api/state").await;
+    for route in 0..2 {
+        let stage = &state["routes"][route]["stages"][0];
+        let found = (stage["name"].as_str(), stage["count"].as_u64());
+        assert_eq!(found, (Some("queue"), Some(1)), "{state}");
+    }
+    for (inner, outer) in late.lock().unwrap().drain(..) {
+        inner.end();
+        outer.end();
+    }
+    let trace = json(&telemetry, "/api/traces/0af7651916cd43dd8448eb211c80319c").await;
+    let spans = trace["spans"].as_array().unwrap().iter();
+    let found: Vec<_> = spans
+        .map(|span| {
+            (
+                span["name"].as_str().unwrap(),
+                span["depth"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    let stages = [("queue", 1), ("outer", 1), ("inner", 2)];
+    let first = [[("GET /first", 0)].as_slice(), &stages].concat();
+    let second = [[("GET /second", 0)].as_slice(), &stages].concat();
+    assert_eq!(found, [first, second].concat());
+}
+
+#[tokio::test]
+async fn a_failed_request_is_held_however_much_it_says() {
+    let telemetry = builder().trace_page_max_bytes(256 << 10).build().unwrap();
+    serve(&telemetry, "/chatty", async |trace| {
+        trace.set_route("/chatty");
+        let failed = trace.stage("failed_first");
+        failed.record_error(&io::Error::other("the cause"));
+        failed.end();
+        for _ in 0..60 {
+            trace.process("x".repeat(200)).end();
+        }
+        Err(io::Error::other("the disk is full"))
+    })
+    .await;
+    let failed = json(&telemetry, "/api/traces?outcome=failed").await;
+    assert_eq!(failed["matched"], 1);
+    assert_eq!(failed["traces"][0]["path"], "/chatty");
+    assert_eq!(failed["traces"][0]["message"], "the disk is full");
+    let id = failed["traces"][0]["trace_id"].as_str().unwrap();
+    let trace = json(&telemetry, &format!("/api/traces/{id}")).await;
+    let spans = trace["spans"].as_array().unwrap();
+    let named = |name: &str| spans.iter().filter(|span| span["name"] == name).count();
+    assert_eq!(named("failed_first"), 1, "what failed stays");
+    let processed = named("processing_image");
+    assert!((10..60).contains(&processed), "{processed}");
+    assert_eq!(trace["left_out"], 60 - processed, "and is not concealed");
 }
 
 #[tokio::test]
@@ -422,7 +551,8 @@ async fn find_outcomes(telemetry: Telemetry) {
             "route=GET+%2Fresize%2F%7Boptions%7D%2F%7Bsource%7D",
             vec!["/good"],
         ),
-        ("q=404", vec!["/missing"]),
+        // The word alone may be in a trace id.
+        ("q=404+missing", vec!["/missing"]),
         ("q=SPACE+device", vec!["/broken"]),
         ("q=space+cat", vec![]),
         ("limit=1", vec!["/gone"]),
@@ -923,17 +1053,25 @@ async fn log_lines_are_held_with_their_trace() {
     let subscriber = tracing_subscriber::registry().with(telemetry.log_layer());
     let _default = tracing::subscriber::set_default(subscriber);
     tracing::info!("outside of any request");
+    let late = Mutex::new(None);
     serve(&telemetry, "/cat", async |trace| {
         trace
             .process("")
             .in_scope(|| tracing::warn!(pixels = 42, "in a stage"));
+        *late.lock().unwrap() = Some(trace);
         Ok(StatusCode::OK)
     })
     .await;
+    let late = late.into_inner().unwrap().unwrap();
+    let context = late.context();
+    let _current = context.attach();
+    tracing::error!("after the end");
     let id = json(&telemetry, "/api/traces").await["traces"][0]["trace_id"].clone();
     let trace = json(&telemetry, &format!("/api/traces/{}", id.as_str().unwrap())).await;
     let logs = trace["logs"].as_array().unwrap();
-    assert_eq!(logs.len(), 1);
+    assert_eq!(logs.len(), 2);
+    assert_eq!(logs[1]["body"], "after the end");
+    assert_eq!(logs[1]["span_id"], trace["spans"][0]["span_id"]);
     assert_eq!(
         (logs[0]["severity"].as_str(), logs[0]["body"].as_str()),
         (Some("WARN"), Some("in a stage"))

@@ -2,15 +2,20 @@
 
 use std::{fmt, net::IpAddr};
 
-use http::{
-    HeaderName,
-    header::{FORWARDED, HOST, VIA},
-    request::Parts,
-};
+use http::{HeaderName, header::HOST, request::Parts};
 
 use crate::trace::{Networks, PeerAddr};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Whether this is a header that proxies add to what they forward: `Forwarded`, `Via`, `X-Forwarded-Proto`,
+/// Envoy's `X-Envoy-Attempt-Count`, `X-Original-URI`, and the client's address in `X-Real-IP`,
+/// `CF-Connecting-IP` and others. Browsers send none of these.
+fn is_of_proxy(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    let begins = ["x-forwarded", "x-envoy-", "x-original-"];
+    ["forwarded", "via"].contains(&name)
+        || begins.iter().any(|begin| name.starts_with(begin))
+        || ["-ip", "-ipv6"].iter().any(|end| name.ends_with(end))
+}
 
 /// Decides which requests are answered.
 #[derive(Default)]
@@ -47,10 +52,7 @@ impl Access {
                 false => Err(REFUSED),
             };
         }
-        if [FORWARDED, FORWARDED_FOR, VIA]
-            .iter()
-            .any(|name| parts.headers.contains_key(name))
-        {
+        if parts.headers.keys().any(is_of_proxy) {
             return Err(PROXIED);
         }
         let peer = PeerAddr::of(&parts.extensions).ok_or(UNKNOWN_PEER)?.ip();
@@ -168,11 +170,34 @@ mod tests {
         }
         let two = [("host", "localhost"), ("host", "localhost")];
         assert_eq!(check(&access, Some("127.0.0.1"), &two), Err(FOREIGN_HOST));
-        for name in ["forwarded", "x-forwarded-for", "via"] {
+        for name in [
+            "forwarded",
+            "via",
+            "x-forwarded-for",
+            // Envoy's and Istio's sidecars, which come from 127.0.0.6.
+            "x-forwarded-proto",
+            "x-envoy-attempt-count",
+            "x-real-ip",
+            "x-client-ip",
+            "x-cluster-client-ip",
+            "true-client-ip",
+            "cf-connecting-ip",
+            "cf-connecting-ipv6",
+            "fastly-client-ip",
+            "x-original-uri",
+        ] {
             let headers = [("host", "localhost"), (name, "1.1.1.1")];
             assert_eq!(
                 check(&access, Some("127.0.0.1"), &headers),
                 Err(PROXIED),
+                "{name}"
+            );
+        }
+        for name in ["x-request-id", "user-agent", "ip", "sec-fetch-site"] {
+            let headers = [("host", "localhost"), (name, "1")];
+            assert_eq!(
+                check(&access, Some("127.0.0.1"), &headers),
+                Ok(()),
                 "{name}"
             );
         }

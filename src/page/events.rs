@@ -4,15 +4,15 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::Arc,
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use super::Page;
@@ -24,6 +24,11 @@ const MOST_STREAMS: usize = 16;
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long nothing is told when nothing changes.
 const SILENCE: Duration = Duration::from_secs(10);
+/// A stream ends with the first event after this time, and its browser opens another one: a graceful shutdown
+/// waits for all responses, whoever asks for it, and must not wait for ever.
+const LIFE: Duration = Duration::from_secs(10);
+/// The last event of a stream that has had its time.
+const OVER: &[u8] = b"event: over\ndata: {}\n\n";
 
 #[derive(Debug)]
 pub(super) struct Events {
@@ -50,7 +55,9 @@ type Next = Pin<Box<dyn Future<Output = (Option<Bytes>, Receiver)> + Send>>;
 pub(super) struct Stream {
     first: Option<Bytes>,
     next: Next,
-    _place: OwnedSemaphorePermit,
+    opened: Instant,
+    /// `None`: the stream has ended.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream {
@@ -58,9 +65,19 @@ impl Stream {
         if let Some(first) = self.first.take() {
             return Poll::Ready(Some(first));
         }
-        self.next.as_mut().poll(cx).map(|(event, receiver)| {
-            self.next = Box::pin(next(receiver));
-            event
+        if self.place.is_none() {
+            return Poll::Ready(None);
+        }
+        let (event, receiver) = ready!(self.next.as_mut().poll(cx));
+        self.next = Box::pin(next(receiver));
+        let is_over = self.opened.elapsed() >= LIFE;
+        if is_over || event.is_none() {
+            // The browser opens the next stream at once.
+            self.place = None;
+        }
+        Poll::Ready(match is_over {
+            true => event.map(|_| Bytes::from_static(OVER)),
+            false => event,
         })
     }
 }
@@ -88,12 +105,13 @@ impl Page {
         Some(Stream {
             first: Some(first.into()),
             next,
-            _place: place,
+            opened: Instant::now(),
+            place: Some(place),
         })
     }
 
     /// Tells the state while anyone listens, until the process is asked to stop: a graceful shutdown waits for
-    /// all responses, and streams have no end of their own. Runs on the I/O thread.
+    /// all responses. Runs on the I/O thread.
     pub(crate) async fn tell(self: Arc<Self>) {
         let _end = End(&self.events.latest);
         let (mut tell, mut stop) = (pin!(self.tell_for_ever()), pin!(asked_to_stop()));
@@ -146,4 +164,57 @@ fn without_time(state: &Value) -> Value {
         }
     }
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use hyper::server::conn::http1;
+    use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+    use opentelemetry_sdk::Resource;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt, duplex},
+        time::timeout,
+    };
+
+    use super::*;
+    use crate::{page::TracePageBuilder, telemetry::Settings};
+
+    /// A server that is shut down by anything but `shutdown_signal()`.
+    #[tokio::test(start_paused = true)]
+    async fn an_open_stream_does_not_hold_up_a_graceful_shutdown_for_ever() {
+        let page = Page::new(
+            &Settings::default(),
+            1 << 20,
+            &Resource::builder_empty().build(),
+        );
+        tokio::spawn(Arc::clone(&page).tell());
+        let service = TracePageBuilder::new(Some(Arc::clone(&page)));
+        let service = service.authorize(|_| true).build();
+        let (mut browser, server) = duplex(1 << 16);
+        let connection = http1::Builder::new()
+            .serve_connection(TokioIo::new(server), TowerToHyperService::new(service));
+        let mut connection = pin!(connection);
+        let request = b"GET /api/events HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        browser.write_all(request).await.unwrap();
+        let mut told = Vec::new();
+        let opens = async {
+            while !told.ends_with(b"\n\n\r\n") {
+                browser.read_buf(&mut told).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = opens => {}
+            ended = &mut connection => panic!("{ended:?}"),
+        }
+        connection.as_mut().graceful_shutdown();
+        let drained = timeout(LIFE + SILENCE + 2 * PAUSE, connection);
+        drained.await.expect("the shutdown waits").unwrap();
+        browser.read_to_end(&mut told).await.unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert!(told.contains("event: over"), "{told}");
+        assert!(told.ends_with("0\r\n\r\n"), "the response is whole: {told}");
+        assert_eq!(page.events.places.available_permits(), MOST_STREAMS);
+    }
 }

@@ -36,9 +36,10 @@
 //!
 //! By default a request is answered when it comes from this machine (its peer is a loopback address), asks for
 //! it under a loopback name (`Host: localhost`, `127.0.0.1` or `[::1]`, so that no foreign website reaches it by
-//! DNS rebinding), and was not forwarded by a proxy that says so (`Forwarded`, `X-Forwarded-For`, `Via`). A proxy
-//! on this machine that forwards everything and says nothing makes the page public: keep the path out of it, or
-//! decide with [`authorize`](TracePageBuilder::authorize).
+//! DNS rebinding), and was not forwarded by a proxy that says so (`Forwarded`, `Via`, `X-Forwarded-…`,
+//! `X-Envoy-…`, `X-Original-…`, and addresses such as `X-Real-IP` and `CF-Connecting-IP`). A proxy on this machine
+//! that forwards everything and says nothing makes the page public: keep the path out of it, or decide with
+//! [`authorize`](TracePageBuilder::authorize).
 //!
 //! The peer is a [`PeerAddr`](crate::trace::PeerAddr) or a `SocketAddr` in the request's extensions, or axum's
 //! `ConnectInfo<SocketAddr>`. When it is unknown, the answer is 403 with a sentence that says what to do: a `Host`

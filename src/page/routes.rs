@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use super::latency::{Latencies, MOST_BANDS, band};
+use super::{
+    latency::{Latencies, MOST_BANDS, band},
+    store::SAMPLES,
+};
 use crate::{
     instrument::beginning,
     intern::{Table, hash},
@@ -22,6 +25,8 @@ const MOST_ROUTES: usize = 200;
 const OTHER: &str = "(other)";
 /// Further stages of a route are not counted.
 const MOST_STAGES: usize = 16;
+/// A slot that has had enough samples takes one in this time. A flood pays for no more.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Longer names are cut.
 const LONGEST_NAME: usize = 256;
 
@@ -102,7 +107,9 @@ fn part() -> usize {
 #[derive(Debug, Default)]
 struct Slot {
     held: AtomicU32,
-    /// When the last sample was wanted, in milliseconds since the start and one more.
+    /// How many samples were wanted at once.
+    taken: AtomicU32,
+    /// When the last sample was wanted after those, in milliseconds since the start.
     wanted: AtomicU64,
 }
 
@@ -291,21 +298,22 @@ impl Route {
         all
     }
 
-    /// Whether the slot wants a sample now: at most one every `pause` once it has `enough`.
-    pub(super) fn wants(&self, slot: usize, enough: u32, pause: Duration, now: Duration) -> bool {
+    /// Whether the slot wants a sample now: its first ones at once, and then one in each [`PAUSE`], however
+    /// few of them it still holds.
+    pub(super) fn wants(&self, slot: usize, now: Duration) -> bool {
         let slot = &self.slots[slot];
-        let now = now.as_millis() as u64 + 1;
-        let last = slot.wanted.load(Relaxed);
-        let is_due = last == 0 || now.saturating_sub(last) >= pause.as_millis() as u64;
-        if slot.held.load(Relaxed) >= enough && !is_due {
-            return false;
+        if slot.taken.load(Relaxed) < SAMPLES as u32 {
+            slot.taken.fetch_add(1, Relaxed);
+            return true;
         }
+        let now = now.as_millis() as u64;
+        let last = slot.wanted.load(Relaxed);
         // Of several threads one is first.
-        let first = slot
-            .wanted
-            .compare_exchange(last, now, Relaxed, Relaxed)
-            .is_ok();
-        first || slot.held.load(Relaxed) < enough
+        now.saturating_sub(last) >= PAUSE.as_millis() as u64
+            && slot
+                .wanted
+                .compare_exchange(last, now, Relaxed, Relaxed)
+                .is_ok()
     }
 
     pub(super) fn set_held(&self, slot: usize, held: usize) {

@@ -16,7 +16,7 @@ const MOST_RUNNING: usize = 100;
 impl Page {
     /// `GET api/state`
     pub(super) fn state(&self) -> Value {
-        let running = self.running.now();
+        let running = self.running.now(MOST_RUNNING);
         let mut running_by_name = HashMap::new();
         for request in &running {
             *running_by_name
@@ -134,6 +134,7 @@ fn request(request: &RunningRequest) -> Value {
     let done = request.done.iter();
     json!({
         "trace_id": request.trace_id.to_string(),
+        "span_id": request.span_id.to_string(),
         "name": request.asked.name,
         "method": request.asked.method.as_str(),
         "path": request.asked.path,

@@ -6,7 +6,7 @@ use std::{
     mem::size_of,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -20,9 +20,7 @@ use super::{
 use crate::telemetry::{Ended, Outcome, Taker, Trace};
 
 /// The samples of a slot: the latest ones.
-const SAMPLES: usize = 16;
-/// A slot that has enough takes one sample in this time. A flood pays for no more.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(super) const SAMPLES: usize = 16;
 /// What a sample takes beside its spans, about.
 const OVERHEAD: usize = size_of::<Sample>() + 160;
 
@@ -43,8 +41,6 @@ pub(crate) struct Store {
     held: Box<[AtomicU16]>,
     /// Samples take so much memory at most.
     max_bytes: usize,
-    /// Samples had to give way to others.
-    is_tight: AtomicBool,
     version: AtomicU64,
 }
 
@@ -61,6 +57,8 @@ pub(super) struct Sample {
     /// Why, where that is decided at the end.
     pub(super) reason: Option<&'static str>,
     pub(super) trace: Trace,
+    /// The spans and log records that were too many.
+    pub(super) left_out: usize,
     number: u64,
 }
 
@@ -71,6 +69,12 @@ impl Sample {
 
     pub(super) fn band(&self) -> usize {
         band(self.duration)
+    }
+
+    /// Whether this span is among those that are held.
+    fn has(&self, span_id: SpanId) -> bool {
+        let mut parts = self.trace.parts().iter();
+        parts.any(|part| part.span_id == span_id)
     }
 
     fn memory(&self) -> usize {
@@ -138,7 +142,6 @@ impl Store {
             samples: Mutex::default(),
             held: (0..FILTER).map(|_| AtomicU16::new(0)).collect(),
             max_bytes: max_bytes / 2 - FILTER * size_of::<AtomicU16>(),
-            is_tight: AtomicBool::new(false),
             version: AtomicU64::new(0),
         }
     }
@@ -178,11 +181,33 @@ impl Store {
         (count, bytes + filter + self.routes.bytes())
     }
 
-    fn make_room(&self, samples: &mut Samples) {
-        let is_tight = samples.bytes > self.max_bytes;
-        if is_tight {
-            self.is_tight.store(true, Relaxed);
+    /// No trace displaces all others.
+    fn most_of_a_trace(&self) -> usize {
+        self.max_bytes / 8
+    }
+
+    /// Of two requests of one trace the one that went worse, or took longer, stands for both. It stays alone
+    /// when the two are too large together.
+    fn merged(&self, mut one: Sample, mut other: Sample) -> Sample {
+        let weight = |sample: &Sample| (sample.outcome, sample.duration);
+        let fit = one.memory() + other.memory() <= self.most_of_a_trace();
+        let both = fit.then(|| {
+            let mut both = std::mem::take(&mut other.trace);
+            both.extend(&one.trace);
+            both
+        });
+        if weight(&other) > weight(&one) {
+            std::mem::swap(&mut one, &mut other);
         }
+        one.left_out += other.left_out;
+        match both {
+            Some(both) => one.trace = both,
+            None => one.left_out += other.trace.count(),
+        }
+        one
+    }
+
+    fn make_room(&self, samples: &mut Samples) {
         while samples.bytes > self.max_bytes {
             match samples.least() {
                 Some(least) => samples.remove(least, &self.held),
@@ -197,17 +222,14 @@ impl Taker for Store {
         let route = self.routes.get(root.span.name);
         let now = self.now();
         self.routes.count(route, root, trace, now);
-        let enough = match self.is_tight.load(Relaxed) {
-            true => 0,
-            false => SAMPLES as u32,
-        };
-        route.wants(slot(root.outcome(), root.duration()), enough, PAUSE, now)
+        route.wants(slot(root.outcome(), root.duration()), now)
     }
 
     fn take(&self, root: &Ended<'_>, mut trace: Trace) {
-        trace.shrink();
-        if trace.memory() > self.max_bytes / 8 {
-            return;
+        let came = trace.count();
+        match trace.memory() > self.most_of_a_trace() {
+            true => trace.cut(root.span_id(), self.most_of_a_trace()),
+            false => trace.shrink(),
         }
         let mut sample = Sample {
             trace_id: root.trace_id(),
@@ -218,24 +240,13 @@ impl Taker for Store {
             duration: root.duration(),
             is_kept: root.is_kept,
             reason: root.reason,
+            left_out: came - trace.count(),
             trace,
             number: 0,
         };
         let mut samples = self.samples();
         if let Some(other) = samples.remove(root.trace_id(), &self.held) {
-            // Another request of the same trace: the one that went worse, or took longer, stands for both.
-            let weight = |sample: &Sample| (sample.outcome, sample.duration);
-            sample = match weight(&other) > weight(&sample) {
-                true => {
-                    let mut other = Arc::unwrap_or_clone(other);
-                    other.trace.extend(&sample.trace);
-                    other
-                }
-                false => {
-                    sample.trace.extend(&other.trace);
-                    sample
-                }
-            };
+            sample = self.merged(sample, Arc::unwrap_or_clone(other));
         }
         samples.count += 1;
         sample.number = samples.count;
@@ -244,23 +255,29 @@ impl Taker for Store {
         self.version.fetch_add(1, Relaxed);
     }
 
-    fn join(&self, trace_id: TraceId, later: &Trace) -> bool {
+    fn holds(&self, trace_id: TraceId, span_id: SpanId) -> bool {
         if bucket(&self.held, trace_id).load(Relaxed) == 0 {
             return false;
         }
+        let is_it = |sample: &Arc<Sample>| sample.has(span_id);
+        self.samples().by_id.get(&trace_id).is_some_and(is_it)
+    }
+
+    fn join(&self, trace_id: TraceId, later: &Trace) {
         let mut samples = self.samples();
         let Some(sample) = samples.by_id.get_mut(&trace_id) else {
-            return false;
+            return;
         };
+        let sample = Arc::make_mut(sample);
         let before = sample.memory();
-        if before + later.memory() < self.max_bytes / 8 {
-            let sample = Arc::make_mut(sample);
+        if before + later.memory() <= self.most_of_a_trace() {
             sample.trace.extend(later);
-            let after = sample.memory();
-            samples.bytes = samples.bytes + after - before;
-            self.make_room(&mut samples);
-            self.version.fetch_add(1, Relaxed);
+        } else {
+            sample.left_out += later.count();
         }
-        true
+        let after = sample.memory();
+        samples.bytes = samples.bytes + after - before;
+        self.make_room(&mut samples);
+        self.version.fetch_add(1, Relaxed);
     }
 }

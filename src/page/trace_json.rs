@@ -121,7 +121,8 @@ impl<'a> Decoded<'a> {
         let mut whole = self.row(page);
         whole["spans"] = self.spans.iter().map(|placed| self.span(placed)).collect();
         whole["logs"] = self.lines();
-        let running = page.running.now();
+        whole["left_out"] = self.sample.left_out.into();
+        let running = page.running.now(0);
         whole["running"] = running
             .iter()
             .any(|request| request.trace_id == self.sample.trace_id)

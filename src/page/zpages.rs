@@ -45,7 +45,7 @@ fn segment(text: &str) -> Option<String> {
 
 /// `repeated TracezCounts`
 fn aggregations(page: &Page) -> Value {
-    let running = page.running.now();
+    let running = page.running.now(0);
     let routes = page.store.routes.all();
     let counts = routes.iter().map(|route| {
         let counts = route.counts(page.store.now());
@@ -90,7 +90,7 @@ fn span(span: &Span) -> Value {
 
 /// `repeated RunningData`
 fn running(page: &Page, name: &str) -> Option<Value> {
-    let running = page.running.now();
+    let running = page.running.now(0);
     let running = running.iter().filter(|request| request.asked.name == name);
     let text = |key: &str, text: &str| json!({ "key": key, "value": { "stringValue": text } });
     let running = running.map(|request| {

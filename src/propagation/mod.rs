@@ -81,9 +81,9 @@ pub use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 pub use ottrace::OtTracePropagator;
 pub(crate) use random::{RANDOM, RandomRoot, trace_flags, with_flags};
 pub use sampling::is_denied;
-#[cfg(feature = "_export")]
-pub(crate) use sampling::is_forced;
 pub(crate) use sampling::{is_debug, with_forced_sampling};
+#[cfg(feature = "_export")]
+pub(crate) use sampling::{is_forced, without_threshold};
 pub use tracecontext::TraceContextPropagator;
 pub use undecided::continued_trace_id;
 pub use xray::XRayPropagator;

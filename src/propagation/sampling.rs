@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+#[cfg(feature = "_export")]
+use opentelemetry::trace::TraceState;
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceId},
@@ -74,6 +76,25 @@ pub(crate) fn with_forced_sampling<R>(start: impl FnOnce() -> R) -> R {
 #[cfg(feature = "_export")]
 pub(crate) fn is_forced() -> bool {
     IS_FORCED.get()
+}
+
+/// The state without the threshold (`th`) of OpenTelemetry's member: it says how likely the decision of the
+/// caller was, and is wrong about any other decision. The member's other fields stay.
+#[cfg(feature = "_export")]
+pub(crate) fn without_threshold(state: TraceState) -> TraceState {
+    let is_threshold = |field: &str| field.starts_with("th:");
+    let member = state.get("ot").unwrap_or_default();
+    if !member.split(';').any(is_threshold) {
+        return state;
+    }
+    let others = member.split(';').filter(|field| !is_threshold(field));
+    let others = others.collect::<Vec<_>>().join(";");
+    let changed = match others.is_empty() {
+        true => state.delete("ot"),
+        false => state.insert("ot", others),
+    };
+    // The key is valid, and so is a part of a valid value.
+    changed.unwrap_or(state)
 }
 
 /// Whether the trace that starts in `cx` must not be sampled, because a header denied sampling

@@ -63,6 +63,21 @@ fn pop() -> Option<Arc<RequestState>> {
     request.ok().flatten()
 }
 
+/// Runs `work` where no request and no span is current.
+#[cfg(feature = "_otlp")]
+pub(crate) fn without_current<T>(work: impl FnOnce() -> T) -> T {
+    struct Restore(Vec<Arc<RequestState>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let _ = CURRENT.try_with(|current| current.replace(std::mem::take(&mut self.0)));
+        }
+    }
+    let hidden = CURRENT.try_with(RefCell::take).unwrap_or_default();
+    let _restore = Restore(hidden);
+    let _context = Context::new().attach();
+    work()
+}
+
 /// Looks at the request that this thread is working on.
 pub(super) fn with_current<T: Default>(look: impl FnOnce(&Arc<RequestState>) -> T) -> T {
     let look = |current: &RefCell<Vec<_>>| current.borrow().last().map(look);

@@ -88,34 +88,32 @@ impl RunningRequests {
         list.free.push(place.index);
     }
 
-    /// The requests that are running now, the oldest first.
-    pub(crate) fn now(&self) -> Vec<RunningRequest> {
+    /// The requests that are running now, the oldest first. The first `most` are listed with their stages.
+    pub(crate) fn now(&self, most: usize) -> Vec<RunningRequest> {
         let mut found = Vec::new();
         for shard in 0..SHARDS {
             let list = self.shard(shard);
-            let requests: Vec<_> = list
-                .places
-                .iter()
-                .flatten()
-                .filter_map(Weak::upgrade)
-                .collect();
-            drop(list);
-            found.extend(requests.iter().map(|request| describe(request)));
+            found.extend(list.places.iter().flatten().filter_map(Weak::upgrade));
         }
-        found.sort_by_key(|request: &RunningRequest| request.started_at);
+        found.sort_by_key(|request| request.clock.started_at());
+        let found = found.iter().enumerate();
         found
+            .map(|(index, request)| describe(request, index < most))
+            .collect()
     }
 }
 
-fn describe(request: &RequestState) -> RunningRequest {
+fn describe(request: &RequestState, with_stages: bool) -> RunningRequest {
     let span = request.context.span();
     let span = span.span_context();
     let (trace_id, span_id) = (span.trace_id(), span.span_id());
     let (mut route, mut stages, mut done) = (request.matched.clone(), Vec::new(), Vec::new());
     if let Some(live) = request.changed() {
         route = live.route.clone();
-        stages = live.open_stages();
-        done = live.stages_done.clone();
+        if with_stages {
+            stages = live.open_stages();
+            done = live.stages_done.clone();
+        }
     }
     RunningRequest {
         trace_id,

@@ -354,7 +354,7 @@ impl Stage {
             let mut live = running.request.live();
             live.stage_ended(running.name);
             if running.recording().keeps_stages {
-                live.stages_done.push((running.name, elapsed));
+                live.stage_done(running.name, elapsed);
             }
             interruption.or(live.interruption.filter(|_| !running.is_late))
         };

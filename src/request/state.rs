@@ -8,6 +8,9 @@ use opentelemetry::{Context, KeyValue, StringValue};
 use super::{Layer, body::BodyCount};
 use crate::{instrument::set, intern, metrics::Labels};
 
+/// The stages of a request that are listed one by one.
+const MOST_STAGES: usize = 32;
+
 /// Why a request ended before its response was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interruption {
@@ -49,7 +52,8 @@ pub(crate) struct Live {
     pub(crate) attributes: Vec<KeyValue>,
     /// The running stages with their beginnings, the innermost last.
     stages: Vec<(&'static str, Instant)>,
-    /// The names and durations of the ended stages, when anything tells them.
+    /// The names and durations of the ended stages, when anything tells them; after the first
+    /// [`MOST_STAGES`] one entry for each name.
     pub(crate) stages_done: Vec<(&'static str, Duration)>,
     pub(crate) interruption: Option<Interruption>,
     /// Where the request was when it was interrupted.
@@ -175,6 +179,18 @@ impl Live {
         }
     }
 
+    /// Keeps how long a stage took. A response may have a stage for each of its frames, without an end.
+    pub(crate) fn stage_done(&mut self, name: &'static str, duration: Duration) {
+        if self.stages_done.len() >= MOST_STAGES {
+            let mut stages = self.stages_done.iter_mut().rev();
+            if let Some((_, sum)) = stages.find(|(done, _)| *done == name) {
+                *sum += duration;
+                return;
+            }
+        }
+        self.stages_done.push((name, duration));
+    }
+
     /// Notes the first interruption and returns the phase in which it came: the innermost running
     /// stage, or `outside_stages`.
     pub(crate) fn interrupt(
@@ -187,10 +203,10 @@ impl Live {
             .get_or_insert_with(|| self.stages.last().map_or(outside_stages, |(name, _)| name))
     }
 
-    /// The running stages with their ages, the outermost first.
+    /// The running stages with their ages, the outermost first, [`MOST_STAGES`] at most.
     #[cfg(feature = "page")]
     pub(crate) fn open_stages(&self) -> Vec<(&'static str, Duration)> {
-        let stages = self.stages.iter();
+        let stages = self.stages.iter().take(MOST_STAGES);
         stages
             .map(|(name, started)| (*name, started.elapsed()))
             .collect()
@@ -227,6 +243,23 @@ pub(crate) mod tests {
     /// Starts clocks as if the system's clock were set forward by this much right after.
     pub(crate) fn set_forward(by: Duration) {
         BEHIND.set(by);
+    }
+
+    #[test]
+    fn a_stage_for_each_frame_takes_no_more_memory() {
+        let mut live = Live::default();
+        live.stage_done("queue", Duration::from_secs(2));
+        for _ in 0..1_000_000 {
+            live.stage_done("frame", Duration::from_millis(1));
+        }
+        // A name that comes late is told too.
+        live.stage_done("watermark", Duration::from_secs(3));
+        assert_eq!(live.stages_done.len(), MOST_STAGES + 1);
+        assert_eq!(live.stages_done[0], ("queue", Duration::from_secs(2)));
+        assert_eq!(live.stages_done[32], ("watermark", Duration::from_secs(3)));
+        let frames = live.stages_done[1..32].iter();
+        let sum: Duration = frames.map(|(_, duration)| *duration).sum();
+        assert_eq!(sum, Duration::from_secs(1_000));
     }
 
     #[test]

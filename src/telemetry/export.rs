@@ -244,6 +244,7 @@ impl<'a> Export<'a> {
         };
         tracers.with_sampler(Sampling {
             sampler: sampler.clone(),
+            follows_callers: at_start.head.follows_callers,
             at_start: Some(at_start.clone()),
             records_all: at_start.keeper.is_none() || self.settings.trace_page.is_some(),
         })

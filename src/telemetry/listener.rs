@@ -1,6 +1,6 @@
 //! A listener of its own for a page, where a service does not put the page among its routes.
 
-use std::{convert::Infallible, io, net::TcpListener, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::TcpListener, pin::pin, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -10,6 +10,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net,
     sync::Semaphore,
     time::{sleep, timeout},
@@ -22,7 +23,7 @@ use crate::trace::PeerAddr;
 const CONNECTIONS: usize = 64;
 /// How long a connection may take to send a head, or stay idle.
 const IDLE: Duration = Duration::from_secs(90);
-/// How long a connection may stay open, whatever it does.
+/// How long a connection may stay open. A response that is on its way then has [`IDLE`] to end.
 const LONGEST: Duration = Duration::from_secs(600);
 
 /// Binds `host:port`, or `:port` on all addresses.
@@ -68,15 +69,29 @@ where
             inner: page.clone(),
             peer: peer.into(),
         };
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(IDLE)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::spawn(async move {
             let _permit = permit;
-            // What goes wrong on a connection is its client's business.
-            let _ = timeout(LONGEST, connection).await;
+            answer(stream, service).await;
         });
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer<I, S, B>(stream: I, service: S)
+where
+    I: AsyncRead + AsyncWrite + Unpin,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone,
+    B: Body<Error = Infallible> + 'static,
+{
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let mut connection = pin!(connection);
+    // What goes wrong on a connection is its client's business.
+    if timeout(LONGEST, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(IDLE, connection).await;
     }
 }
 
@@ -102,5 +117,29 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for WithPeer<S> {
     fn call(&mut self, mut request: Request<B>) -> S::Future {
         request.extensions_mut().insert(self.peer.clone());
         self.inner.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_had_its_time_ends_after_its_response() {
+        let service = service_fn(async |_: Request<Incoming>| {
+            sleep(LONGEST + IDLE / 2).await;
+            Ok::<_, Infallible>(Response::new(String::from("whole")))
+        });
+        let (mut client, stream) = duplex(1 << 12);
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let mut told = String::new();
+        let reads = client.read_to_string(&mut told);
+        let ((), read) = tokio::join!(answer(stream, service), reads);
+        read.unwrap();
+        assert!(told.ends_with("whole"), "{told}");
     }
 }

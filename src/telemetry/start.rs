@@ -183,6 +183,7 @@ fn tracers(settings: &Settings, sampler: SdkSampler) -> TracerProviderBuilder {
     #[cfg(feature = "_export")]
     let sampler = Sampling {
         sampler,
+        follows_callers: settings.sampler.follows_callers(),
         #[cfg(feature = "_otlp")]
         at_start: None,
         records_all: settings.trace_page.is_some(),

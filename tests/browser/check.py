@@ -40,7 +40,8 @@ def main():
             page.picture(arguments.picture)
             return
         server_timing(browser, start(Service, "hyper_thumbnailer"))
-        for step in (page.empty, page.gallery, page.appears, page.hangs, page.details, page.search, page.grid,
+        for step in (page.empty, page.gallery, page.appears, page.hangs, page.together,
+                     page.streams, page.details, page.search, page.grid,
                      page.keyboard, page.hostile, page.narrow, page.dark, page.foreign, page.cut):
             began = time.monotonic()
             step()
@@ -121,6 +122,35 @@ class Page:
         # The fastest, because the machine may be busy with something else.
         if min(seen) > 1 or min(gone) > 1:
             raise Failed(f"a hung request is seen after {seen} s, and gone after {gone} s")
+
+    def together(self):
+        """running requests of one trace are a row each, and leave one by one"""
+        self.open()
+        rows = f"{RUNNING}.querySelectorAll('.row').length"
+        visit = f"00-{'7' * 32}-00f067aa0ba902b7-01"
+        with self.proxy.hang(traceparent=visit), self.proxy.hang(traceparent=visit):
+            with self.proxy.hang(traceparent=visit):
+                self.browser.until(f"{rows} === 3")
+            self.browser.until(f"{rows} === 2")
+        self.browser.until(f"{rows} === 0")
+
+    def streams(self):
+        """a stream that has had its time is followed by another one, and nothing says that it is cut"""
+        self.open()
+        asked = sum("api/events" in url for url in self.browser.requests)
+        self.browser.js("window.cuts = 0; new MutationObserver(() => { cuts += 1 })"
+                        ".observe(document.getElementById('cut'), {attributes: true})")
+        deadline = time.monotonic() + 40
+        while sum("api/events" in url for url in self.browser.requests) == asked:
+            if time.monotonic() > deadline:
+                raise Failed("the stream has no end")
+            self.browser.js("0")
+            time.sleep(0.2)
+        # What happens now is told by the next stream.
+        self.proxy.get("rs:fit:52:52/f:png", "rocket.jpg")
+        self.browser.until(f"{ROWS}[0].textContent.includes('rs:fit:52:52')")
+        if self.browser.js("window.cuts"):
+            raise Failed("a stream that has had its time looks like one that is cut")
 
     def details(self):
         """the traces of the demo's cases show what happened"""

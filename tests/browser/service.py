@@ -61,12 +61,13 @@ class ImageProxy(Service):
         except urllib.error.HTTPError as error:
             return error.code
 
-    def hang(self):
+    def hang(self, **headers):
         """Asks for a picture whose source does not answer. Closing the connection cancels the request."""
         host, port = self.address.removeprefix("http://").split(":")
         connection = socket.create_connection((host, int(port)))
-        path = self.path("rs:fit:300:200", "slow.png")
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+        lines = [f"GET {self.path('rs:fit:300:200', 'slow.png')} HTTP/1.1", f"Host: {host}:{port}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
         return connection
 
     def hostile(self, path, **headers):

@@ -52,6 +52,7 @@ function morphChildren(have, want) {
   for (const child of [...want.childNodes]) {
     while (at && key(at) && !wanted.has(key(at))) at = drop(at);
     const same = key(child) ? known.get(key(child)) : at && !key(at) ? at : null;
+    known.delete(key(child));
     if (!same) {
       have.insertBefore(child, at);
       continue;

@@ -43,6 +43,8 @@ function listen() {
     broken = false;
     report('live', JSON.parse(event.data));
   });
+  // A stream has its time, so that it holds up no shutdown.
+  stream.addEventListener('over', listen);
   stream.addEventListener('error', () => {
     broken = true;
     check();

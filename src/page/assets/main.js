@@ -161,7 +161,7 @@ function moved() {
   if (before === opened) return;
   scrollTo(0, 0);
   if (opened) of('main').focus();
-  else document.querySelector(`[data-key="${CSS.escape(before)}"] a`)?.focus();
+  else document.querySelector(`a.row[href*="${CSS.escape(before)}"]`)?.focus();
 }
 
 addEventListener('popstate', () => {

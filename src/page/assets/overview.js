@@ -59,7 +59,7 @@ function running(request, now, longest, route) {
   const slow = route?.count >= 20 && ms > route.p99_ms && ms > 1000;
   return h(
     'li',
-    { 'data-key': request.trace_id },
+    { 'data-key': request.span_id },
     h(
       'a',
       { class: 'row running', href: link({ trace: request.trace_id }) },

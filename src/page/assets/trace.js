@@ -65,7 +65,8 @@ function whole(trace, now) {
         `${clock(trace.started_at)}, ${ago(now - trace.started_at)}`),
       h('a', { href: link({ route: trace.name, outcome: '', band: '', q: '' }) }, h('bdi', {}, trace.name)),
       h('code', {}, trace.trace_id),
-      h('span', {}, trace.exported ? `exported${trace.kept ? `, kept for: ${trace.kept}` : ''}` : 'not exported')),
+      h('span', {}, trace.exported ? `exported${trace.kept ? `, kept for: ${trace.kept}` : ''}` : 'not exported'),
+      trace.left_out > 0 && h('b', {}, `${count(trace.left_out)} spans and log lines are left out, because the trace is large`)),
     (trace.message || trace.error_type) &&
       h('p', { class: 'problem' }, trace.error_type && h('b', {}, `${trace.error_type} `), h('bdi', {}, trace.message)),
     h('h2', {}, 'Where the time went'),

@@ -5,7 +5,7 @@ mod request;
 mod rewrite;
 mod threshold;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{cell::Cell, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 pub(crate) use self::parse::EXPECTED;
 pub use self::request::EndedRequest;
@@ -14,6 +14,7 @@ pub(crate) use self::{
     threshold::{Threshold, randomness},
 };
 use super::error::SettingError;
+use crate::{instrument::guarded, request::without_current};
 
 /// Which traces are kept: decided by the service itself, when it knows how a request ended.
 ///
@@ -39,6 +40,9 @@ use super::error::SettingError;
 /// OpenTelemetry's [consistent probability sampling] has it: that of the dice, and 1 for what is kept for another
 /// reason. So the counts that are made of kept traces are right.
 ///
+/// The root may be a span of the service's own, such as a `tracing` span around the layer. It then says why the trace
+/// was kept, and the requests below it are what is looked at.
+///
 /// A flush does not wait for requests that have not ended. The shutdown lets the dice decide about their spans.
 ///
 /// What the service calls gets the decision of the dice, which is known from the start. The part of others may
@@ -59,9 +63,14 @@ pub struct Keep {
 
 /// The memory when nothing else is said.
 const DEFAULT_BYTES: usize = 8 << 20;
-/// With less memory hardly any trace could wait for its end.
-pub(crate) const LEAST_BYTES: usize = 256 << 10;
-pub(crate) const MAX_BYTES: &str = "at least 262144 bytes";
+/// With less, hardly any trace could wait for its end. With more, a mistake in a number would go unnoticed.
+const ACCEPTED_BYTES: RangeInclusive<u64> = 256 << 10..=1 << 40;
+pub(crate) const MAX_BYTES: &str = "a number of bytes from 262144 to 1099511627776";
+
+/// Whether so much memory may be asked for.
+pub(crate) fn accepts_bytes(bytes: usize) -> bool {
+    u64::try_from(bytes).is_ok_and(|bytes| ACCEPTED_BYTES.contains(&bytes))
+}
 
 type Rule = dyn Fn(&EndedRequest<'_>) -> bool + Send + Sync;
 
@@ -147,7 +156,8 @@ impl Keep {
         self
     }
 
-    /// The most bytes of memory for spans whose request has not ended: at least 262,144, and 8 MiB when left out.
+    /// The most bytes of memory for spans whose request has not ended: from 262,144 to 2⁴⁰, and 8 MiB when left
+    /// out.
     ///
     /// When it is out, the dice alone decide about the traces that have waited longest
     /// ([`TelemetryEvent::KeepMemory`](super::TelemetryEvent::KeepMemory)).
@@ -158,6 +168,10 @@ impl Keep {
     }
 
     /// Keeps requests for which the closure returns true. A panic in it counts as false.
+    ///
+    /// It is called by the thread that ends the root span. No span is current in it, and
+    /// [`RequestTrace::current`](crate::RequestTrace::current) records nothing. It is not asked about spans that
+    /// it starts itself.
     ///
     /// ```
     /// use tower_image_trace::telemetry::Keep;
@@ -177,7 +191,7 @@ impl Keep {
     pub(crate) fn mistakes(&self) -> impl Iterator<Item = SettingError> {
         let share = (!(0.0..=1.0).contains(&self.ratio))
             .then(|| SettingError::invalid("keep", &self.ratio.to_string(), "a ratio from 0 to 1"));
-        let bytes = (self.max_bytes < LEAST_BYTES).then(|| {
+        let bytes = (!accepts_bytes(self.max_bytes)).then(|| {
             SettingError::invalid("keep.max_bytes", &self.max_bytes.to_string(), MAX_BYTES)
         });
         share.into_iter().chain(bytes)
@@ -207,8 +221,7 @@ impl Keep {
             return Some(Reason::Slow);
         }
         let rule = self.rule.as_ref()?;
-        let is_kept = crate::instrument::guarded(|| rule(request)) == Some(true);
-        is_kept.then_some(Reason::Rule)
+        says_yes(&**rule, request).then_some(Reason::Rule)
     }
 
     fn is_slow(&self, request: &EndedRequest<'_>) -> bool {
@@ -222,6 +235,22 @@ impl Keep {
         let limit = of_route.map(|(_, limit)| *limit).or(self.slow);
         limit.is_some_and(|limit| request.duration() > limit)
     }
+}
+
+thread_local! {
+    /// Whether this thread runs a closure that says what is kept.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Asks the closure. What is current on this thread belongs to the span that ends and may be locked, so the
+/// closure does not see it. It is not asked about what ends while it runs, or it might never return.
+fn says_yes(rule: &Rule, request: &EndedRequest<'_>) -> bool {
+    if IS_ASKING.replace(true) {
+        return false;
+    }
+    let answer = guarded(|| without_current(|| rule(request)));
+    IS_ASKING.set(false);
+    answer == Some(true)
 }
 
 impl fmt::Debug for Keep {

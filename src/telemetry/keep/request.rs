@@ -17,12 +17,12 @@ pub struct EndedRequest<'a> {
     pub(crate) duration: Duration,
     pub(crate) failed: bool,
     pub(crate) cancelled: bool,
-    /// The root span, encoded.
+    /// The span of the request, encoded.
     pub(crate) entry: &'a [u8],
 }
 
 impl EndedRequest<'_> {
-    /// The name of the root span: `{method} {route}`.
+    /// The name of its span: `{method} {route}`.
     #[must_use]
     pub fn name(&self) -> &str {
         self.name
@@ -52,7 +52,7 @@ impl EndedRequest<'_> {
         self.duration
     }
 
-    /// Whether its root span, or any other of its spans, has ended with an error.
+    /// Whether its span, or any other that is decided with it, has ended with an error.
     #[must_use]
     pub const fn failed(&self) -> bool {
         self.failed
@@ -64,7 +64,7 @@ impl EndedRequest<'_> {
         self.cancelled
     }
 
-    /// A text, number or truth value among the attributes of its root span.
+    /// A text, number or truth value among the attributes of its span.
     #[must_use]
     pub fn attribute(&self, key: &str) -> Option<Value> {
         Some(match self.attribute_value(key)? {

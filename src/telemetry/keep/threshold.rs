@@ -5,6 +5,8 @@
 
 use opentelemetry::trace::{TraceId, TraceState};
 
+use crate::propagation::without_threshold;
+
 /// One more than the greatest number of 56 bits.
 const ALL: u64 = 1 << 56;
 const DIGITS: usize = 14;
@@ -46,17 +48,14 @@ impl Threshold {
         let Some(value) = self.value() else {
             return state.clone();
         };
-        let own = state.get("ot").unwrap_or_default();
-        let others = own
-            .split(';')
-            .filter(|field| !field.is_empty() && !field.starts_with("th:"));
-        let mut member = format!("th:{value}");
-        for field in others {
-            member.push(';');
-            member.push_str(field);
-        }
+        let state = without_threshold(state.clone());
+        let others = state.get("ot").unwrap_or_default();
+        let member = match others.is_empty() {
+            true => format!("th:{value}"),
+            false => format!("th:{value};{others}"),
+        };
         // The member is at most as long as before, or short.
-        state.insert("ot", member).unwrap_or_else(|_| state.clone())
+        state.insert("ot", member).unwrap_or(state)
     }
 }
 

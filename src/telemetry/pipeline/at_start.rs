@@ -10,7 +10,7 @@ use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult};
 
 use super::{head::Head, keeper::Keeper};
 use crate::{
-    propagation::is_forced,
+    propagation::{is_forced, without_threshold},
     telemetry::keep::{Threshold, randomness},
 };
 
@@ -81,10 +81,11 @@ impl AtStart {
                     let state = head.sampled.put_into(state);
                     return (SamplingDecision::RecordAndSample, state);
                 }
-                match head.recorded.samples(randomness) {
+                let decision = match head.recorded.samples(randomness) {
                     true => SamplingDecision::RecordOnly,
                     false => SamplingDecision::Drop,
-                }
+                };
+                return (decision, without_threshold(state.clone()));
             }
         };
         (decision, state.clone())

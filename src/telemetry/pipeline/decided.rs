@@ -22,9 +22,17 @@ pub(super) enum Decision {
     Open,
 }
 
+impl Decision {
+    /// The decision itself, unless there is none yet.
+    pub(super) fn made(self) -> Option<Self> {
+        (self != Self::Open).then_some(self)
+    }
+}
+
 /// The low bits of an entry hold the decision. The place of an entry says what they are in the id.
 const DECISION: u64 = 7;
 
+/// In the order of their numbers.
 const ALL: [Decision; 7] = [
     Decision::Dropped,
     Decision::Parent,
@@ -38,13 +46,52 @@ const ALL: [Decision; 7] = [
 /// So many ids share a place, the latest first.
 const WAYS: usize = 4;
 
-/// The latest decisions. Later ones take the place of the oldest one beside them.
+/// The latest decisions. Most spans are dropped, so that the decisions to keep, which are few, have memory of
+/// their own and are remembered much longer.
 #[derive(Debug)]
-pub(super) struct Decided(Box<[[AtomicU64; WAYS]]>);
+pub(super) struct Decided {
+    kept: Table,
+    /// What was dropped, or has started.
+    others: Table,
+}
 
 impl Decided {
-    /// Takes so many bytes at most, and at least 256.
+    /// Takes so many bytes at most, and at least 512.
     pub(super) fn new(max_bytes: usize) -> Self {
+        let for_kept = max_bytes / 3;
+        Self {
+            kept: Table::new(for_kept),
+            others: Table::new(max_bytes - for_kept),
+        }
+    }
+
+    pub(super) fn set(&self, id: SpanId, decision: Decision) {
+        let table = match decision {
+            Decision::Dropped | Decision::Open => &self.others,
+            _ => &self.kept,
+        };
+        table.set(number(id), decision);
+    }
+
+    /// The decision, if there is one already.
+    pub(super) fn get(&self, id: SpanId) -> Option<Decision> {
+        self.known(id).and_then(Decision::made)
+    }
+
+    /// What is known of a span, decided or not.
+    pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
+        let id = number(id);
+        self.kept.find(id).or_else(|| self.others.find(id))
+    }
+}
+
+/// Decisions by ids. Later ones take the place of the oldest one beside them.
+#[derive(Debug)]
+struct Table(Box<[[AtomicU64; WAYS]]>);
+
+impl Table {
+    /// Takes so many bytes at most, and at least 256.
+    fn new(max_bytes: usize) -> Self {
         let places = (max_bytes / size_of::<[AtomicU64; WAYS]>()).max(8);
         // The greatest power of two that is not greater.
         let places = 1_usize << places.ilog2();
@@ -56,8 +103,7 @@ impl Decided {
         &self.0[id as usize % self.0.len()]
     }
 
-    pub(super) fn set(&self, id: SpanId, decision: Decision) {
-        let id = number(id);
+    fn set(&self, id: u64, decision: Decision) {
         let mut entry = id & !DECISION | decision as u64;
         // Two threads that do this at once in one place may lose an entry.
         for way in self.place(id) {
@@ -70,18 +116,12 @@ impl Decided {
         }
     }
 
-    /// The decision, if there is one already.
-    pub(super) fn get(&self, id: SpanId) -> Option<Decision> {
-        self.known(id).filter(|known| *known != Decision::Open)
-    }
-
-    /// What is known of a span, decided or not.
-    pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
-        let id = number(id);
+    fn find(&self, id: u64) -> Option<Decision> {
         let mut entries = self.place(id).iter().map(|way| way.load(Relaxed));
         let entry = entries.find(|entry| entry & !DECISION == id & !DECISION)?;
-        let mut decisions = ALL.into_iter();
-        decisions.find(|decision| *decision as u64 == entry & DECISION)
+        // Their numbers begin with 1.
+        let place = (entry & DECISION).checked_sub(1)?;
+        ALL.get(place as usize).copied()
     }
 }
 
@@ -95,8 +135,8 @@ mod tests {
 
     #[test]
     fn a_decision_is_found_by_its_id_alone_until_later_ones_take_its_place() {
-        let decided = Decided::new(1000);
-        assert_eq!(decided.0.len(), 16);
+        let decided = Decided::new(1600);
+        assert_eq!((decided.kept.0.len(), decided.others.0.len()), (16, 32));
         let id = |number: u64| SpanId::from(number);
         for (number, decision) in (1_u64..).zip(ALL) {
             decided.set(id(0x1234_5678_9abc_de00 + number), decision);
@@ -107,17 +147,36 @@ mod tests {
             assert_eq!(decided.get(id(0x1234_5678_9abd_de00 + number)), None);
         }
         assert_eq!(decided.get(SpanId::INVALID), None);
-        let first = id(0x1234_5678_9abc_de01);
-        for later in 1..WAYS as u64 {
-            decided.set(id(0x1234_5678_9abc_de01 + (later << 32)), Decision::Ratio);
-            decided.set(id(0x1234_5678_9abc_de01 + (later << 32)), Decision::Parent);
+        let first = id(0x1234_5678_9abc_de02);
+        let later = |number: u64| id(0x1234_5678_9abc_de02 + (number << 32));
+        for number in 1..WAYS as u64 {
+            decided.set(later(number), Decision::Ratio);
+            decided.set(later(number), Decision::Forced);
         }
-        assert_eq!(decided.get(first), Some(Decision::Dropped));
-        decided.set(first, Decision::Forced);
-        assert_eq!(decided.get(first), Some(Decision::Forced));
-        for later in 4..4 + WAYS as u64 {
-            decided.set(id(0x1234_5678_9abc_de01 + (later << 32)), Decision::Ratio);
+        assert_eq!(decided.get(first), Some(Decision::Parent));
+        decided.set(first, Decision::All);
+        for number in 1..1000 {
+            decided.set(later(number), Decision::Open);
+            decided.set(later(number), Decision::Dropped);
+        }
+        assert_eq!(decided.get(first), Some(Decision::All));
+        for number in 4..4 + WAYS as u64 {
+            decided.set(later(number), Decision::Ratio);
         }
         assert_eq!(decided.get(first), None);
+    }
+
+    #[test]
+    fn what_is_kept_counts_whatever_else_is_known() {
+        let decided = Decided::new(1600);
+        let id = SpanId::from(7_u64);
+        decided.set(id, Decision::Open);
+        assert_eq!(
+            (decided.known(id), decided.get(id)),
+            (Some(Decision::Open), None)
+        );
+        decided.set(id, Decision::Recorded);
+        decided.set(id, Decision::Dropped);
+        assert_eq!(decided.get(id), Some(Decision::Recorded));
     }
 }

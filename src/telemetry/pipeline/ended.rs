@@ -6,7 +6,7 @@ use std::{cell::RefCell, mem::size_of, time::Duration};
 
 use opentelemetry::{
     InstrumentationScope,
-    trace::{SpanId, Status, TraceId},
+    trace::{SpanId, SpanKind, Status, TraceId},
 };
 
 use crate::telemetry::otlp::encode::Recorded;
@@ -68,6 +68,12 @@ impl<'a> Ended<'a> {
         self.span.parent_is_remote || self.span.parent == SpanId::INVALID
     }
 
+    /// Whether it is the span of a request, made by a layer of this crate.
+    #[cfg(feature = "_otlp")]
+    pub(crate) fn is_request(&self) -> bool {
+        *self.span.kind == SpanKind::Server && self.scope.name() == env!("CARGO_PKG_NAME")
+    }
+
     pub(crate) fn outcome(&self) -> Outcome {
         match self.span.status {
             Status::Error { .. } => Outcome::Failed,
@@ -102,10 +108,12 @@ impl Line {
 pub(crate) struct Part {
     pub(crate) span_id: SpanId,
     pub(crate) parent_id: SpanId,
-    #[cfg(feature = "page")]
     pub(crate) duration: Duration,
     pub(super) len: u32,
     pub(crate) outcome: Outcome,
+    /// Whether the request was cancelled, if it is the span of one.
+    #[cfg(feature = "_otlp")]
+    pub(super) cancelled_request: Option<bool>,
     pub(crate) is_sampled: bool,
     pub(super) scope: u8,
 }
@@ -131,7 +139,7 @@ impl Trace {
     }
 
     /// What is known of the spans.
-    #[cfg(feature = "_otlp")]
+    #[cfg(any(feature = "_otlp", feature = "page"))]
     pub(crate) fn parts(&self) -> &[Part] {
         &self.parts
     }
@@ -146,10 +154,21 @@ impl Trace {
         &self.lines
     }
 
+    #[cfg(feature = "_otlp")]
+    pub(super) const fn is_empty(&self) -> bool {
+        self.parts.is_empty() && self.lines.is_empty()
+    }
+
     /// The memory that it takes, in bytes.
     pub(crate) fn memory(&self) -> usize {
         let lines: usize = self.lines.iter().map(Line::memory).sum();
         self.entries.capacity() + self.parts.capacity() * size_of::<Part>() + lines
+    }
+
+    /// How many spans and log records there are.
+    #[cfg(feature = "page")]
+    pub(crate) fn count(&self) -> usize {
+        self.parts.len() + self.lines.len()
     }
 
     /// Adds what came later.
@@ -166,6 +185,44 @@ impl Trace {
         self.entries.shrink_to_fit();
         self.parts.shrink_to_fit();
         self.lines.shrink_to_fit();
+    }
+
+    /// Leaves out what does not fit into `most` bytes. The root stays, then failed spans, other spans and log
+    /// records, of each the latest: a span mostly ends after those below it.
+    #[cfg(feature = "page")]
+    pub(crate) fn cut(&mut self, root: SpanId, most: usize) {
+        let mut left = most;
+        let mut fits = |bytes: usize| match left.checked_sub(bytes) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        };
+        let rank = |part: &Part| match part.outcome {
+            _ if part.span_id == root => 0,
+            Outcome::Failed => 1,
+            _ => 2,
+        };
+        let mut stays = vec![false; self.parts.len()];
+        for wanted in 0..=2 {
+            for (part, stays) in self.parts.iter().zip(&mut stays).rev() {
+                if rank(part) == wanted {
+                    let has_place = fits(size_of::<Part>() + part.len as usize);
+                    *stays = has_place || wanted == 0;
+                }
+            }
+        }
+        let mut cut = Self::default();
+        for ((part, entry), _) in self.spans().zip(stays).filter(|(_, stays)| *stays) {
+            cut.push(*part, entry);
+        }
+        cut.lines = std::mem::take(&mut self.lines);
+        cut.lines.reverse();
+        cut.lines.retain(|line| fits(line.memory()));
+        cut.lines.reverse();
+        cut.shrink();
+        *self = cut;
     }
 
     pub(crate) fn push(&mut self, part: Part, entry: &[u8]) {
@@ -207,6 +264,38 @@ impl Trace {
             .partition(is_own);
         *self = own;
         Some(others)
+    }
+
+    /// Takes out the parts about which `decide` says something. It is asked again about the others when it has
+    /// said something about one.
+    #[cfg(feature = "_otlp")]
+    pub(super) fn settle<D: Copy>(
+        &mut self,
+        mut decide: impl FnMut(&Part) -> Option<D>,
+        mut take: impl FnMut(&Part, &[u8], D),
+    ) {
+        let mut decisions = vec![None; self.parts.len()];
+        let mut is_done = false;
+        // Spans mostly end before their parents, so that one pass backwards finds all of them.
+        while !is_done {
+            is_done = true;
+            let parts = self.parts.iter().zip(&mut decisions).rev();
+            for (part, decision) in parts.filter(|(_, decision)| decision.is_none()) {
+                *decision = decide(part);
+                is_done &= decision.is_none();
+            }
+        }
+        let mut others = Self {
+            lines: std::mem::take(&mut self.lines),
+            ..Self::default()
+        };
+        for ((part, entry), decision) in self.spans().zip(decisions) {
+            match decision {
+                Some(decision) => take(part, entry, decision),
+                None => others.push(*part, entry),
+            }
+        }
+        *self = others;
     }
 
     /// The empty memory of an earlier trace.

@@ -5,7 +5,10 @@
 
 use std::{fmt, sync::Arc};
 
-use opentelemetry::{InstrumentationScope, trace::TraceId};
+use opentelemetry::{
+    InstrumentationScope,
+    trace::{SpanId, TraceId},
+};
 
 #[cfg(feature = "logs")]
 use super::ended::Line;
@@ -22,8 +25,11 @@ pub(crate) trait Taker: fmt::Debug + Send + Sync {
     /// Takes a trace that was wanted, root included.
     fn take(&self, root: &Ended<'_>, trace: Trace);
 
-    /// Takes what came after its root has ended; false when the trace is not held.
-    fn join(&self, trace_id: TraceId, later: &Trace) -> bool;
+    /// Whether this span is held: what is below it has no root to wait for.
+    fn holds(&self, trace_id: TraceId, span_id: SpanId) -> bool;
+
+    /// Takes what came after its root has ended.
+    fn join(&self, trace_id: TraceId, later: &Trace);
 }
 
 /// The spans that wait for their root, and who takes them then.
@@ -56,16 +62,27 @@ impl Gathered {
             } else {
                 trace.give_back();
             }
+        } else if self.taker.holds(id, part.parent_id) {
+            let mut trace = self.waiting.take_out(id, part.span_id);
+            trace.push(part, span.entry);
+            self.join(id, trace);
         } else {
-            self.add(id, |trace| trace.push(part, span.entry));
+            self.wait(id, |trace| trace.push(part, span.entry));
         }
     }
 
     /// Takes a log record of a trace.
     #[cfg(feature = "logs")]
     pub(crate) fn logged(&self, trace_id: TraceId, line: Line) {
-        if self.waiting.takes(line.memory()) {
-            self.add(trace_id, |trace| trace.push_line(line));
+        if !self.waiting.takes(line.memory()) {
+            return;
+        }
+        if self.taker.holds(trace_id, line.span_id) {
+            let mut trace = Trace::reused();
+            trace.push_line(line);
+            self.join(trace_id, trace);
+        } else {
+            self.wait(trace_id, |trace| trace.push_line(line));
         }
     }
 
@@ -79,9 +96,15 @@ impl Gathered {
         self.waiting.bytes()
     }
 
-    fn add(&self, id: TraceId, add: impl FnOnce(&mut Trace)) {
-        let is_held = |trace: &Trace| self.taker.join(id, trace);
-        self.waiting.add(id, add, is_held, drop);
+    fn join(&self, id: TraceId, later: Trace) {
+        self.taker.join(id, &later);
+        later.give_back();
+    }
+
+    fn wait(&self, id: TraceId, add: impl FnOnce(&mut Trace)) {
+        // What is late and not held is mostly of no use.
+        let is_late = self.waiting.has_ended(id);
+        self.waiting.add(id, is_late, add, |_, _| ());
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) struct Head {
     /// Whether rules take the place of the dice.
     pub(super) has_rules: bool,
     /// Whether the caller's decision counts.
-    pub(super) follows_callers: bool,
+    pub(crate) follows_callers: bool,
     /// Of the traces that start here, those that are recorded.
     pub(super) recorded: Threshold,
     /// Of these, those that the dice sample.
@@ -23,17 +23,14 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(sampler: &Sampler, keep: &Keep) -> Self {
-        let (follows_callers, share) = match sampler {
-            Sampler::AlwaysOn => (false, 1.0),
-            Sampler::AlwaysOff => (false, 0.0),
-            Sampler::TraceIdRatio(share) => (false, *share),
-            Sampler::ParentBasedAlwaysOn | Sampler::Xray(_) => (true, 1.0),
-            Sampler::ParentBasedAlwaysOff => (true, 0.0),
-            Sampler::ParentBasedTraceIdRatio(share) => (true, *share),
+        let share = match sampler {
+            Sampler::AlwaysOn | Sampler::ParentBasedAlwaysOn | Sampler::Xray(_) => 1.0,
+            Sampler::AlwaysOff | Sampler::ParentBasedAlwaysOff => 0.0,
+            Sampler::TraceIdRatio(share) | Sampler::ParentBasedTraceIdRatio(share) => *share,
         };
         Self {
             has_rules: matches!(sampler, Sampler::Xray(_)),
-            follows_callers,
+            follows_callers: sampler.follows_callers(),
             recorded: Threshold::of_share(share),
             sampled: Threshold::of_share(share.min(keep.share())),
             records_unsampled_callers: keep.keeps_errors_of_unsampled(),

@@ -25,7 +25,7 @@ use super::{
 };
 #[cfg(any(feature = "_otlp", feature = "page"))]
 use crate::attribute::{REQUEST_CANCELLED, STAGE_CANCELLED};
-use crate::propagation::is_forced;
+use crate::propagation::{is_forced, without_threshold};
 #[cfg(feature = "_otlp")]
 use crate::telemetry::otlp::Batch;
 #[cfg(any(feature = "_otlp", feature = "page"))]
@@ -205,6 +205,8 @@ impl<B: SpanBatch> SpanProcessor for EndedSpans<B> {
 #[derive(Clone, Debug)]
 pub(crate) struct Sampling<S> {
     pub(crate) sampler: S,
+    /// Whether the sampler follows the caller's decision.
+    pub(crate) follows_callers: bool,
     /// Decides in place of the sampler, where traces are kept or not at their end.
     #[cfg(feature = "_otlp")]
     pub(crate) at_start: Option<AtStart>,
@@ -224,6 +226,10 @@ impl<S: ShouldSample + Clone + 'static> ShouldSample for Sampling<S> {
     ) -> SamplingResult {
         let sampler = &self.sampler;
         let mut result = sampler.should_sample(parent, trace_id, name, kind, attributes, links);
+        // A threshold of the caller's says nothing about another decision.
+        if is_forced() || !self.follows_callers {
+            result.trace_state = without_threshold(result.trace_state);
+        }
         #[cfg(feature = "_otlp")]
         if let Some(at_start) = &self.at_start {
             at_start.change(&mut result, parent, trace_id);

@@ -51,7 +51,7 @@ struct Shard {
 #[derive(Debug)]
 struct Waiting {
     trace: Trace,
-    /// What came after a root had ended is given up first.
+    /// All of it came after the root had ended. It is given up first.
     is_late: bool,
     begun: u64,
 }
@@ -127,10 +127,11 @@ impl WaitingTraces {
         Part {
             span_id: span.span_id(),
             parent_id: span.span.parent,
-            #[cfg(feature = "page")]
             duration: span.duration(),
             len: u32::try_from(span.entry.len()).unwrap_or(u32::MAX),
             outcome: span.outcome(),
+            #[cfg(feature = "_otlp")]
+            cancelled_request: span.is_request().then_some(span.is_cancelled),
             is_sampled: span.span.context.is_sampled(),
             scope: self.scopes.index(span.scope),
         }
@@ -151,7 +152,9 @@ impl WaitingTraces {
         &self.counts[low(id) as usize % BUCKETS]
     }
 
-    fn has_ended(&self, id: TraceId) -> bool {
+    /// Whether a root of the trace has ended lately. Another request of the trace may be running.
+    #[cfg(feature = "page")]
+    pub(crate) fn has_ended(&self, id: TraceId) -> bool {
         let low = low(id);
         self.ended[low as usize % ENDED].load(Relaxed) == low
     }
@@ -175,52 +178,54 @@ impl WaitingTraces {
             return Trace::reused();
         }
         let mut shard = self.shard(id);
-        let Some(mut waiting) = shard.waiting.remove(&id) else {
+        let Entry::Occupied(mut place) = shard.waiting.entry(id) else {
             drop(shard);
             return Trace::reused();
         };
-        self.gone(id, &waiting.trace);
-        if let Some(others) = waiting.trace.split_off(root) {
-            let own = std::mem::replace(&mut waiting.trace, others);
-            self.came(id, &waiting.trace);
-            shard.waiting.insert(id, waiting);
-            return own;
+        let trace = &mut place.get_mut().trace;
+        let before = trace.memory();
+        match trace.split_off(root) {
+            Some(others) => {
+                let own = std::mem::replace(trace, others);
+                self.resized(before, trace);
+                own
+            }
+            None => {
+                let trace = place.remove().trace;
+                self.gone(id, before);
+                trace
+            }
         }
-        waiting.trace
     }
 
-    /// Lets a trace wait for what `add` adds to it. `is_held` gets what is added where nothing of the trace
-    /// waits yet, and says whether it need not wait. What has waited longest gives way, to `give_up`.
+    /// Lets what `add` adds to a trace wait. What is late gives way first, and then what has waited longest, to
+    /// `give_up`, which is told whether it was late.
     ///
     /// Both are called while a part of the memory is locked: they must not come back here.
     pub(crate) fn add(
         &self,
         id: TraceId,
+        is_late: bool,
         add: impl FnOnce(&mut Trace),
-        is_held: impl FnOnce(&Trace) -> bool,
-        give_up: impl FnMut(Trace),
+        give_up: impl FnMut(Trace, bool),
     ) {
         let mut shard = self.shard(id);
-        // What is late and not held is mostly of no use, but another request of the trace may be running.
-        let is_late = self.has_ended(id);
         let Shard { waiting, begun, .. } = &mut *shard;
         match waiting.entry(id) {
             Entry::Occupied(mut place) => {
-                let trace = &mut place.get_mut().trace;
+                let waiting = place.get_mut();
+                waiting.is_late &= is_late;
+                let trace = &mut waiting.trace;
                 let before = trace.memory();
                 add(trace);
-                match trace.memory() - before {
-                    0 => return,
-                    more => self.bytes.fetch_add(more, Relaxed),
-                };
+                if trace.memory() == before {
+                    return;
+                }
+                self.resized(before, trace);
             }
             Entry::Vacant(place) => {
                 let mut trace = Trace::reused();
                 add(&mut trace);
-                if is_held(&trace) {
-                    drop(shard);
-                    return trace.give_back();
-                }
                 self.came(id, &trace);
                 *begun += 1;
                 place.insert(Waiting {
@@ -238,13 +243,22 @@ impl WaitingTraces {
         self.bytes.fetch_add(trace.memory() + OVERHEAD, Relaxed);
     }
 
-    fn gone(&self, id: TraceId, trace: &Trace) {
+    /// Counts what has become of a trace that still waits.
+    fn resized(&self, before: usize, trace: &Trace) {
+        let after = trace.memory();
+        match after.checked_sub(before) {
+            Some(more) => self.bytes.fetch_add(more, Relaxed),
+            None => self.bytes.fetch_sub(before - after, Relaxed),
+        };
+    }
+
+    fn gone(&self, id: TraceId, memory: usize) {
         self.count(id).fetch_sub(1, Relaxed);
-        self.bytes.fetch_sub(trace.memory() + OVERHEAD, Relaxed);
+        self.bytes.fetch_sub(memory + OVERHEAD, Relaxed);
     }
 
     /// Gives up what has waited longest.
-    fn make_room(&self, shard: &mut Shard, mut give_up: impl FnMut(Trace)) {
+    fn make_room(&self, shard: &mut Shard, mut give_up: impl FnMut(Trace, bool)) {
         while self.bytes() > self.max_bytes {
             let oldest = shard.waiting.iter();
             let oldest = oldest.min_by_key(|(_, waiting)| (!waiting.is_late, waiting.begun));
@@ -252,8 +266,8 @@ impl WaitingTraces {
                 return;
             };
             if let Some(waiting) = shard.waiting.remove(&id) {
-                self.gone(id, &waiting.trace);
-                give_up(waiting.trace);
+                self.gone(id, waiting.trace.memory());
+                give_up(waiting.trace, waiting.is_late);
             }
         }
     }
@@ -262,13 +276,41 @@ impl WaitingTraces {
 /// What only those who decide about traces ask for.
 #[cfg(feature = "_otlp")]
 impl WaitingTraces {
+    /// Hands out the waiting spans of a trace about which `decide` says something, as [`Trace::settle`] does.
+    ///
+    /// Both closures are called while a part of the memory is locked: they must not come back here.
+    pub(crate) fn settle<D: Copy>(
+        &self,
+        id: TraceId,
+        decide: impl FnMut(&Part) -> Option<D>,
+        take: impl FnMut(&Part, &[u8], D),
+    ) {
+        if self.count(id).load(Relaxed) == 0 {
+            return;
+        }
+        let mut shard = self.shard(id);
+        let Entry::Occupied(mut place) = shard.waiting.entry(id) else {
+            return;
+        };
+        let trace = &mut place.get_mut().trace;
+        let before = trace.memory();
+        trace.settle(decide, take);
+        match trace.is_empty() {
+            true => {
+                place.remove();
+                self.gone(id, before);
+            }
+            false => self.resized(before, trace),
+        }
+    }
+
     /// Gives up everything.
-    pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace)) {
+    pub(crate) fn clear(&self, mut give_up: impl FnMut(Trace, bool)) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             for (id, waiting) in shard.waiting.drain() {
-                self.gone(id, &waiting.trace);
-                give_up(waiting.trace);
+                self.gone(id, waiting.trace.memory());
+                give_up(waiting.trace, waiting.is_late);
             }
         }
     }

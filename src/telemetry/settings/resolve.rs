@@ -20,7 +20,7 @@ use super::{
 };
 #[cfg(feature = "_otlp")]
 use crate::telemetry::keep::{
-    EXPECTED as KEEPS, Keep, LEAST_BYTES as LEAST_KEEP_BYTES, MAX_BYTES as KEEP_BYTES,
+    EXPECTED as KEEPS, Keep, MAX_BYTES as KEEP_BYTES, accepts_bytes as accepts_keep_bytes,
 };
 use crate::{
     propagation::{Propagator, Propagators},
@@ -221,7 +221,7 @@ fn keep(vars: &mut Variables, code: &Code) -> Option<Keep> {
         bytes
             .parse()
             .ok()
-            .filter(|bytes| *bytes >= LEAST_KEEP_BYTES)
+            .filter(|bytes| accepts_keep_bytes(*bytes))
     });
     if let Some(keep) = &code.keep {
         keep.mistakes().for_each(|error| vars.refuse(error));

@@ -65,6 +65,15 @@ impl Sampler {
         matches!(self, Self::Xray(_))
     }
 
+    /// Whether the caller's decision counts.
+    #[cfg(feature = "_export")]
+    pub(crate) const fn follows_callers(&self) -> bool {
+        !matches!(
+            self,
+            Self::AlwaysOn | Self::AlwaysOff | Self::TraceIdRatio(_)
+        )
+    }
+
     /// What is wrong with a sampler from code.
     pub(super) fn check(&self) -> Option<SettingError> {
         let (setting, value, expected) = match self {

@@ -31,6 +31,11 @@ impl Origin {
             start: span.start_time.unwrap_or_else(SystemTime::now),
         }
     }
+
+    /// Whether the parent is in another process, or there is none.
+    pub(super) fn is_local_root(&self) -> bool {
+        self.parent_is_remote || self.parent == SpanId::INVALID
+    }
 }
 
 /// What a span gathers until it ends, within the limits.

@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     instrument::{Begun, StartSpan, scope},
-    propagation::{RANDOM, is_forced},
+    propagation::{RANDOM, is_forced, without_threshold},
 };
 
 /// Starts the spans of the layers.
@@ -121,8 +121,16 @@ impl Writing {
         let (decision, state) = match &self.at_start {
             _ if is_exporting() => (SamplingDecision::Drop, state),
             Some(at_start) => at_start.decide(Some(parent), trace_id),
-            None if self.samples(parent, trace_id) => (SamplingDecision::RecordAndSample, state),
-            None => (SamplingDecision::Drop, state),
+            None => {
+                let decision = match self.samples(parent, trace_id) {
+                    true => SamplingDecision::RecordAndSample,
+                    false => SamplingDecision::Drop,
+                };
+                match self.sampler.follows_callers() && !is_forced() {
+                    true => (decision, state),
+                    false => (decision, without_threshold(state)),
+                }
+            }
         };
         let is_sampled = decision == SamplingDecision::RecordAndSample;
         let mut flags = match is_sampled {
@@ -220,6 +228,9 @@ impl StartSpan for SpanWriter {
         let (context, is_recorded) = self.0.begin(parent, false);
         if is_recorded {
             let origin = Origin::of(&span, parent);
+            if let Some(keeper) = self.0.keeper().filter(|_| origin.is_local_root()) {
+                keeper.started(&context, parent.span().span_context());
+            }
             let mut data = Data::new(span, &self.0.limits);
             data.set_status(status);
             let end = origin.start + elapsed;

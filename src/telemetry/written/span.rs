@@ -73,13 +73,13 @@ impl Open {
         at: SystemTime,
         change: impl FnOnce(&mut Data, &SpanLimits),
     ) {
-        let mut open = self.data();
-        if let Some(data) = &mut *open {
-            change(data, &self.writing.limits);
+        let taken = self.data().take();
+        // Nothing is locked while the span is written: a closure of the service's may decide about its trace.
+        if let Some(mut data) = taken {
+            change(&mut data, &self.writing.limits);
             self.writing
                 .write(&data.recorded(context, &self.origin, at), data.is_cancelled);
             data.recycle();
-            *open = None;
             self.has_ended.store(true, Ordering::Release);
         }
     }

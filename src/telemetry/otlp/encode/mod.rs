@@ -88,7 +88,6 @@ pub(crate) fn message(entry: &[u8]) -> &[u8] {
 }
 
 /// The name of the span whose entry this is.
-#[cfg(feature = "page")]
 pub(crate) fn span_name(entry: &[u8]) -> &str {
     let name = Fields::new(message(entry)).find(|field| field.number == 5);
     name.and_then(|name| str::from_utf8(name.value).ok())
