@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use tower_image_trace::{
     telemetry::{EndedRequest, Keep, Sampler, Settings, TelemetryBuilder, TelemetryEvent},
     trace::ImageTraceLayerBuilder,
 };
-use tracing::instrument::WithSubscriber;
+use tracing::{Instrument, instrument::WithSubscriber};
 use tracing_subscriber::{Registry, layer::SubscriberExt};
 
 use crate::support::{
@@ -624,21 +624,23 @@ fn the_closure_may_touch_what_is_current() {
 async fn serve_below(kept: &Kept, outer: Context, handler: Handler) {
     kept.serve(&[], handler).with_context(outer.clone()).await;
     // This is no time of the request.
-    std::thread::sleep(Duration::from_millis(20));
-    outer.span().end();
+    let end = SystemTime::now() + Duration::from_secs(7200);
+    outer.span().end_with_timestamp(end);
 }
 
 #[tokio::test]
 async fn a_request_below_a_span_of_the_service_is_kept_for_its_own_reasons() {
+    /// Why the trace is kept, and how many spans it has.
+    type Expected = Option<(&'static str, usize)>;
     let none = Keep::ratio(0.0);
     let (short, long) = (Duration::from_millis(10), Duration::from_secs(3600));
     let route = "/slow/{source}";
-    let cases: &[(Keep, Handler, Option<(&str, usize)>)] = &[
+    let cases: &[(Keep, Handler, Expected)] = &[
         (none.clone().cancelled(), hanging, Some(("cancelled", 4))),
         (none.clone().cancelled(), dropping_a_stage, None),
         (none.clone().errors(), failing, Some(("errors", 3))),
         (none.clone().slower_than(short), slow, Some(("slow", 3))),
-        (none.clone().slower_than(short), ok, None),
+        (none.clone().slower_than(long), ok, None),
         (
             none.clone()
                 .slower_than(long)
@@ -682,6 +684,29 @@ async fn a_request_below_a_span_of_the_service_is_kept_for_its_own_reasons() {
                 assert_eq!(of_span, expected, "{index} {by_sdk} {name}");
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn a_cancelled_request_below_a_tracing_span_is_kept() {
+    for by_sdk in [false, true] {
+        let kept = Kept::new(Keep::ratio(0.0).cancelled(), by_sdk, |builder| builder);
+        let tracer = kept.telemetry.tracer_provider().tracer("own");
+        let layer = tracing_opentelemetry::layer().with_tracer(tracer);
+        let subscriber = Registry::default().with(layer);
+        let request = async {
+            let outer = tracing::info_span!("outer");
+            kept.serve(&[], hanging).instrument(outer).await;
+        };
+        request.with_subscriber(subscriber).await;
+        let shown = kept.shown().await;
+        assert_eq!(shown.len(), 4, "{by_sdk}: {shown:?}");
+        let mut roots = shown.iter().filter(|(reason, ..)| !reason.is_empty());
+        let root = roots
+            .next()
+            .map(|(reason, _, name)| (reason.as_str(), name.as_str()));
+        assert_eq!(root, Some(("cancelled", "outer")), "{by_sdk}: {shown:?}");
+        assert!(roots.next().is_none());
     }
 }
 
