@@ -6,7 +6,7 @@ use std::{cell::RefCell, mem::size_of, time::Duration};
 
 use opentelemetry::{
     InstrumentationScope,
-    trace::{SpanId, SpanKind, Status, TraceId},
+    trace::{SpanId, Status, TraceId},
 };
 
 use crate::telemetry::otlp::encode::Recorded;
@@ -71,7 +71,7 @@ impl<'a> Ended<'a> {
     /// Whether it is the span of a request, made by a layer of this crate.
     #[cfg(feature = "_otlp")]
     pub(crate) fn is_request(&self) -> bool {
-        *self.span.kind == SpanKind::Server && self.scope.name() == env!("CARGO_PKG_NAME")
+        *self.span.kind == opentelemetry::trace::SpanKind::Server && self.scope.name() == env!("CARGO_PKG_NAME")
     }
 
     pub(crate) fn outcome(&self) -> Outcome {
@@ -114,7 +114,8 @@ pub(crate) struct Part {
     /// Whether the request was cancelled, if it is the span of one.
     #[cfg(feature = "_otlp")]
     pub(super) cancelled_request: Option<bool>,
-    pub(crate) is_sampled: bool,
+    #[cfg(feature = "_otlp")]
+    pub(super) is_sampled: bool,
     pub(super) scope: u8,
 }
 

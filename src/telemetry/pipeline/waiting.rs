@@ -132,6 +132,7 @@ impl WaitingTraces {
             outcome: span.outcome(),
             #[cfg(feature = "_otlp")]
             cancelled_request: span.is_request().then_some(span.is_cancelled),
+            #[cfg(feature = "_otlp")]
             is_sampled: span.span.context.is_sampled(),
             scope: self.scopes.index(span.scope),
         }
