@@ -4,9 +4,11 @@
 
 use std::{cell::RefCell, mem::size_of, time::Duration};
 
+#[cfg(feature = "_otlp")]
+use opentelemetry::trace::SpanKind;
 use opentelemetry::{
     InstrumentationScope,
-    trace::{SpanId, SpanKind, Status, TraceId},
+    trace::{SpanId, Status, TraceId},
 };
 
 use crate::telemetry::otlp::encode::Recorded;
