@@ -110,6 +110,7 @@ impl Line {
 pub(crate) struct Part {
     pub(crate) span_id: SpanId,
     pub(crate) parent_id: SpanId,
+    #[cfg(feature = "page")]
     pub(crate) duration: Duration,
     pub(super) len: u32,
     pub(crate) outcome: Outcome,
