@@ -838,10 +838,10 @@ async fn what_ends_late_follows_its_root_however_much_was_dropped_since() {
 #[tokio::test]
 async fn what_ends_late_below_what_was_dropped_takes_nothing_from_others() {
     for by_sdk in [false, true] {
-        let keep = Keep::ratio(0.0).errors().max_bytes(256 << 10);
+        let keep = Keep::ratio(0.0).errors().max_bytes(1 << 20);
         let kept = Kept::new(keep, by_sdk, |builder| builder);
-        let mut late = Vec::with_capacity(MANY);
-        for _ in 0..MANY {
+        let mut late = Vec::new();
+        for _ in 0..10_000 {
             late.push(leaving_a_stage(&kept, false).await);
         }
         let open = open_requests(&kept, 50).await;

@@ -82,8 +82,10 @@ pub(crate) fn is_forced() -> bool {
 /// caller was, and is wrong about any other decision. The member's other fields stay.
 #[cfg(feature = "_export")]
 pub(crate) fn without_threshold(state: TraceState) -> TraceState {
+    let Some(member) = state.get("ot") else {
+        return state;
+    };
     let is_threshold = |field: &str| field.starts_with("th:");
-    let member = state.get("ot").unwrap_or_default();
     if !member.split(';').any(is_threshold) {
         return state;
     }

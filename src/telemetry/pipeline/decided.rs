@@ -43,55 +43,20 @@ const ALL: [Decision; 7] = [
     Decision::Open,
 ];
 
-/// So many ids share a place, the latest first.
+/// So many ids share a place: first those to keep, and then the others, the latest of each first.
 const WAYS: usize = 4;
+const KEPT_WAYS: usize = 2;
 
-/// The latest decisions. Most spans are dropped, so that the decisions to keep, which are few, have memory of
-/// their own and are remembered much longer.
+/// The latest decisions. Later ones take the place of the oldest one beside them.
+///
+/// Most spans are dropped, so the decisions to keep, which are few, have places of their own and are remembered
+/// much longer.
 #[derive(Debug)]
-pub(super) struct Decided {
-    kept: Table,
-    /// What was dropped, or has started.
-    others: Table,
-}
+pub(super) struct Decided(Box<[[AtomicU64; WAYS]]>);
 
 impl Decided {
-    /// Takes so many bytes at most, and at least 512.
-    pub(super) fn new(max_bytes: usize) -> Self {
-        let for_kept = max_bytes / 3;
-        Self {
-            kept: Table::new(for_kept),
-            others: Table::new(max_bytes - for_kept),
-        }
-    }
-
-    pub(super) fn set(&self, id: SpanId, decision: Decision) {
-        let table = match decision {
-            Decision::Dropped | Decision::Open => &self.others,
-            _ => &self.kept,
-        };
-        table.set(number(id), decision);
-    }
-
-    /// The decision, if there is one already.
-    pub(super) fn get(&self, id: SpanId) -> Option<Decision> {
-        self.known(id).and_then(Decision::made)
-    }
-
-    /// What is known of a span, decided or not.
-    pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
-        let id = number(id);
-        self.kept.find(id).or_else(|| self.others.find(id))
-    }
-}
-
-/// Decisions by ids. Later ones take the place of the oldest one beside them.
-#[derive(Debug)]
-struct Table(Box<[[AtomicU64; WAYS]]>);
-
-impl Table {
     /// Takes so many bytes at most, and at least 256.
-    fn new(max_bytes: usize) -> Self {
+    pub(super) fn new(max_bytes: usize) -> Self {
         let places = (max_bytes / size_of::<[AtomicU64; WAYS]>()).max(8);
         // The greatest power of two that is not greater.
         let places = 1_usize << places.ilog2();
@@ -103,10 +68,16 @@ impl Table {
         &self.0[id as usize % self.0.len()]
     }
 
-    fn set(&self, id: u64, decision: Decision) {
+    pub(super) fn set(&self, id: SpanId, decision: Decision) {
+        let id = number(id);
+        let (kept, others) = self.place(id).split_at(KEPT_WAYS);
+        let ways = match decision {
+            Decision::Dropped | Decision::Open => others,
+            _ => kept,
+        };
         let mut entry = id & !DECISION | decision as u64;
         // Two threads that do this at once in one place may lose an entry.
-        for way in self.place(id) {
+        for way in ways {
             let before = way.load(Relaxed);
             way.store(entry, Relaxed);
             if before & !DECISION == id & !DECISION {
@@ -116,7 +87,14 @@ impl Table {
         }
     }
 
-    fn find(&self, id: u64) -> Option<Decision> {
+    /// The decision, if there is one already.
+    pub(super) fn get(&self, id: SpanId) -> Option<Decision> {
+        self.known(id).and_then(Decision::made)
+    }
+
+    /// What is known of a span, decided or not.
+    pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
+        let id = number(id);
         let mut entries = self.place(id).iter().map(|way| way.load(Relaxed));
         let entry = entries.find(|entry| entry & !DECISION == id & !DECISION)?;
         // Their numbers begin with 1.
@@ -135,46 +113,39 @@ mod tests {
 
     #[test]
     fn a_decision_is_found_by_its_id_alone_until_later_ones_take_its_place() {
-        let decided = Decided::new(1600);
-        assert_eq!((decided.kept.0.len(), decided.others.0.len()), (16, 32));
-        let id = |number: u64| SpanId::from(number);
+        let decided = Decided::new(1000);
+        assert_eq!(decided.0.len(), 16);
+        let id = |number: u64| SpanId::from(0x1234_5678_9abc_de00 + number);
         for (number, decision) in (1_u64..).zip(ALL) {
-            decided.set(id(0x1234_5678_9abc_de00 + number), decision);
+            decided.set(id(number), decision);
         }
         for (number, decision) in (1_u64..).zip(ALL) {
-            let known = decided.known(id(0x1234_5678_9abc_de00 + number));
-            assert_eq!(known, Some(decision));
-            assert_eq!(decided.get(id(0x1234_5678_9abd_de00 + number)), None);
+            assert_eq!(decided.known(id(number)), Some(decision));
+            assert_eq!(decided.get(id(number + (1 << 16))), None);
         }
+        assert_eq!(decided.get(id(7)), None, "it has only started");
         assert_eq!(decided.get(SpanId::INVALID), None);
-        let first = id(0x1234_5678_9abc_de02);
-        let later = |number: u64| id(0x1234_5678_9abc_de02 + (number << 32));
-        for number in 1..WAYS as u64 {
-            decided.set(later(number), Decision::Ratio);
-            decided.set(later(number), Decision::Forced);
-        }
-        assert_eq!(decided.get(first), Some(Decision::Parent));
-        decided.set(first, Decision::All);
-        for number in 1..1000 {
+        // All of these share a place.
+        let later = |number: u64| id(2 + (number << 32));
+        decided.set(later(1), Decision::Ratio);
+        decided.set(later(1), Decision::Forced);
+        assert_eq!(decided.get(id(2)), Some(Decision::Parent));
+        for number in 2..1000 {
             decided.set(later(number), Decision::Open);
             decided.set(later(number), Decision::Dropped);
         }
-        assert_eq!(decided.get(first), Some(Decision::All));
-        for number in 4..4 + WAYS as u64 {
-            decided.set(later(number), Decision::Ratio);
-        }
-        assert_eq!(decided.get(first), None);
+        assert_eq!(decided.get(id(2)), Some(Decision::Parent));
+        assert_eq!(decided.get(later(998)), Some(Decision::Dropped));
+        assert_eq!(decided.get(later(997)), None);
+        decided.set(later(1000), Decision::Ratio);
+        assert_eq!(decided.get(id(2)), None);
     }
 
     #[test]
     fn what_is_kept_counts_whatever_else_is_known() {
-        let decided = Decided::new(1600);
+        let decided = Decided::new(1000);
         let id = SpanId::from(7_u64);
         decided.set(id, Decision::Open);
-        assert_eq!(
-            (decided.known(id), decided.get(id)),
-            (Some(Decision::Open), None)
-        );
         decided.set(id, Decision::Recorded);
         decided.set(id, Decision::Dropped);
         assert_eq!(decided.get(id), Some(Decision::Recorded));

@@ -4,6 +4,8 @@
 
 use std::{cell::RefCell, mem::size_of, time::Duration};
 
+#[cfg(feature = "_otlp")]
+use opentelemetry::trace::SpanKind;
 use opentelemetry::{
     InstrumentationScope,
     trace::{SpanId, Status, TraceId},
@@ -109,6 +111,7 @@ impl Line {
 pub(crate) struct Part {
     pub(crate) span_id: SpanId,
     pub(crate) parent_id: SpanId,
+    #[cfg(feature = "page")]
     pub(crate) duration: Duration,
     pub(super) len: u32,
     pub(crate) outcome: Outcome,

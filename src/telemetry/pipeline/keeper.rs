@@ -33,12 +33,15 @@ use crate::{
     telemetry::{
         event::{Sink, TelemetryEvent},
         keep::{EndedRequest, Keep, Reason, Threshold, rewritten},
-        otlp::{Batch, encode::span_name},
+        otlp::{
+            Batch,
+            encode::{span_duration, span_name},
+        },
     },
 };
 
 /// This memory is taken at once, and more of it is of no use to the busiest services.
-const MOST_FOR_DECISIONS: usize = 24 << 20;
+const MOST_FOR_DECISIONS: usize = 16 << 20;
 const MOST_FOR_ROOTS: usize = 1 << 20;
 
 /// Decides which traces are exported.
@@ -76,7 +79,7 @@ impl fmt::Debug for Keeper {
 impl Keeper {
     pub(crate) fn new(keep: Keep, head: Head, queue: Arc<Queue<Batch>>) -> Self {
         let max_bytes = keep.most_bytes();
-        let for_decisions = (max_bytes / 16 * 3).min(MOST_FOR_DECISIONS);
+        let for_decisions = (max_bytes / 8).min(MOST_FOR_DECISIONS);
         let for_roots = (max_bytes / 32).min(MOST_FOR_ROOTS);
         Self {
             keep,
@@ -236,7 +239,7 @@ impl Keeper {
             let requests = trace.spans().filter_map(|(part, entry)| {
                 Some(EndedRequest {
                     name: span_name(entry),
-                    duration: part.duration,
+                    duration: span_duration(entry),
                     failed,
                     cancelled: part.cancelled_request?,
                     entry,

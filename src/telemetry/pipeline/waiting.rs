@@ -127,6 +127,7 @@ impl WaitingTraces {
         Part {
             span_id: span.span_id(),
             parent_id: span.span.parent,
+            #[cfg(feature = "page")]
             duration: span.duration(),
             len: u32::try_from(span.entry.len()).unwrap_or(u32::MAX),
             outcome: span.outcome(),
@@ -179,24 +180,19 @@ impl WaitingTraces {
             return Trace::reused();
         }
         let mut shard = self.shard(id);
-        let Entry::Occupied(mut place) = shard.waiting.entry(id) else {
+        let Some(mut waiting) = shard.waiting.remove(&id) else {
             drop(shard);
             return Trace::reused();
         };
-        let trace = &mut place.get_mut().trace;
-        let before = trace.memory();
-        match trace.split_off(root) {
-            Some(others) => {
-                let own = std::mem::replace(trace, others);
-                self.resized(before, trace);
-                own
-            }
-            None => {
-                let trace = place.remove().trace;
-                self.gone(id, before);
-                trace
-            }
-        }
+        let before = waiting.trace.memory();
+        let Some(others) = waiting.trace.split_off(root) else {
+            self.gone(id, before);
+            return waiting.trace;
+        };
+        let own = std::mem::replace(&mut waiting.trace, others);
+        self.resized(before, &waiting.trace);
+        shard.waiting.insert(id, waiting);
+        own
     }
 
     /// Lets what `add` adds to a trace wait. What is late gives way first, and then what has waited longest, to

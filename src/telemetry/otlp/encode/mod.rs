@@ -23,7 +23,7 @@ mod tests;
 mod value;
 mod writer;
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 pub(crate) use self::{
     attributes::Attributes,
@@ -92,6 +92,21 @@ pub(crate) fn span_name(entry: &[u8]) -> &str {
     let name = Fields::new(message(entry)).find(|field| field.number == 5);
     name.and_then(|name| str::from_utf8(name.value).ok())
         .unwrap_or_default()
+}
+
+/// The time between start and end of the span whose entry this is.
+pub(crate) fn span_duration(entry: &[u8]) -> Duration {
+    let nanos = |number| {
+        let mut fields = Fields::new(message(entry));
+        // Eight bytes follow the tag.
+        let bytes = fields
+            .find(|field| field.number == number)?
+            .whole
+            .get(1..)?;
+        Some(u64::from_le_bytes(bytes.try_into().ok()?))
+    };
+    let (start, end) = (nanos(7).unwrap_or_default(), nanos(8).unwrap_or_default());
+    Duration::from_nanos(end.saturating_sub(start))
 }
 
 /// Encodes a message into a buffer that the thread keeps.
