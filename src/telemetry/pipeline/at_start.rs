@@ -66,7 +66,7 @@ impl AtStart {
                 let is_recording = || span.as_ref().is_some_and(|span| span.is_recording());
                 match parent.is_sampled() {
                     true => SamplingDecision::RecordAndSample,
-                    false if is_recording() || is_kept() => SamplingDecision::RecordOnly,
+                    false if is_kept() || is_recording() => SamplingDecision::RecordOnly,
                     false => SamplingDecision::Drop,
                 }
             }

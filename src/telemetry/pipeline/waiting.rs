@@ -324,12 +324,17 @@ impl fmt::Debug for WaitingTraces {
 
 /// Whether two scopes are equal. Those of one library mostly hold the very same texts.
 fn is_same(one: &InstrumentationScope, other: &InstrumentationScope) -> bool {
-    let texts = |scope: &InstrumentationScope| {
-        let texts = [Some(scope.name()), scope.version(), scope.schema_url()];
-        texts.map(|text| text.map(std::ptr::from_ref::<str>))
+    let is_text = |one: Option<&str>, other: Option<&str>| match (one, other) {
+        (Some(one), Some(other)) => std::ptr::eq(one, other),
+        (one, other) => one.is_none() && other.is_none(),
     };
-    let mut attributes = one.attributes().chain(other.attributes());
-    attributes.next().is_none() && texts(one) == texts(other) || one == other
+    let has_attributes = |scope: &InstrumentationScope| scope.attributes().next().is_some();
+    std::ptr::eq(one.name(), other.name())
+        && is_text(one.version(), other.version())
+        && is_text(one.schema_url(), other.schema_url())
+        && !has_attributes(one)
+        && !has_attributes(other)
+        || one == other
 }
 
 /// The scopes of all spans, read without a lock.

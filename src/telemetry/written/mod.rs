@@ -126,7 +126,9 @@ impl Writing {
                     true => SamplingDecision::RecordAndSample,
                     false => SamplingDecision::Drop,
                 };
-                match self.sampler.follows_callers() && !is_forced() {
+                // Below a span of this process, the threshold is that of its root.
+                let is_followed = self.sampler.follows_callers() && !is_forced();
+                match is_followed || !outer.is_remote() {
                     true => (decision, state),
                     false => (decision, without_threshold(state)),
                 }
