@@ -43,10 +43,10 @@ const ALL: [Decision; 7] = [
     Decision::Open,
 ];
 
-/// So many ids share a place: last those to keep, and before them the others, which are more; of each the
-/// latest first.
+/// So many ids share a place: first those to keep, which count whatever else is known, and then the others, the
+/// latest of each first.
 const WAYS: usize = 4;
-const OTHER_WAYS: usize = 2;
+const KEPT_WAYS: usize = 2;
 
 /// The latest decisions. Later ones take the place of the oldest one beside them.
 ///
@@ -71,7 +71,7 @@ impl Decided {
 
     pub(super) fn set(&self, id: SpanId, decision: Decision) {
         let id = number(id);
-        let (others, kept) = self.place(id).split_at(OTHER_WAYS);
+        let (kept, others) = self.place(id).split_at(KEPT_WAYS);
         let ways = match decision {
             Decision::Dropped | Decision::Open => others,
             _ => kept,
