@@ -73,8 +73,7 @@ impl<'a> Ended<'a> {
     /// Whether it is the span of a request, made by a layer of this crate.
     #[cfg(feature = "_otlp")]
     pub(crate) fn is_request(&self) -> bool {
-        *self.span.kind == opentelemetry::trace::SpanKind::Server
-            && self.scope.name() == env!("CARGO_PKG_NAME")
+        *self.span.kind == SpanKind::Server && self.scope.name() == env!("CARGO_PKG_NAME")
     }
 
     pub(crate) fn outcome(&self) -> Outcome {
