@@ -189,7 +189,7 @@ fn decode_base64(text: &str) -> Result<String, PathError> {
 impl Options {
     /// The format of the result, whose longest side has this many pixels.
     ///
-    /// PNG becomes WebP where the client accepts that: both are lossless, and WebP is smaller. A JPEG stays
+    /// PNG becomes WebP where the client accepts that: both are lossless, and WebP is mostly smaller. A JPEG stays
     /// one, because it would be larger as lossless WebP.
     pub(crate) fn format_for(&self, source: Format, longest: u32) -> Format {
         let fits = longest <= Format::WebP.max_side();

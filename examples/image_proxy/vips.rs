@@ -102,13 +102,14 @@ fn size(picture: &VipsImage) -> (u32, u32) {
     (picture.get_width() as u32, picture.get_height() as u32)
 }
 
-/// The format and its options, in the syntax of a libvips file name.
+/// The format and its options, in the syntax of a libvips file name. Profile and metadata of the source stay out,
+/// as with the `image` crate.
 fn suffix(format: Format, quality: u8) -> String {
     match format {
         // JPEG has no alpha channel, so transparent pixels are blended with white.
-        Format::Jpeg => format!(".jpg[Q={quality},background=255]"),
-        Format::Png => ".png".to_owned(),
-        Format::WebP => ".webp[lossless]".to_owned(),
+        Format::Jpeg => format!(".jpg[Q={quality},background=255,strip]"),
+        Format::Png => ".png[strip]".to_owned(),
+        Format::WebP => ".webp[lossless,strip]".to_owned(),
     }
 }
 
