@@ -43,10 +43,10 @@ const ALL: [Decision; 7] = [
     Decision::Open,
 ];
 
-/// So many ids share a place: first those to keep, which count whatever else is known, and then the others, the
-/// latest of each first.
+/// So many ids share a place: last those to keep, and before them the others, which are more; of each the
+/// latest first. No id is in both.
 const WAYS: usize = 4;
-const KEPT_WAYS: usize = 2;
+const OTHER_WAYS: usize = 2;
 
 /// The latest decisions. Later ones take the place of the oldest one beside them.
 ///
@@ -71,10 +71,19 @@ impl Decided {
 
     pub(super) fn set(&self, id: SpanId, decision: Decision) {
         let id = number(id);
-        let (kept, others) = self.place(id).split_at(KEPT_WAYS);
+        let is_it = |way: &&AtomicU64| way.load(Relaxed) & !DECISION == id & !DECISION;
+        let (others, kept) = self.place(id).split_at(OTHER_WAYS);
         let ways = match decision {
+            // What is kept stays so.
+            Decision::Dropped | Decision::Open if kept.iter().any(|way| is_it(&way)) => return,
             Decision::Dropped | Decision::Open => others,
-            _ => kept,
+            _ => {
+                others
+                    .iter()
+                    .filter(is_it)
+                    .for_each(|way| way.store(0, Relaxed));
+                kept
+            }
         };
         let mut entry = id & !DECISION | decision as u64;
         // Two threads that do this at once in one place may lose an entry.
@@ -145,7 +154,7 @@ mod tests {
     #[test]
     fn what_is_kept_counts_whatever_else_is_known() {
         let decided = Decided::new(1000);
-        let id = SpanId::from(7_u64);
+        let id = SpanId::from(0x1234_5678_9abc_de00_u64);
         decided.set(id, Decision::Open);
         decided.set(id, Decision::Recorded);
         decided.set(id, Decision::Dropped);
