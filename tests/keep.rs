@@ -510,6 +510,16 @@ async fn what_ends_at_the_same_time_as_its_root_follows_it() {
     }
 }
 
+/// An open span below a stage of the request that has ended.
+fn below_an_ended_stage<T: Tracer>(request: &Request<()>, tracer: &T) -> T::Span {
+    let trace = RequestTrace::from_extensions(request.extensions());
+    let stage = trace.stage("write_back");
+    let context = stage.in_scope(Context::current);
+    let span = tracer.start_with_context("below the stage", &context);
+    stage.end();
+    span
+}
+
 /// A span below a stage that has ended may end on another thread while its root is decided: here in the closure.
 #[tokio::test]
 async fn what_ends_below_an_ended_stage_while_its_root_is_decided_follows_it() {
@@ -524,12 +534,7 @@ async fn what_ends_below_an_ended_stage_while_its_root_is_decided_follows_it() {
         let kept = Kept::new(keep, by_sdk, |builder| builder);
         let tracer = kept.telemetry.tracer_provider().tracer("own");
         let service = service_fn(move |request: Request<()>| {
-            let trace = RequestTrace::from_extensions(request.extensions());
-            let stage = trace.stage("write_back");
-            let context = stage.in_scope(Context::current);
-            let span = tracer.start_with_context("below the stage", &context);
-            *below.lock().unwrap() = Some(span);
-            stage.end();
+            *below.lock().unwrap() = Some(below_an_ended_stage(&request, &tracer));
             async { Ok::<_, Infallible>(Response::new(String::from("cat"))) }
         });
         let service = kept.telemetry.trace_layer().layer(service);
@@ -552,12 +557,7 @@ async fn what_ends_below_a_stage_that_was_given_up_follows_it() {
         let held = Arc::clone(&below);
         let tracer = kept.telemetry.tracer_provider().tracer("own");
         let service = service_fn(move |request: Request<()>| {
-            let trace = RequestTrace::from_extensions(request.extensions());
-            let stage = trace.stage("write_back");
-            let context = stage.in_scope(Context::current);
-            let span = tracer.start_with_context("below the stage", &context);
-            *held.lock().unwrap() = Some(span);
-            stage.end();
+            *held.lock().unwrap() = Some(below_an_ended_stage(&request, &tracer));
             std::future::pending::<Result<Response<String>, Infallible>>()
         });
         let service = kept.telemetry.trace_layer().layer(service);

@@ -95,16 +95,24 @@ async fn a_download_is_an_attempt_under_its_stage_until_the_last_byte() {
     assert!(!format!("{:?}", recorder.spans()).contains("planted"));
 }
 
+fn redirect(status: &str, location: &str) -> Answer {
+    Answer::Close(format!(
+        "HTTP/1.1 {status}\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+    ))
+}
+
 #[tokio::test]
 async fn each_redirect_is_an_attempt_with_a_context_of_its_own() {
     let recorder = Recorder::new();
     let elsewhere = Origin::start(|_| response("200 OK", "picture")).await;
     let target = elsewhere.url("/found");
     let origin = Origin::start(move |path| {
-        let location = if path == "/a" { "b?sig=planted" } else { &target };
-        Answer::Close(format!(
-            "HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        ))
+        let location = if path == "/a" {
+            "b?sig=planted"
+        } else {
+            &target
+        };
+        redirect("302 Found", location)
     })
     .await;
     let layer = builder(&recorder).propagate_to([origin.url("").parse().unwrap()]);
@@ -163,9 +171,7 @@ async fn credentials_among_the_default_headers_stay_with_their_origin() {
     let target = elsewhere.url("/found");
     let origin = Origin::start(move |path| {
         let location = if path == "/a" { "/b" } else { &target };
-        Answer::Close(format!(
-            "HTTP/1.1 307 Elsewhere\r\nlocation: {location}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-        ))
+        redirect("307 Elsewhere", location)
     })
     .await;
     let client = client(&DownloadLayer::disabled()).default_headers(HeaderMap::from_iter(defaults));

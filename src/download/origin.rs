@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use http::{Uri, uri::Authority};
 
-use crate::redact;
+use crate::{redact, semconv::default_port};
 
 /// Scheme, host and port of a server (RFC 6454): `https://images.internal:8443`.
 ///
@@ -39,15 +39,6 @@ fn port(authority: &Authority, scheme: &str) -> Option<u16> {
         // RFC 3986 §6.2.3: an empty port is the default one, too.
         "" | ":" => default_port(scheme),
         _ => authority.port_u16(),
-    }
-}
-
-/// The port of an `http` or `https` URI that names none.
-pub(super) fn default_port(scheme: &str) -> Option<u16> {
-    match scheme {
-        "http" => Some(80),
-        "https" => Some(443),
-        _ => None,
     }
 }
 

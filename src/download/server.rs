@@ -6,8 +6,7 @@ use std::{
 use http::Request;
 use opentelemetry::{KeyValue, StringValue};
 
-use super::origin::default_port;
-use crate::semconv::{self, OTHER};
+use crate::semconv::{self, OTHER, default_port};
 
 /// The server that a request is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

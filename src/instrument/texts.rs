@@ -96,10 +96,7 @@ impl TextRules {
     /// A text without URLs.
     #[inline]
     pub(crate) fn cut<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        if text.len() <= self.longest_attribute {
-            return Cow::Borrowed(text);
-        }
-        bounded(text, self.longest_attribute, Cow::Borrowed)
+        shortened(text, self.longest_attribute)
     }
 
     /// An attribute with the URLs in its texts redacted.

@@ -10,10 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    latency::{Latencies, MOST_BANDS, band},
-    store::SAMPLES,
-};
+use super::latency::{Latencies, MOST_BANDS, band};
 use crate::{
     instrument::beginning,
     intern::{Table, hash},
@@ -25,6 +22,8 @@ const MOST_ROUTES: usize = 200;
 const OTHER: &str = "(other)";
 /// Further stages of a route are not counted.
 const MOST_STAGES: usize = 16;
+/// The samples of a slot: the latest ones.
+pub(super) const SAMPLES: usize = 16;
 /// A slot that has had enough samples takes one in this time. A flood pays for no more.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Longer names are cut.

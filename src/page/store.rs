@@ -15,12 +15,10 @@ use opentelemetry::trace::{SpanId, TraceId};
 
 use super::{
     latency::{MOST_BANDS, band},
-    routes::{Route, Routes, slot},
+    routes::{Route, Routes, SAMPLES, slot},
 };
 use crate::telemetry::{Ended, Outcome, Taker, Trace};
 
-/// The samples of a slot: the latest ones.
-pub(super) const SAMPLES: usize = 16;
 /// What a sample takes beside its spans, about.
 const OVERHEAD: usize = size_of::<Sample>() + 160;
 

@@ -82,9 +82,6 @@ pub(crate) fn is_forced() -> bool {
 /// caller was, and is wrong about any other decision. The member's other fields stay.
 #[cfg(feature = "_export")]
 pub(crate) fn without_threshold(state: TraceState) -> TraceState {
-    if state == TraceState::NONE {
-        return state;
-    }
     let Some(member) = state.get("ot") else {
         return state;
     };

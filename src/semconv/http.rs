@@ -111,6 +111,15 @@ pub(crate) fn number<N: FromStr>(digits: &str) -> Option<N> {
     digits.parse().ok().filter(|_| is_digits)
 }
 
+/// The port of an `http` or `https` URI that names none.
+pub(crate) fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
+}
+
 /// The attribute value of a size; attributes have no unsigned integers.
 pub(crate) fn int(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)

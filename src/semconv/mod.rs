@@ -7,7 +7,7 @@ mod server;
 pub(crate) use self::{
     grpc::GrpcCode,
     http::{
-        KnownMethods, OTHER, content_length, int, is_bodiless, number, parse_length,
+        KnownMethods, OTHER, content_length, default_port, int, is_bodiless, number, parse_length,
         protocol_version, scheme,
     },
     server::{ServerText, host, server},

@@ -28,7 +28,7 @@ use super::{
     seen::{FirstBytes, Seen},
     tls::Tls,
 };
-use crate::telemetry::settings::Proxy;
+use crate::{semconv::default_port, telemetry::settings::Proxy};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
@@ -225,11 +225,10 @@ impl Service<Uri> for Tcp {
 
 fn port(uri: &Uri) -> u16 {
     let default = match uri.scheme_str() {
-        Some("https") => 443,
-        Some("socks4" | "socks4a" | "socks5" | "socks5h") => 1080,
-        _ => 80,
+        Some("socks4" | "socks4a" | "socks5" | "socks5h") => Some(1080),
+        scheme => default_port(scheme.unwrap_or("http")),
     };
-    uri.port_u16().unwrap_or(default)
+    uri.port_u16().or(default).unwrap_or(80)
 }
 
 /// Proxies need the port even when the URI leaves it to the scheme.

@@ -7,7 +7,7 @@ use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::env::Variables;
 use crate::{
-    semconv::number,
+    semconv::{default_port, number},
     telemetry::error::{Consequence, SettingError},
 };
 
@@ -92,10 +92,8 @@ impl Proxy {
 /// The entries of `NO_PROXY` that count for an endpoint, in the forms that the matcher knows: addresses,
 /// networks and domains. `None`: no proxy is on the way to the endpoint.
 fn exceptions(list: &str, endpoint: &Uri) -> Option<String> {
-    let port = endpoint.port_u16().unwrap_or(match endpoint.scheme_str() {
-        Some("https") => 443,
-        _ => 80,
-    });
+    let of_scheme = || endpoint.scheme_str().and_then(default_port);
+    let port = endpoint.port_u16().or_else(of_scheme).unwrap_or(80);
     let mut entries = Vec::new();
     for entry in list.split(',').map(str::trim) {
         if entry == "*" {
