@@ -39,22 +39,18 @@ impl<T, const PLACES: usize> Table<T, PLACES> {
             .find(|entry| is_it(entry))
     }
 
+    /// The entry of that hash, if there is one already.
+    pub(crate) fn get(&self, hash: usize, is_it: impl Fn(&T) -> bool) -> Option<&T> {
+        let places = (0..PROBES).map(|probe| self.0[hash.wrapping_add(probe) % PLACES].get());
+        places
+            .map_while(|place| place)
+            .find(|entry| is_it(entry))
+    }
+
     /// All entries.
     #[cfg(feature = "page")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().filter_map(OnceLock::get)
-    }
-}
-
-impl<const PLACES: usize> Table<Box<str>, PLACES> {
-    /// The text, if it is there already.
-    fn get(&'static self, text: &str) -> Option<&'static str> {
-        let hash = hash(text);
-        let places = (0..PROBES).map(|probe| self.0[hash.wrapping_add(probe) % PLACES].get());
-        places
-            .map_while(|place| place)
-            .find(|found| ***found == *text)
-            .map(|found| &**found)
     }
 }
 
@@ -71,7 +67,8 @@ static NAMES: Table<Box<str>, 1024> = Table::new();
 /// The user agents of most clients that were found to have nothing to redact.
 static PLAIN: Table<Box<str>, 1024> = Table::new();
 
-/// The first strings seen: the hosts and routes of a service. All others, and those longer than [`LONGEST_TEXT`], are new strings.
+/// The first strings seen: the hosts and routes of a service. All others, and those longer than
+/// [`LONGEST_TEXT`], are new strings.
 static TEXTS: Table<Box<str>, 2048> = Table::new();
 
 /// Bounds the memory that strings from clients can take.
@@ -79,58 +76,68 @@ const LONGEST_TEXT: usize = 512;
 
 /// `{method} {route}`
 pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
-    find(
+    let name = find(
         &NAMES,
         [method, " ", route].map(str::len).iter().sum(),
         hash(route).wrapping_add(hash(method)),
         |name| name.ends_with(route) && name.starts_with(method),
         || format!("{method} {route}"),
-    )
+    );
+    name.map_or_else(|| Cow::Owned(format!("{method} {route}")), Cow::Borrowed)
 }
 
 /// Interns a name of bounded cardinality.
 pub(crate) fn name(name: &str) -> Cow<'static, str> {
-    whole(&NAMES, name)
+    let known = whole(&NAMES, name);
+    known.map_or_else(|| Cow::Owned(name.to_owned()), Cow::Borrowed)
 }
 
-/// The string of that length and hash.
+/// The string of that length and hash; `None` when it is too long, or there is no place for it.
 fn find<const PLACES: usize>(
     table: &'static Table<Box<str>, PLACES>,
     length: usize,
     hash: usize,
     is_it: impl Fn(&str) -> bool,
     make: impl Fn() -> String,
-) -> Cow<'static, str> {
-    if length <= LONGEST_TEXT
-        && let Some(found) = table.find(
-            hash,
-            |text| text.len() == length && is_it(text),
-            || make().into(),
-        )
-    {
-        return Cow::Borrowed(found);
+) -> Option<&'static str> {
+    if length > LONGEST_TEXT {
+        return None;
     }
-    Cow::Owned(make())
+    let found = table.find(
+        hash,
+        |text| text.len() == length && is_it(text),
+        || make().into(),
+    );
+    found.map(|found| &**found)
 }
 
 /// Interns a string of a client that recurs, and is recorded as it is only if `is_plain`. A string that is
-/// known is not looked at again.
-pub(crate) fn plain(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<StringValue> {
-    match PLAIN.get(text) {
-        Some(known) => Some(StringValue::from(known)),
-        None => is_plain(text).then(|| whole(&PLAIN, text).into()),
+/// known is not looked at again. `None` when it is not plain, or there is no place for it.
+pub(crate) fn plain(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<&'static str> {
+    match PLAIN.get(hash(text), |known| **known == *text) {
+        Some(known) => Some(known),
+        None if is_plain(text) => whole(&PLAIN, text),
+        None => None,
     }
 }
 
-/// Interns a string of a client or a router that recurs: a host, a route.
+/// Interns a string of a client or a router that recurs: a host, a route. `None` when there is no place for it.
+pub(crate) fn known(text: &str) -> Option<&'static str> {
+    whole(&TEXTS, text)
+}
+
+/// A string that recurs, mostly [`known`].
 pub(crate) fn text(text: &str) -> StringValue {
-    whole(&TEXTS, text).into()
+    match known(text) {
+        Some(known) => known.into(),
+        None => text.to_owned().into(),
+    }
 }
 
 fn whole<const PLACES: usize>(
     table: &'static Table<Box<str>, PLACES>,
     text: &str,
-) -> Cow<'static, str> {
+) -> Option<&'static str> {
     find(
         table,
         text.len(),
@@ -165,12 +172,12 @@ mod tests {
                 plain
             })
         };
-        fn plain_text(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<String> {
-            plain(text, is_plain).map(|text| text.to_string())
+        fn plain_text(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<&'static str> {
+            plain(text, is_plain)
         }
         let (agent, secret) = ("an agent of this test", "an agent with sig=S");
         for _ in 0..3 {
-            assert_eq!(ask(agent, true).as_deref(), Some(agent));
+            assert_eq!(ask(agent, true), Some(agent));
         }
         assert_eq!(looks.replace(0), 1);
         for _ in 0..3 {
@@ -231,8 +238,8 @@ mod tests {
     fn only_short_texts_are_kept() {
         static EMPTY: Table<Box<str>, 64> = Table::new();
         let text = |length: usize| whole(&EMPTY, &"x".repeat(length));
-        assert!(matches!(text(LONGEST_TEXT), Cow::Borrowed(kept) if kept.len() == LONGEST_TEXT));
-        assert!(matches!(text(LONGEST_TEXT + 1), Cow::Owned(new) if new.len() == LONGEST_TEXT + 1));
+        assert_eq!(text(LONGEST_TEXT).map(str::len), Some(LONGEST_TEXT));
+        assert_eq!(text(LONGEST_TEXT + 1), None);
         let route = "/".repeat(LONGEST_TEXT);
         assert!(matches!(span_name("GET", &route), Cow::Owned(_)));
     }

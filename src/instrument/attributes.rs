@@ -6,7 +6,7 @@ use opentelemetry::{
 };
 
 use super::TextRules;
-use crate::intern::{self, same};
+use crate::intern::same;
 
 /// The attribute that the end of a request may still change.
 pub(crate) const ROUTE: &str = "http.route";
@@ -18,10 +18,7 @@ pub(crate) trait AddAttributes {
     /// A text that many spans share.
     fn shared(&mut self, key: &'static str, text: &StringValue);
 
-    /// A text of the client that recurs in many requests.
-    fn interned(&mut self, key: &'static str, text: &str);
-
-    fn text(&mut self, key: &'static str, text: Cow<'_, str>);
+    fn text(&mut self, key: &'static str, text: &str);
 
     fn number(&mut self, key: &'static str, number: i64);
 
@@ -46,14 +43,8 @@ impl AddAttributes for Vec<KeyValue> {
         add(self, || KeyValue::new(key, text.clone()));
     }
 
-    fn interned(&mut self, key: &'static str, text: &str) {
-        let text = intern::text(text);
-        add(self, || KeyValue::new(key, text));
-    }
-
-    fn text(&mut self, key: &'static str, text: Cow<'_, str>) {
-        let text = text.into_owned();
-        add(self, || KeyValue::new(key, text));
+    fn text(&mut self, key: &'static str, text: &str) {
+        add(self, || KeyValue::new(key, text.to_owned()));
     }
 
     fn number(&mut self, key: &'static str, number: i64) {
@@ -194,7 +185,8 @@ impl SpanAttributes {
             kept.set(KeyValue::new(ROUTE, route));
         }
         if end.of_service.is_empty() {
-            span.set_attributes(kept.attributes.drain(..).chain(end.last));
+            // By reference: moving an iterator costs more than its few attributes.
+            span.set_attributes(kept.attributes.drain(..).chain(end.last).by_ref());
         } else {
             kept.attributes.extend(end.last);
             for attribute in end.of_service {

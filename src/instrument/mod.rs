@@ -29,6 +29,6 @@ pub(crate) use self::{
     propagation::Propagation,
     scope::scope,
     texts::TextRules,
-    tracer::StartSpan,
+    tracer::{First, StartSpan},
     work::{Guarded, Work, guarded, watch},
 };

@@ -63,13 +63,11 @@ impl TextRules {
         bounded(text, self.longest_attribute, redact)
     }
 
-    /// [`text`](Self::text) for a value that recurs in many requests.
-    pub(crate) fn recurring(&self, text: &str) -> StringValue {
+    /// [`text`](Self::text) for a value that recurs in many requests: itself, if there is nothing to redact
+    /// or to cut. `None` also where there are too many such values.
+    pub(crate) fn recurring(&self, text: &str) -> Option<&'static str> {
         let is_short = text.len() <= self.longest_attribute;
-        let plain = is_short.then(|| intern::plain(text, redact::is_plain));
-        plain
-            .flatten()
-            .unwrap_or_else(|| self.text(text).into_owned().into())
+        is_short.then(|| intern::plain(text, redact::is_plain))?
     }
 
     /// The URL of a source, unless only its origin may be recorded.

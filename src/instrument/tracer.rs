@@ -8,7 +8,10 @@ use opentelemetry::{
     trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer},
 };
 
-use super::attributes::WrittenSpan;
+use super::{
+    AddAttributes, TextRules,
+    attributes::WrittenSpan,
+};
 use crate::propagation::{RANDOM, RandomRoot, with_flags};
 
 /// A span that has begun.
@@ -32,15 +35,29 @@ impl Begun {
     }
 }
 
+/// The attributes that a span begins with and its sampler does not see, cut as `texts` says.
+#[derive(Clone, Copy)]
+pub(crate) struct First<'a> {
+    pub(crate) texts: &'a TextRules,
+    pub(crate) add: &'a dyn Fn(&mut dyn AddAttributes),
+}
+
 /// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into a context while the
 /// span's type is known, which saves one allocation a span.
 pub(crate) trait StartSpan: Send + Sync {
-    /// Starts a span. A root span with a random trace id has the random flag.
-    fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun;
+    /// Starts the span of a request. A root span with a random trace id has the random flag. Only a span
+    /// that is [written](Begun::written) begins with `first`.
+    fn start_root(
+        &self,
+        span: SpanBuilder,
+        parent: &Context,
+        has_random_id: bool,
+        first: Option<First<'_>>,
+    ) -> Begun;
 
-    /// [`start_root`](Self::start_root) for a span of a trace that has begun.
+    /// Starts a span of a trace that has begun.
     fn start(&self, span: SpanBuilder, parent: &Context) -> Begun {
-        self.start_root(span, parent, false)
+        self.start_root(span, parent, false, None)
     }
 
     /// Records a span that began at its start time and took `elapsed`.
@@ -52,7 +69,13 @@ where
     T: Tracer + Send + Sync,
     T::Span: Send + Sync + 'static,
 {
-    fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun {
+    fn start_root(
+        &self,
+        span: SpanBuilder,
+        parent: &Context,
+        has_random_id: bool,
+        _: Option<First<'_>>,
+    ) -> Begun {
         let span = self.build_with_context(span, parent);
         if span.is_recording() {
             let context = match has_random_id {

@@ -26,6 +26,16 @@ pub(super) fn decode<const DIGITS: usize, const BYTES: usize>(
     all_digits.then_some(bytes)
 }
 
+/// A byte of two lower-case hex digits.
+pub(super) fn byte(digits: [u8; 2]) -> Option<u8> {
+    let digit = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    Some(digit(digits[0])? << 4 | digit(digits[1])?)
+}
+
 /// At most `DIGITS` digits, padded with zeros on the left.
 fn padded<const DIGITS: usize>(digits: &[u8]) -> Option<[u8; DIGITS]> {
     let mut padded = [b'0'; DIGITS];
@@ -82,6 +92,10 @@ mod tests {
         for bad in ["0F", "+1", "-1", " 1", "0g", "\u{e9}"] {
             let digits = bad.as_bytes().try_into().expect("two bytes");
             assert_eq!(decode::<2, 1>(digits), None, "{bad:?}");
+        }
+        for digits in 0..=u16::MAX {
+            let digits = digits.to_be_bytes();
+            assert_eq!(byte(digits), decode(&digits).map(|[byte]| byte), "{digits:?}");
         }
     }
 

@@ -211,11 +211,13 @@ impl Propagators {
         if lines.others {
             return self.extract_all(cx, headers);
         }
-        lines
-            .traceparent
-            .filter(|_| self.formats.contains(&Propagator::TraceContext))
-            .and_then(|parent| tracecontext::read_parent(cx, parent, lines.tracestate.into_iter()))
-            .unwrap_or_else(|| cx.clone())
+        if let Some(parent) = lines.traceparent
+            && self.formats.contains(&Propagator::TraceContext)
+            && let Some(parent) = tracecontext::parse_traceparent(parent)
+        {
+            return tracecontext::with_parent(cx, parent, lines.tracestate.into_iter());
+        }
+        cx.clone()
     }
 
     /// Whether `headers` may have a header of any format.

@@ -52,8 +52,8 @@ impl Format for TraceContextPropagator {
             return;
         }
         let states = carrier.lines(&TRACESTATE);
-        if let Some(with_parent) = read_parent(&extraction.cx, line, states) {
-            extraction.set_context(with_parent);
+        if let Some(parent) = parse_traceparent(line) {
+            extraction.set_context(with_parent(&extraction.cx, parent, states));
         }
     }
 
@@ -88,39 +88,30 @@ impl Format for TraceContextPropagator {
 
 text_map_propagator!(TraceContextPropagator);
 
-/// `cx` with the parent of the only `traceparent` line, if the line is valid.
-pub(super) fn read_parent<'a>(
+/// `cx` with the parent of the only `traceparent` line, and the lines of its `tracestate`.
+pub(super) fn with_parent<'a>(
     cx: &Context,
-    line: &[u8],
+    (trace_id, span_id, flags): (TraceId, SpanId, TraceFlags),
     states: impl Iterator<Item = &'a [u8]>,
-) -> Option<Context> {
-    let (trace_id, span_id, flags) = parse_traceparent(line)?;
+) -> Context {
     let with_state = |state| SpanContext::new(trace_id, span_id, flags, true, state);
     let mut with_parent = tracestate::with_parent(cx, states, with_state);
     random::store(&mut with_parent);
-    Some(with_parent)
+    with_parent
 }
 
 /// §3.2.2, and §3.2.4 for later versions: longer, but with the same first four fields.
-fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
+pub(super) fn parse_traceparent(line: &[u8]) -> Option<(TraceId, SpanId, TraceFlags)> {
     // A field value does not include the white space around it (RFC 9110 §5.5).
     let line = tracestate::trim(line);
     let (fields, rest) = line.split_first_chunk::<TRACEPARENT_LENGTH>()?;
     if [fields[2], fields[35], fields[52]] != *b"---" {
         return None;
     }
-    // All fields are hex, and one loop over all of them is faster.
-    let mut digits = [b'0'; 64];
-    digits[..32].copy_from_slice(&fields[3..35]);
-    digits[32..48].copy_from_slice(&fields[36..52]);
-    digits[48..50].copy_from_slice(&fields[53..]);
-    digits[50..52].copy_from_slice(&fields[..2]);
-    let bytes: [u8; 32] = hex::decode(&digits)?;
-    let (&trace_id, bytes) = bytes.split_first_chunk()?;
-    let (&span_id, bytes) = bytes.split_first_chunk()?;
-    let [flags, version, ..] = *bytes else {
-        return None;
-    };
+    let trace_id = hex::decode(fields[3..].first_chunk::<32>()?)?;
+    let span_id = hex::decode(fields[36..].first_chunk::<16>()?)?;
+    let version = hex::byte([fields[0], fields[1]])?;
+    let flags = hex::byte([fields[53], fields[54]])?;
     let ends = match version {
         0x00 => rest.is_empty(),
         0xff => false,

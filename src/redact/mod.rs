@@ -113,6 +113,7 @@ impl Redaction {
     }
 
     /// A URL path in which sources are redacted.
+    #[inline]
     pub(crate) fn path<'a>(&self, path: &'a str) -> Cow<'a, str> {
         self.redact(path, Kind::Text)
     }
@@ -127,9 +128,17 @@ impl Redaction {
         (self.source_urls != SourceUrls::OriginOnly).then(|| self.redact(url, Kind::Source))
     }
 
-    /// Scans until there is nothing left to redact, since replacements may form new words.
+    #[inline]
     fn redact<'a>(&self, text: &'a str, kind: Kind) -> Cow<'a, str> {
-        let mut redacted = match self.redact_once(text, kind, 0) {
+        match is_plain(text) {
+            true => Cow::Borrowed(text),
+            false => self.redact_all(text, kind),
+        }
+    }
+
+    /// Scans until there is nothing left to redact, since replacements may form new words.
+    fn redact_all<'a>(&self, text: &'a str, kind: Kind) -> Cow<'a, str> {
+        let mut redacted = match self.scan(text, kind, 0) {
             Cow::Borrowed(same) => return Cow::Borrowed(same),
             Cow::Owned(redacted) => redacted,
         };

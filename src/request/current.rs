@@ -5,10 +5,10 @@ use opentelemetry::{Context, ContextGuard};
 use super::RequestState;
 
 thread_local! {
-    /// The requests that this thread is working on, the innermost last.
+    /// The request that this thread is working on. Those around it wait in the [`Current`]s.
     ///
     /// An entry in the [`Context`] would cost three allocations a request, and a reference cycle.
-    static CURRENT: RefCell<Vec<Arc<RequestState>>> = const { RefCell::new(Vec::new()) };
+    static CURRENT: RefCell<Option<Arc<RequestState>>> = const { RefCell::new(None) };
 }
 
 /// Keeps a context, and mostly a request, current until it is dropped. Guards must be dropped in the
@@ -18,58 +18,64 @@ thread_local! {
 pub(crate) struct Current {
     _context: Option<ContextGuard>,
     has_request: bool,
+    /// The request around this one.
+    outer: Option<Arc<RequestState>>,
 }
 
 impl Current {
     /// Makes a request current, and a context of it if it has one.
     #[inline]
-    pub(crate) fn request(request: Arc<RequestState>, context: Option<Context>) -> Self {
+    pub(crate) fn request(request: Arc<RequestState>, context: Option<&Context>) -> Self {
         // This fails only while the thread ends.
-        let pushed = CURRENT.try_with(|current| current.borrow_mut().push(request));
+        let outer = CURRENT.try_with(|current| current.replace(Some(request)));
         Self {
-            _context: context.map(Context::attach),
-            has_request: pushed.is_ok(),
+            _context: context.map(|context| context.clone().attach()),
+            has_request: outer.is_ok(),
+            outer: outer.ok().flatten(),
         }
     }
 
     /// Makes a context current; the current request stays.
-    pub(crate) fn context(context: Context) -> Self {
+    pub(crate) fn context(context: &Context) -> Self {
         Self {
-            _context: Some(context.attach()),
+            _context: Some(context.clone().attach()),
             has_request: false,
+            outer: None,
         }
     }
 
     /// Gives back the request, which counts it only once for all the times that it is current.
     #[inline]
     pub(crate) fn end(mut self) -> Option<Arc<RequestState>> {
-        std::mem::take(&mut self.has_request).then(pop).flatten()
+        self.leave()
+    }
+
+    /// Takes the request out. It is dropped after the borrow ends: its drop may run foreign code.
+    #[inline]
+    fn leave(&mut self) -> Option<Arc<RequestState>> {
+        if !std::mem::take(&mut self.has_request) {
+            return None;
+        }
+        let outer = self.outer.take();
+        let request = CURRENT.try_with(|current| current.replace(outer));
+        request.ok().flatten()
     }
 }
 
 impl Drop for Current {
     #[inline]
     fn drop(&mut self) {
-        if self.has_request {
-            pop();
-        }
+        self.leave();
     }
-}
-
-/// Takes the innermost request out. It is dropped after the borrow ends: its drop may run foreign code.
-#[inline]
-fn pop() -> Option<Arc<RequestState>> {
-    let request = CURRENT.try_with(|current| current.borrow_mut().pop());
-    request.ok().flatten()
 }
 
 /// Runs `work` where no request and no span is current.
 #[cfg(feature = "_otlp")]
 pub(crate) fn without_current<T>(work: impl FnOnce() -> T) -> T {
-    struct Restore(Vec<Arc<RequestState>>);
+    struct Restore(Option<Arc<RequestState>>);
     impl Drop for Restore {
         fn drop(&mut self) {
-            let _ = CURRENT.try_with(|current| current.replace(std::mem::take(&mut self.0)));
+            let _ = CURRENT.try_with(|current| current.replace(self.0.take()));
         }
     }
     let hidden = CURRENT.try_with(RefCell::take).unwrap_or_default();
@@ -80,6 +86,6 @@ pub(crate) fn without_current<T>(work: impl FnOnce() -> T) -> T {
 
 /// Looks at the request that this thread is working on.
 pub(super) fn with_current<T: Default>(look: impl FnOnce(&Arc<RequestState>) -> T) -> T {
-    let look = |current: &RefCell<Vec<_>>| current.borrow().last().map(look);
+    let look = |current: &RefCell<Option<_>>| current.borrow().as_ref().map(look);
     CURRENT.try_with(look).ok().flatten().unwrap_or_default()
 }

@@ -461,7 +461,7 @@ pub(super) struct Scope {
 
 impl Scope {
     pub(super) fn attach(&self) -> Current {
-        Current::request(Arc::clone(&self.request), Some(self.context.clone()))
+        Current::request(Arc::clone(&self.request), Some(&self.context))
     }
 }
 

@@ -2,8 +2,11 @@ use std::net::Ipv6Addr;
 
 use http::{HeaderMap, Uri, header};
 
+use crate::intern::{self, Table};
+
 /// RFC 1035 §2.3.4: no name is longer.
 const LONGEST_NAME: usize = 255;
+const LONGEST_KNOWN: usize = LONGEST_NAME + ":65535".len();
 
 /// Where a client says which server it asked for: in `:authority`, or else in the `Host` header.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +25,17 @@ impl<'a> ServerText<'a> {
     }
 
     /// The text, and a name of the place that it stands in.
-    pub(crate) fn whole(self) -> [&'a str; 2] {
+    pub(crate) fn whole(self) -> (&'a str, &'static str) {
         match self {
-            Self::Authority(text) => [text, "authority"],
-            Self::Host(text) => [text, "host"],
+            Self::Authority(text) => (text, "authority"),
+            Self::Host(text) => (text, "host"),
         }
+    }
+
+    /// The [`parts`](Self::parts) of one of the first servers that were asked for.
+    #[inline]
+    pub(crate) fn known(self) -> Option<&'static Server> {
+        Server::known(self.whole().0)
     }
 
     /// The host and port (semconv http-spans: `server.address`). The brackets of an IPv6 address are not
@@ -39,6 +48,35 @@ impl<'a> ServerText<'a> {
             }
             Self::Host(text) => host_and_port(text),
         }
+    }
+}
+
+/// A server as clients name it: the text, and the host and the port in it.
+#[derive(Debug)]
+pub(crate) struct Server {
+    text: Box<str>,
+    pub(crate) host: Box<str>,
+    pub(crate) port: Option<u16>,
+}
+
+/// The first servers that were asked for. A client may invent others, which are read each time.
+static SERVERS: Table<Server, 512> = Table::new();
+
+impl Server {
+    fn known(text: &str) -> Option<&'static Self> {
+        let is_it = |server: &Self| *server.text == *text;
+        let hash = intern::hash(text);
+        if let Some(known) = SERVERS.get(hash, is_it) {
+            return Some(known);
+        }
+        // A user in front of the host, who may have a password there, is refused and not kept.
+        let (host, port) = host_and_port(text).filter(|_| text.len() <= LONGEST_KNOWN)?;
+        let make = || Self {
+            text: text.into(),
+            host: host.into(),
+            port,
+        };
+        SERVERS.find(hash, is_it, make)
     }
 }
 

@@ -33,7 +33,7 @@ impl Work for Active {
     fn attach(&mut self) -> Current {
         match self {
             Self::Traced(finish) => finish.attach(),
-            Self::Skipped(context) => Current::context(context.clone()),
+            Self::Skipped(context) => Current::context(context),
         }
     }
 

@@ -2,28 +2,33 @@
 
 use std::borrow::Cow;
 
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Uri, header};
 
 #[cfg(feature = "page")]
 use super::finish::Seen;
-use super::{addresses::Addresses, config::Config, facts::Facts, rpc::Call};
+use super::{
+    addresses::{AddressRules, Addresses},
+    config::Config,
+    facts::Facts,
+    rpc::Call,
+};
 use crate::{
     instrument::{AddAttributes, ROUTE, TextRules},
     propagation::{ContextLines, DEBUG_ID},
     redact::Redaction,
     request::Route,
-    semconv::{OTHER, parse_length, protocol_version, scheme},
+    semconv::OTHER,
 };
 
 /// An arriving request, seen as the source of its span's attributes.
 pub(super) struct Incoming<'a, B> {
-    request: &'a Request<B>,
-    headers: CommonHeaders<'a>,
+    pub(super) request: &'a Request<B>,
+    pub(super) headers: &'a CommonHeaders<'a>,
     /// Read early only behind trusted proxies, whose headers decide the scheme.
-    addresses: Option<Addresses<'a>>,
-    pub(super) facts: Facts,
+    pub(super) addresses: Option<&'a Addresses<'a>>,
+    pub(super) facts: &'a Facts,
     /// The request is a gRPC call: its span and duration follow semconv rpc, not http.
-    pub(super) call: Option<Call>,
+    pub(super) call: Option<&'a Call>,
 }
 
 /// The URI that the client has sent, which an axum router shortens for the routers that are nested in it.
@@ -44,20 +49,20 @@ pub(super) struct CommonHeaders<'a> {
     /// `None` also when there are several: RFC 9112 §3.2 demands to refuse such a request.
     host: Option<&'a HeaderValue>,
     user_agent: Option<&'a HeaderValue>,
-    content_length: Option<&'a HeaderValue>,
+    pub(super) content_length: Option<&'a HeaderValue>,
     pub(super) context: ContextLines<'a>,
 }
 
 impl<'a> CommonHeaders<'a> {
-    pub(super) fn of(headers: &'a HeaderMap) -> Self {
-        let mut found = Self::default();
+    /// Finds them, in their place.
+    pub(super) fn find(&mut self, headers: &'a HeaderMap) {
         for (name, value) in headers {
             let place = match name.as_str() {
-                "host" => &mut found.host,
-                "user-agent" => &mut found.user_agent,
-                "content-length" => &mut found.content_length,
+                "host" => &mut self.host,
+                "user-agent" => &mut self.user_agent,
+                "content-length" => &mut self.content_length,
                 name => {
-                    found.context.note(name, value);
+                    self.context.note(name, value);
                     continue;
                 }
             };
@@ -66,9 +71,19 @@ impl<'a> CommonHeaders<'a> {
             }
         }
         if headers.len() != headers.keys_len() && headers.get_all(header::HOST).iter().count() > 1 {
-            found.host = None;
+            self.host = None;
         }
-        found
+    }
+}
+
+impl<'a> CommonHeaders<'a> {
+    #[inline]
+    pub(super) fn addresses<B>(
+        &self,
+        rules: &AddressRules,
+        request: &'a Request<B>,
+    ) -> Addresses<'a> {
+        Addresses::of(rules, request, text(self.host))
     }
 }
 
@@ -76,46 +91,18 @@ fn text(value: Option<&HeaderValue>) -> Option<&str> {
     str::from_utf8(value?.as_bytes()).ok()
 }
 
-impl<'a, B> Incoming<'a, B> {
-    pub(super) fn of(config: &Config, request: &'a Request<B>, headers: CommonHeaders<'a>) -> Self {
-        let rules = &config.addresses;
-        let addresses = rules
-            .proxies
-            .is_some()
-            .then(|| Addresses::of(rules, request, text(headers.host)));
-        let scheme = match &addresses {
-            Some(addresses) => addresses.scheme,
-            None => scheme(request.uri().scheme_str()),
-        };
-        let method = request.method();
-        let facts = Facts {
-            method: config.known_methods.name(method),
-            scheme,
-            protocol_version: protocol_version(request.version()),
-            announced_body_size: headers.content_length.and_then(parse_length),
-            head: method == Method::HEAD,
-            connect: method == Method::CONNECT,
-        };
-        Self {
-            request,
-            headers,
-            addresses,
-            facts,
-            call: Call::of(&config.rpc_methods, request),
-        }
-    }
-
+impl<B> Incoming<'_, B> {
     /// What is shown of the request while it runs, by a page that lists such requests.
     #[cfg(feature = "page")]
     pub(super) fn seen(&self) -> Seen {
         Seen {
             uri: original_uri(self.request).clone(),
-            call: self.call.as_ref().map(Call::span_name),
+            call: self.call.map(Call::span_name),
         }
     }
 
     pub(super) fn span_name(&self, route: Option<&Route>) -> Cow<'static, str> {
-        match &self.call {
+        match self.call {
             Some(call) => call.span_name(),
             None => self.facts.span_name(route),
         }
@@ -130,14 +117,14 @@ impl<'a, B> Incoming<'a, B> {
     ) {
         let texts = &config.recording.texts;
         let read;
-        let addresses = match &self.addresses {
+        let addresses = match self.addresses {
             Some(addresses) => addresses,
             None => {
-                read = Addresses::of(&config.addresses, self.request, text(self.headers.host));
+                read = self.headers.addresses(&config.addresses, self.request);
                 &read
             }
         };
-        match &self.call {
+        match self.call {
             // Semconv rpc-spans, server: calls have neither the protocol nor the client's address.
             Some(call) => {
                 call.add_attributes(attributes);
@@ -150,7 +137,7 @@ impl<'a, B> Incoming<'a, B> {
                 if self.addresses.is_some() || !attributes.keeps_recurring() {
                     self.add_recurring(texts, route, addresses, attributes);
                 } else {
-                    let [server, place] = addresses.server().whole();
+                    let (server, place) = addresses.server().whole();
                     let of = [
                         self.facts.method.as_str(),
                         self.facts.scheme,
@@ -180,19 +167,19 @@ impl<'a, B> Incoming<'a, B> {
     /// What someone who debugs has called the request.
     pub(super) fn add_debug_id(&self, texts: &TextRules, attributes: &mut dyn AddAttributes) {
         if let Some(id) = text(self.request.headers().get(&DEBUG_ID)) {
-            attributes.text("jaeger-debug-id", texts.text(id));
+            attributes.text("jaeger-debug-id", &texts.text(id));
         }
     }
 
     fn add_url<A: AddAttributes + ?Sized>(&self, redaction: &Redaction, attributes: &mut A) {
         if self.facts.method.as_str() == OTHER {
             let method = self.request.method().as_str();
-            attributes.text("http.request.method_original", method.into());
+            attributes.text("http.request.method_original", method);
         }
         let uri = original_uri(self.request);
-        attributes.text("url.path", redaction.path(uri.path()));
+        attributes.text("url.path", &redaction.path(uri.path()));
         if let Some(query) = uri.query().filter(|query| !query.is_empty()) {
-            attributes.text("url.query", redaction.query(query));
+            attributes.text("url.query", &redaction.query(query));
         }
     }
 
@@ -215,8 +202,12 @@ impl<'a, B> Incoming<'a, B> {
     }
 
     fn add_agent<A: AddAttributes + ?Sized>(&self, texts: &TextRules, attributes: &mut A) {
-        if let Some(agent) = text(self.headers.user_agent) {
-            attributes.shared("user_agent.original", &texts.recurring(agent));
+        let Some(agent) = text(self.headers.user_agent) else {
+            return;
+        };
+        match texts.recurring(agent) {
+            Some(known) => attributes.fixed("user_agent.original", known),
+            None => attributes.text("user_agent.original", &texts.text(agent)),
         }
     }
 }

@@ -1,8 +1,14 @@
 use std::borrow::Cow;
 
+use http::{HeaderValue, Method, Request};
 use opentelemetry::StringValue;
 
-use crate::{intern, metrics::ActiveSeries, request::Route, semconv::OTHER};
+use crate::{
+    intern,
+    metrics::ActiveSeries,
+    request::Route,
+    semconv::{self, KnownMethods, OTHER, parse_length, protocol_version},
+};
 
 /// What the end of a request needs to know of its beginning; all of bounded cardinality.
 #[derive(Debug)]
@@ -18,6 +24,25 @@ pub(super) struct Facts {
 }
 
 impl Facts {
+    /// `scheme`: as a trusted proxy says it.
+    #[inline]
+    pub(super) fn of<B>(
+        methods: &KnownMethods,
+        request: &Request<B>,
+        content_length: Option<&HeaderValue>,
+        scheme: Option<&'static str>,
+    ) -> Self {
+        let method = request.method();
+        Self {
+            method: methods.name(method),
+            scheme: scheme.unwrap_or_else(|| semconv::scheme(request.uri().scheme_str())),
+            protocol_version: protocol_version(request.version()),
+            announced_body_size: content_length.and_then(parse_length),
+            head: method == Method::HEAD,
+            connect: method == Method::CONNECT,
+        }
+    }
+
     /// `{method} {route}`, or `{method}` when there is no route; never the path (semconv
     /// http-spans: Name).
     pub(super) fn span_name(&self, route: Option<&Route>) -> Cow<'static, str> {

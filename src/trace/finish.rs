@@ -129,10 +129,11 @@ enum Outcome {
 }
 
 impl Finish {
+    #[inline]
     pub(super) fn new(
         state: Arc<RequestState<Root>>,
         attributes: SpanAttributes,
-        call: Option<Call>,
+        call: Option<Box<Call>>,
         has_context: bool,
     ) -> Self {
         if let Some(metrics) = state.layer.http_metrics() {
@@ -150,7 +151,7 @@ impl Finish {
             state,
             handle: None,
             attributes,
-            call: call.map(Box::new),
+            call,
             delivery: Delivery::new(Side::Server),
             has_context,
             finished: false,
@@ -165,7 +166,7 @@ impl Finish {
     pub(super) fn attach(&mut self) -> Current {
         let handle = self.handle.take();
         let handle = handle.unwrap_or_else(|| Arc::<RequestState<Root>>::clone(&self.state));
-        let context = self.has_context.then(|| self.state.context.clone());
+        let context = self.has_context.then_some(&self.state.context);
         Current::request(handle, context)
     }
 
@@ -300,18 +301,21 @@ impl Finish {
         }
         let elapsed = self.state.clock.elapsed();
         let (mut labels, mut first_byte) = (Labels::default(), None);
-        let (route, custom, worked) = match self.state.changed() {
-            None => (self.state.matched.clone(), Vec::new(), false),
-            Some(mut live) => {
-                let custom = std::mem::take(&mut live.attributes);
-                (labels, first_byte) = (live.labels.clone(), live.first_byte);
-                (live.route.take(), custom, live.worked)
-            }
-        };
+        let (mut custom, mut worked) = (Vec::new(), false);
+        let named;
+        let mut route = self.state.matched.as_ref();
+        if let Some(mut live) = self.state.changed() {
+            labels = live.labels.clone();
+            first_byte = live.first_byte;
+            named = live.route.take();
+            route = named.as_ref();
+            custom = std::mem::take(&mut live.attributes);
+            worked = live.worked;
+        }
         if let (Some(outer), false) = (&self.state.layer.outer, labels.is_empty()) {
             outer.labelled_inside(labels.as_slice());
         }
-        if let (Some(outer), Some(route)) = (&self.state.layer.outer, &route) {
+        if let (Some(outer), Some(route)) = (&self.state.layer.outer, route) {
             outer.route_inside(route);
         }
         let times = (elapsed, first_byte);
@@ -356,7 +360,7 @@ impl Finish {
         &self,
         outcome: &Outcome,
         (elapsed, first_byte): (Duration, Option<Duration>),
-        route: Option<Route>,
+        route: Option<&Route>,
         labels: &Labels,
         ending: &mut Ending,
     ) {
@@ -375,7 +379,7 @@ impl Finish {
                 active: facts.active_series(),
                 protocol_version: facts.protocol_version,
                 status,
-                route: route.as_ref().map(|route| &route.path),
+                route: route.map(|route| &route.path),
                 error_type: error_type.as_ref(),
             };
             metrics.ended(series.active, elapsed, status);
@@ -390,8 +394,8 @@ impl Finish {
 
         ending.attributes.extend(status.map(status_code));
         if let Some(route) = route.filter(|route| !route.is_on_span) {
-            ending.span_name = Some(facts.span_name(Some(&route)));
-            ending.route = Some(route.path);
+            ending.span_name = Some(facts.span_name(Some(route)));
+            ending.route = Some(route.path.clone());
         }
         ending.error_type = error_type;
     }

@@ -20,10 +20,12 @@ use super::{
     active::Active,
     attributes::{CommonHeaders, Incoming},
     config::{Config, StartLabels, TrustRule},
+    facts::Facts,
     finish::{Finish, Root},
+    rpc::Call,
 };
 use crate::{
-    instrument::{SpanAttributes, Work, guarded, watch},
+    instrument::{AddAttributes, First, SpanAttributes, Work, guarded, watch},
     propagation::{
         ContextLines, continued_trace_id, denied_parent, is_debug, is_denied, with_forced_sampling,
         with_next_trace_id,
@@ -124,6 +126,7 @@ struct Decided {
 impl Config {
     /// Opens the root span and puts the handle into the request. Returns `None` for a request that is
     /// not recorded and came without a context.
+    #[inline]
     fn begin<B: 'static>(
         self: &Arc<Self>,
         decided: Decided,
@@ -141,23 +144,41 @@ impl Config {
         {
             return None;
         }
-        let headers = CommonHeaders::of(request.headers());
+        let mut headers = CommonHeaders::default();
+        headers.find(request.headers());
         let outer = RequestTrace::of_outer(request.extensions());
-        let (parent, links) = match &outer {
+        let mut links = None;
+        let parent = match &outer {
             // The layer around this one has read the headers.
-            Some(outer) => (outer.inner_context(), None),
-            None => self.parent(trust, request.headers(), &headers.context),
+            Some(outer) => outer.inner_context(),
+            None => self.parent(trust, request.headers(), &headers.context, &mut links),
         };
         if record == Record::Nothing {
             return carries_anything(&parent).then_some(Active::Skipped(parent));
         }
         let has_span = self.traces && record == Record::All;
-        let incoming = Incoming::of(self, request, headers);
+        let proxied = self.addresses.proxies.is_some();
+        let addresses = proxied.then(|| headers.addresses(&self.addresses, request));
+        let facts = Facts::of(
+            &self.known_methods,
+            request,
+            headers.content_length,
+            addresses.as_ref().map(|addresses| addresses.scheme),
+        );
+        let call = Call::of(&self.rpc_methods, request).map(Box::new);
+        let incoming = Incoming {
+            request,
+            headers: &headers,
+            addresses: addresses.as_ref(),
+            facts: &facts,
+            call: call.as_deref(),
+        };
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
         let has_context = has_span || carries_anything(&parent);
-        let (context, attributes) = if !has_span {
-            (parent, SpanAttributes::None)
+        let mut attributes = SpanAttributes::None;
+        let context = if !has_span {
+            parent
         } else {
             let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));
             // Behind a wildcard the service mostly names the route itself, which the span could not take
@@ -176,8 +197,8 @@ impl Config {
             span.links = links;
             let route = route.as_ref().filter(|route| route.is_on_span);
             let is_debugged = is_debug(&parent);
-            let start = || self.start(span, parent, &incoming, route);
-            let (context, mut attributes) = match is_forced || is_debugged {
+            let start = || self.start(span, &parent, &incoming, route, &mut attributes);
+            let context = match is_forced || is_debugged {
                 true => with_forced_sampling(start),
                 false => start(),
             };
@@ -185,7 +206,7 @@ impl Config {
                 let texts = &self.recording.texts;
                 attributes.add(texts, |attributes| incoming.add_debug_id(texts, attributes));
             }
-            (context, attributes)
+            context
         };
 
         let is_recording = !matches!(attributes, SpanAttributes::None);
@@ -194,7 +215,6 @@ impl Config {
             Some(_) if is_recording && outer.is_none() => Some(incoming.seen()),
             _ => None,
         };
-        let Incoming { facts, call, .. } = incoming;
         let root = Root {
             #[cfg(feature = "page")]
             seen,
@@ -216,14 +236,16 @@ impl Config {
         )))
     }
 
-    /// Returns a context with the root span in it, and the attributes that it began with.
+    /// Returns a context with the root span in it, and sets the attributes that it began with.
+    #[inline]
     fn start<B>(
         &self,
         mut span: SpanBuilder,
-        mut parent: Context,
+        parent: &Context,
         incoming: &Incoming<'_, B>,
         route: Option<&Route>,
-    ) -> (Context, SpanAttributes) {
+        begun_with: &mut SpanAttributes,
+    ) -> Context {
         let texts = &self.recording.texts;
         let mut seen = SpanAttributes::None;
         if !self.attributes_after_sampling {
@@ -233,36 +255,38 @@ impl Config {
             seen = SpanAttributes::begun_with(&attributes);
             span.attributes = Some(attributes);
         }
+        let add = |attributes: &mut dyn AddAttributes| {
+            incoming.add_attributes(self, route, attributes);
+        };
+        let first = self
+            .attributes_after_sampling
+            .then_some(First { texts, add: &add });
         let tracer = &self.recording.tracer;
-        let continued = continued_trace_id(&parent);
+        let continued = continued_trace_id(parent);
         let is_new = continued.is_none() && !parent.span().span_context().is_valid();
         let has_random_id = is_new && self.random_trace_ids;
-        let begun = match (continued, denied_parent(&parent)) {
+        let begun = match (continued, denied_parent(parent)) {
             (_, Some(denied)) => {
-                parent = parent.with_remote_span_context(denied);
-                tracer.start_root(span, &parent, has_random_id)
+                let parent = parent.with_remote_span_context(denied);
+                tracer.start_root(span, &parent, has_random_id, first)
             }
-            (None, None) => tracer.start_root(span, &parent, has_random_id),
+            (None, None) => tracer.start_root(span, parent, has_random_id, first),
             (Some(id), None) => {
-                (parent, span.links) = without_parent(&parent);
-                with_next_trace_id(id, || tracer.start(span, &parent))
+                let (parent, links) = without_parent(parent);
+                span.links = links;
+                with_next_trace_id(id, || tracer.start_root(span, &parent, false, first))
             }
         };
-        let mut attributes = match begun.written {
-            _ if !begun.is_recording => {
-                seen.recycle();
-                return (begun.context, SpanAttributes::None);
+        match begun.written {
+            _ if !begun.is_recording => seen.recycle(),
+            Some(written) => *begun_with = SpanAttributes::Written(written),
+            None if self.attributes_after_sampling => {
+                *begun_with = SpanAttributes::begun_with(&[]);
+                begun_with.add(texts, add);
             }
-            Some(written) => SpanAttributes::Written(written),
-            None if self.attributes_after_sampling => SpanAttributes::begun_with(&[]),
-            None => seen,
-        };
-        if self.attributes_after_sampling {
-            attributes.add(texts, |attributes| {
-                incoming.add_attributes(self, route, attributes);
-            });
+            None => *begun_with = seen,
         }
-        (begun.context, attributes)
+        begun.context
     }
 
     /// Asks the filter, the trust rule, and the rules of sampling and of labels.
@@ -292,24 +316,28 @@ impl Config {
         }
     }
 
-    /// The context that the root span begins in, and the links it begins with.
+    /// The context that the root span begins in. Sets the links it begins with.
     fn parent(
         &self,
         trust: Trust,
         headers: &HeaderMap,
         lines: &ContextLines<'_>,
-    ) -> (Context, Option<Vec<Link>>) {
+        links: &mut Option<Vec<Link>>,
+    ) -> Context {
         match trust {
             Trust::Parent => {
                 let extracted = self.recording.propagation.extract(headers, lines);
-                (innermost(extracted), None)
+                match innermost(&extracted) {
+                    Some(current) => current,
+                    None => extracted,
+                }
             }
-            Trust::Ignore => (Context::current(), None),
+            Trust::Ignore => Context::current(),
             Trust::Link => {
                 let callers = self.recording.propagation.extract(headers, lines);
                 let caller = callers.span().span_context().clone();
-                let links = caller.is_remote().then(|| vec![Link::with_context(caller)]);
-                (Context::current(), links)
+                *links = caller.is_remote().then(|| vec![Link::with_context(caller)]);
+                Context::current()
             }
         }
     }
@@ -317,7 +345,7 @@ impl Config {
 
 /// The current context in place of the caller's when its span is of the caller's trace: other middleware
 /// has continued that already. The caller's baggage is kept.
-fn innermost(extracted: Context) -> Context {
+fn innermost(extracted: &Context) -> Option<Context> {
     let (trace_id, span_id) = {
         let caller = extracted.span();
         let caller = caller.span_context();
@@ -340,7 +368,6 @@ fn innermost(extracted: Context) -> Context {
             })),
         )
     })
-    .unwrap_or(extracted)
 }
 
 /// Whether a context carries anything for the code that runs in it.

@@ -39,7 +39,7 @@ impl Origin {
 }
 
 /// What a span gathers until it ends, within the limits.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Data {
     pub(super) name: Cow<'static, str>,
     attributes: Attributes,
@@ -55,29 +55,20 @@ pub(super) struct Data {
 }
 
 thread_local! {
-    /// Memory for the attributes of one span after the other.
-    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    /// Memory for one span after the other.
+    static SPARE: Cell<Option<Box<Data>>> = const { Cell::new(None) };
 }
 
 /// More bytes of attributes than most spans have.
 const MOST_SPARE: usize = 4096;
 
 impl Data {
-    pub(super) fn new(span: SpanBuilder, limits: &SpanLimits) -> Self {
+    /// In memory that ended spans have left, which is not moved until the span ends.
+    pub(super) fn new(span: SpanBuilder, limits: &SpanLimits) -> Box<Self> {
         // The spare is missing while another span uses it, and while the thread ends.
         let spare = SPARE.try_with(Cell::take).unwrap_or_default();
-        let mut data = Self {
-            name: span.name,
-            attributes: Attributes::in_place_of(spare),
-            has_others: false,
-            dropped_attributes: 0,
-            events: Vec::new(),
-            dropped_events: 0,
-            links: Vec::new(),
-            dropped_links: 0,
-            status: Status::Unset,
-            is_cancelled: false,
-        };
+        let mut data = spare.unwrap_or_default();
+        data.name = span.name;
         for attribute in span.attributes.unwrap_or_default() {
             data.add(&attribute, limits);
         }
@@ -91,11 +82,17 @@ impl Data {
     }
 
     /// Leaves the memory for the next span.
-    pub(super) fn recycle(&mut self) {
-        let spare = mem::take(&mut self.attributes).into_memory();
-        if spare.capacity() <= MOST_SPARE {
-            let _ = SPARE.try_with(|place| place.set(spare));
+    pub(super) fn recycle(mut self: Box<Self>) {
+        if self.attributes.capacity() > MOST_SPARE {
+            return;
         }
+        let mut attributes = mem::take(&mut self.attributes);
+        attributes.clear();
+        *self = Self {
+            attributes,
+            ..Self::default()
+        };
+        let _ = SPARE.try_with(|place| place.set(Some(self)));
     }
 
     pub(super) fn recorded<'a>(

@@ -41,7 +41,7 @@ use super::{
     settings::{Sampler, Settings, SpanLimits},
 };
 use crate::{
-    instrument::{Begun, StartSpan, scope},
+    instrument::{Begun, First, StartSpan, scope},
     propagation::{RANDOM, is_forced, without_threshold},
 };
 
@@ -210,7 +210,13 @@ impl Writing {
 }
 
 impl StartSpan for SpanWriter {
-    fn start_root(&self, span: SpanBuilder, parent: &Context, has_random_id: bool) -> Begun {
+    fn start_root(
+        &self,
+        span: SpanBuilder,
+        parent: &Context,
+        has_random_id: bool,
+        first: Option<First<'_>>,
+    ) -> Begun {
         let (context, is_recorded) = self.0.begin(parent, has_random_id);
         if !is_recorded {
             return Begun::unrecorded(context, parent);
@@ -218,7 +224,7 @@ impl StartSpan for SpanWriter {
         if let Some(keeper) = self.0.keeper() {
             keeper.started(&context, parent.span().span_context());
         }
-        let open = Arc::new(Open::new(&self.0, parent, span));
+        let open = Arc::new(Open::new(&self.0, parent, span, first));
         Begun {
             context: parent.with_span(Span::new(context, Arc::clone(&open))),
             is_recording: true,

@@ -19,7 +19,7 @@ use super::{
     runs::Runs,
 };
 use crate::{
-    instrument::{AddAttributes, ROUTE, SpanEnd, TextRules, WrittenSpan},
+    instrument::{AddAttributes, First, ROUTE, SpanEnd, TextRules, WrittenSpan},
     telemetry::{otlp::encode::Attributes, settings::SpanLimits},
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Open {
     writing: Arc<Writing>,
     origin: Origin,
     /// `None`: the span has ended.
-    data: Mutex<Option<Data>>,
+    data: Mutex<Option<Box<Data>>>,
     /// Whether it has ended, known without the lock.
     has_ended: AtomicBool,
 }
@@ -42,10 +42,22 @@ impl fmt::Debug for Open {
 }
 
 impl Open {
-    pub(super) fn new(writing: &Arc<Writing>, parent: &Context, span: SpanBuilder) -> Self {
+    /// A span that begins with what `first` adds.
+    #[inline]
+    pub(super) fn new(
+        writing: &Arc<Writing>,
+        parent: &Context,
+        span: SpanBuilder,
+        first: Option<First<'_>>,
+    ) -> Self {
+        let origin = Origin::of(&span, parent);
+        let mut data = Data::new(span, &writing.limits);
+        if let Some(first) = first {
+            (first.add)(&mut Adding::of(&mut data, writing, first.texts));
+        }
         Self {
-            origin: Origin::of(&span, parent),
-            data: Mutex::new(Some(Data::new(span, &writing.limits))),
+            origin,
+            data: Mutex::new(Some(data)),
             writing: Arc::clone(writing),
             has_ended: AtomicBool::new(false),
         }
@@ -55,7 +67,7 @@ impl Open {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    fn data(&self) -> MutexGuard<'_, Option<Data>> {
+    fn data(&self) -> MutexGuard<'_, Option<Box<Data>>> {
         // The data is whole after every statement.
         self.data.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -87,13 +99,9 @@ impl Open {
 
 impl WrittenSpan for Open {
     fn add(&self, texts: &TextRules, add: &mut dyn FnMut(&mut dyn AddAttributes)) {
-        self.change(|data, limits| {
-            add(&mut Adding {
-                attributes: data.attributes(limits),
-                texts,
-                runs: &self.writing.runs,
-            });
-        });
+        if let Some(data) = &mut *self.data() {
+            add(&mut Adding::of(data, &self.writing, texts));
+        }
     }
 
     fn end(&self, context: &SpanContext, end: SpanEnd<'_>) {
@@ -125,7 +133,15 @@ struct Adding<'a> {
     runs: &'a Runs,
 }
 
-impl Adding<'_> {
+impl<'a> Adding<'a> {
+    fn of(data: &'a mut Data, writing: &'a Writing, texts: &'a TextRules) -> Self {
+        Self {
+            attributes: data.attributes(&writing.limits),
+            texts,
+            runs: &writing.runs,
+        }
+    }
+
     #[inline]
     fn write(&mut self, key: &'static str, text: &str) {
         self.attributes.text(key, &self.texts.cut(text));
@@ -141,12 +157,8 @@ impl AddAttributes for Adding<'_> {
         self.write(key, text.as_str());
     }
 
-    fn interned(&mut self, key: &'static str, text: &str) {
+    fn text(&mut self, key: &'static str, text: &str) {
         self.write(key, text);
-    }
-
-    fn text(&mut self, key: &'static str, text: Cow<'_, str>) {
-        self.write(key, &text);
     }
 
     fn number(&mut self, key: &'static str, number: i64) {

@@ -63,6 +63,7 @@ pub(super) struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
+    #[inline]
     pub(super) fn of<B>(
         rules: &AddressRules,
         request: &'a Request<B>,
@@ -108,11 +109,21 @@ impl<'a> Addresses<'a> {
     }
 
     pub(super) fn add_server<A: AddAttributes + ?Sized>(&self, attributes: &mut A) {
-        if let Some((host, port)) = self.server.parts() {
-            attributes.interned("server.address", host);
-            if let Some(port) = self.server_port.or(port) {
-                attributes.number("server.port", port.into());
+        let port = match self.server.known() {
+            Some(known) => {
+                attributes.fixed("server.address", &known.host);
+                known.port
             }
+            None => match self.server.parts() {
+                Some((host, port)) => {
+                    attributes.text("server.address", host);
+                    port
+                }
+                None => return,
+            },
+        };
+        if let Some(port) = self.server_port.or(port) {
+            attributes.number("server.port", port.into());
         }
     }
 

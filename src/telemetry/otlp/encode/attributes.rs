@@ -18,14 +18,15 @@ pub(crate) struct Attributes {
 }
 
 impl Attributes {
-    /// In the memory of others, which are forgotten.
-    pub(crate) fn in_place_of(mut written: Vec<u8>) -> Self {
-        written.clear();
-        Self { written, count: 0 }
+    /// Forgets all, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.written.clear();
+        self.count = 0;
     }
 
-    pub(crate) fn into_memory(self) -> Vec<u8> {
-        self.written
+    /// The bytes of memory.
+    pub(crate) const fn capacity(&self) -> usize {
+        self.written.capacity()
     }
 
     pub(crate) fn written(&self) -> &[u8] {
