@@ -42,9 +42,7 @@ impl<T, const PLACES: usize> Table<T, PLACES> {
     /// The entry of that hash, if there is one already.
     pub(crate) fn get(&self, hash: usize, is_it: impl Fn(&T) -> bool) -> Option<&T> {
         let places = (0..PROBES).map(|probe| self.0[hash.wrapping_add(probe) % PLACES].get());
-        places
-            .map_while(|place| place)
-            .find(|entry| is_it(entry))
+        places.map_while(|place| place).find(|entry| is_it(entry))
     }
 
     /// All entries.

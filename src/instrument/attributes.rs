@@ -1,8 +1,8 @@
-use std::{borrow::Cow, cell::Cell, fmt, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, cell::Cell, fmt, time::SystemTime};
 
 use opentelemetry::{
     Key, KeyValue, StringValue,
-    trace::{SpanContext, SpanRef, Status},
+    trace::{SpanRef, Status},
 };
 
 use super::TextRules;
@@ -77,13 +77,13 @@ pub(crate) fn set(attributes: &mut Vec<KeyValue>, attribute: KeyValue) {
     }
 }
 
-/// A span that is written down by the telemetry of the crate, without the SDK.
-pub(crate) trait WrittenSpan: fmt::Debug + Send + Sync {
-    /// Writes the attributes that `add` adds, cut as `texts` says.
-    fn add(&self, texts: &TextRules, add: &mut dyn FnMut(&mut dyn AddAttributes));
+/// The spans that are written down by the telemetry of the crate, without the SDK.
+pub(crate) trait WrittenSpans: fmt::Debug + Send + Sync {
+    /// Whether this can end spans: not while its thread ends.
+    fn can_end(&self) -> bool;
 
-    /// Ends the span of that context, unless it has ended.
-    fn end(&self, context: &SpanContext, end: SpanEnd<'_>);
+    /// Ends a span, unless it has ended.
+    fn end(&self, span: &SpanRef<'_>, end: SpanEnd<'_>);
 }
 
 /// What the owner of a span says at its end.
@@ -109,7 +109,7 @@ pub(crate) enum SpanAttributes {
     #[default]
     None,
     Kept(Box<Kept>),
-    Written(Arc<dyn WrittenSpan>),
+    Written(&'static dyn WrittenSpans),
 }
 
 /// The attributes of a span of the SDK, which has one value more of a key that is set twice.
@@ -159,7 +159,12 @@ impl SpanAttributes {
     }
 
     /// Adds attributes with new keys, cut as `texts` says.
-    pub(crate) fn add(&mut self, texts: &TextRules, mut add: impl FnMut(&mut dyn AddAttributes)) {
+    pub(crate) fn add(
+        &mut self,
+        span: &SpanRef<'_>,
+        texts: &TextRules,
+        add: impl Fn(&mut dyn AddAttributes),
+    ) {
         match self {
             Self::None => {}
             Self::Kept(kept) => {
@@ -167,7 +172,12 @@ impl SpanAttributes {
                 add(&mut kept.attributes);
                 texts.cut_all(&mut kept.attributes[old..]);
             }
-            Self::Written(span) => span.add(texts, &mut add),
+            Self::Written(_) => {
+                let mut attributes = Vec::new();
+                add(&mut attributes);
+                texts.cut_all(&mut attributes);
+                span.set_attributes(attributes);
+            }
         }
     }
 
@@ -175,8 +185,9 @@ impl SpanAttributes {
     pub(crate) fn end(self, span: &SpanRef<'_>, end: SpanEnd<'_>) {
         let mut kept = match self {
             Self::None => return,
-            Self::Written(written) => return written.end(span.span_context(), end),
             Self::Kept(kept) => kept,
+            Self::Written(spans) if spans.can_end() => return spans.end(span, end),
+            Self::Written(_) => Box::default(),
         };
         if end.status != Status::Unset {
             span.set_status(end.status);

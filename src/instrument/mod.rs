@@ -17,7 +17,7 @@ mod work;
 #[cfg(feature = "page")]
 pub(crate) use self::errors::beginning;
 #[cfg(feature = "_otlp")]
-pub(crate) use self::{attributes::WrittenSpan, tracer::Begun};
+pub(crate) use self::{attributes::WrittenSpans, tracer::Begun};
 pub(crate) use self::{
     attributes::{AddAttributes, ROUTE, SpanAttributes, SpanEnd, set},
     delivery::{Delivery, Side},

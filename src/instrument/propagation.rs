@@ -4,7 +4,7 @@ use http::HeaderMap;
 use opentelemetry::{Context, global, propagation::TextMapPropagator};
 use opentelemetry_http::HeaderInjector;
 
-use crate::propagation::{ContextLines, Propagators};
+use crate::propagation::{ContextLines, Parent, Propagators};
 
 /// Reads and writes the propagated context of HTTP headers.
 #[derive(Clone, Debug)]
@@ -33,15 +33,17 @@ impl Propagation {
     }
 
     /// The current context, extended by the headers.
-    pub(crate) fn extract(&self, headers: &HeaderMap, lines: &ContextLines<'_>) -> Context {
+    pub(crate) fn extract(&self, headers: &HeaderMap, lines: &ContextLines<'_>) -> Parent {
         match self {
             Self::Own(propagators) => {
-                Context::map_current(|context| propagators.extract_noted(context, headers, lines))
+                Context::map_current(|context| propagators.parent(context, headers, lines))
             }
             Self::Global => global::get_text_map_propagator(|propagator| {
-                propagator.extract(&lines.extractor(headers))
+                Parent::Context(propagator.extract(&lines.extractor(headers)))
             }),
-            Self::Custom(propagator) => propagator.extract(&lines.extractor(headers)),
+            Self::Custom(propagator) => {
+                Parent::Context(propagator.extract(&lines.extractor(headers)))
+            }
         }
     }
 

@@ -1,18 +1,12 @@
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::{
     Context,
     trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer},
 };
 
-use super::{
-    AddAttributes, TextRules,
-    attributes::WrittenSpan,
-};
-use crate::propagation::{RANDOM, RandomRoot, with_flags};
+use super::{AddAttributes, TextRules, attributes::WrittenSpans};
+use crate::propagation::{Parent, RANDOM, RandomRoot, with_flags};
 
 /// A span that has begun.
 #[derive(Debug)]
@@ -20,11 +14,28 @@ pub(crate) struct Begun {
     /// A context with the span in it.
     pub(crate) context: Context,
     pub(crate) is_recording: bool,
-    /// The span, if it is not one of the SDK.
-    pub(crate) written: Option<Arc<dyn WrittenSpan>>,
+    /// What ends the span, if it is not one of the SDK.
+    pub(crate) written: Option<&'static dyn WrittenSpans>,
 }
 
 impl Begun {
+    #[inline]
+    fn of<S: Span + Send + Sync + 'static>(span: S, parent: &Context) -> Self {
+        match span.is_recording() {
+            true => Self::recorded(span, parent),
+            false => Self::unrecorded(span.span_context().clone(), parent),
+        }
+    }
+
+    #[inline]
+    fn recorded<S: Span + Send + Sync + 'static>(span: S, parent: &Context) -> Self {
+        Self {
+            context: parent.with_span(span),
+            is_recording: true,
+            written: None,
+        }
+    }
+
     /// A span of which nothing but its ids is left; they need no allocation.
     pub(crate) fn unrecorded(span: SpanContext, parent: &Context) -> Self {
         Self {
@@ -36,6 +47,10 @@ impl Begun {
 }
 
 /// The attributes that a span begins with and its sampler does not see, cut as `texts` says.
+#[cfg_attr(
+    not(feature = "_otlp"),
+    expect(dead_code, reason = "only written spans begin with them")
+)]
 #[derive(Clone, Copy)]
 pub(crate) struct First<'a> {
     pub(crate) texts: &'a TextRules,
@@ -50,15 +65,13 @@ pub(crate) trait StartSpan: Send + Sync {
     fn start_root(
         &self,
         span: SpanBuilder,
-        parent: &Context,
+        parent: &Parent,
         has_random_id: bool,
         first: Option<First<'_>>,
     ) -> Begun;
 
     /// Starts a span of a trace that has begun.
-    fn start(&self, span: SpanBuilder, parent: &Context) -> Begun {
-        self.start_root(span, parent, false, None)
-    }
+    fn start(&self, span: SpanBuilder, parent: &Context) -> Begun;
 
     /// Records a span that began at its start time and took `elapsed`.
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration);
@@ -72,28 +85,21 @@ where
     fn start_root(
         &self,
         span: SpanBuilder,
-        parent: &Context,
+        parent: &Parent,
         has_random_id: bool,
         _: Option<First<'_>>,
     ) -> Begun {
+        let parent = &*parent.context();
         let span = self.build_with_context(span, parent);
-        if span.is_recording() {
-            let context = match has_random_id {
-                true => parent.with_span(RandomRoot::new(span)),
-                false => parent.with_span(span),
-            };
-            Begun {
-                context,
-                is_recording: true,
-                written: None,
-            }
-        } else {
-            let span = match has_random_id {
-                true => with_flags(span.span_context(), RANDOM),
-                false => span.span_context().clone(),
-            };
-            Begun::unrecorded(span, parent)
+        match has_random_id {
+            true if span.is_recording() => Begun::recorded(RandomRoot::new(span), parent),
+            true => Begun::unrecorded(with_flags(span.span_context(), RANDOM), parent),
+            false => Begun::of(span, parent),
         }
+    }
+
+    fn start(&self, span: SpanBuilder, parent: &Context) -> Begun {
+        Begun::of(self.build_with_context(span, parent), parent)
     }
 
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {

@@ -95,7 +95,11 @@ mod tests {
         }
         for digits in 0..=u16::MAX {
             let digits = digits.to_be_bytes();
-            assert_eq!(byte(digits), decode(&digits).map(|[byte]| byte), "{digits:?}");
+            assert_eq!(
+                byte(digits),
+                decode(&digits).map(|[byte]| byte),
+                "{digits:?}"
+            );
         }
     }
 

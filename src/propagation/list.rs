@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue};
 use opentelemetry::{
     Context,
     propagation::{Extractor, Injector, TextMapPropagator, text_map_propagator::FieldIter},
+    trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState},
 };
 use opentelemetry_http::HeaderExtractor;
 
@@ -16,6 +17,7 @@ use super::{
     extraction::Extraction,
     jaeger::JaegerPropagator,
     ottrace::OtTracePropagator,
+    parent::Parent,
     tracecontext::{self, TraceContextPropagator},
     xray::XRayPropagator,
 };
@@ -211,13 +213,35 @@ impl Propagators {
         if lines.others {
             return self.extract_all(cx, headers);
         }
-        if let Some(parent) = lines.traceparent
-            && self.formats.contains(&Propagator::TraceContext)
-            && let Some(parent) = tracecontext::parse_traceparent(parent)
-        {
-            return tracecontext::with_parent(cx, parent, lines.tracestate.into_iter());
+        match self.noted_parent(lines) {
+            Some(parent) => tracecontext::with_parent(cx, parent, lines.tracestate.into_iter()),
+            None => cx.clone(),
         }
-        cx.clone()
+    }
+
+    /// [`extract_noted`](Self::extract_noted), with the caller's span apart if it can be.
+    pub(crate) fn parent(
+        &self,
+        cx: &Context,
+        headers: &HeaderMap,
+        lines: &ContextLines<'_>,
+    ) -> Parent {
+        if !lines.others
+            && lines.tracestate.is_none()
+            && let Some((trace_id, span_id, flags)) = self.noted_parent(lines)
+        {
+            let span = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
+            if let Some(parent) = Parent::apart(cx, span) {
+                return parent;
+            }
+        }
+        Parent::Context(self.extract_noted(cx, headers, lines))
+    }
+
+    fn noted_parent(&self, lines: &ContextLines<'_>) -> Option<(TraceId, SpanId, TraceFlags)> {
+        let parent = lines.traceparent?;
+        let is_read = self.formats.contains(&Propagator::TraceContext);
+        is_read.then(|| tracecontext::parse_traceparent(parent))?
     }
 
     /// Whether `headers` may have a header of any format.

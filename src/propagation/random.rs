@@ -30,6 +30,11 @@ pub(super) fn store(cx: &mut Context) {
     }
 }
 
+/// Whether a context says of any trace that it has the flag.
+pub(super) fn is_stored(cx: &Context) -> bool {
+    cx.get::<RandomTrace>().is_some()
+}
+
 /// The trace flags to send with the span in `cx`: its own, and the random flag of its trace.
 pub(crate) fn trace_flags(cx: &Context) -> TraceFlags {
     let span = cx.span();

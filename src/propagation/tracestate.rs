@@ -12,7 +12,7 @@ const MAX_MEMBERS: usize = 32;
 /// A valid list that [`TraceState`] cannot hold, because it refuses some keys of level 2. The context
 /// keeps the list, so that no member is lost.
 #[derive(Debug)]
-struct Unabridged {
+pub(super) struct Unabridged {
     trace_id: TraceId,
     /// The members that [`TraceState`] holds.
     abridged: TraceState,

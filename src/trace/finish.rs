@@ -205,7 +205,8 @@ impl Finish {
         {
             let is_rpc = self.call.is_some();
             let texts = &config.recording.texts;
-            self.attributes.add(texts, |attributes| {
+            let span = self.state.context.span();
+            self.attributes.add(&span, texts, |attributes| {
                 for attribute in recorded.attributes(response.headers(), is_rpc, &texts.redaction) {
                     attributes.other(attribute);
                 }

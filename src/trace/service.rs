@@ -27,8 +27,8 @@ use super::{
 use crate::{
     instrument::{AddAttributes, First, SpanAttributes, Work, guarded, watch},
     propagation::{
-        ContextLines, continued_trace_id, denied_parent, is_debug, is_denied, with_forced_sampling,
-        with_next_trace_id,
+        ContextLines, Parent, continued_trace_id, denied_parent, is_debug, is_denied,
+        with_forced_sampling, with_next_trace_id,
     },
     request::{Clock, RequestState, RequestTrace, Route},
 };
@@ -150,11 +150,12 @@ impl Config {
         let mut links = None;
         let parent = match &outer {
             // The layer around this one has read the headers.
-            Some(outer) => outer.inner_context(),
+            Some(outer) => Parent::Context(outer.inner_context()),
             None => self.parent(trust, request.headers(), &headers.context, &mut links),
         };
         if record == Record::Nothing {
-            return carries_anything(&parent).then_some(Active::Skipped(parent));
+            let is_known = parent.beside().is_none_or(carries_anything);
+            return is_known.then(|| Active::Skipped(parent.context().into_owned()));
         }
         let has_span = self.traces && record == Record::All;
         let proxied = self.addresses.proxies.is_some();
@@ -175,10 +176,10 @@ impl Config {
         };
         let mut route = matched_route(request);
         let clock = Clock::start(has_span);
-        let has_context = has_span || carries_anything(&parent);
+        let has_context = has_span || parent.beside().is_none_or(carries_anything);
         let mut attributes = SpanAttributes::None;
         let context = if !has_span {
-            parent
+            parent.context().into_owned()
         } else {
             let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));
             // Behind a wildcard the service mostly names the route itself, which the span could not take
@@ -196,7 +197,7 @@ impl Config {
             span.start_time = Some(clock.started_at());
             span.links = links;
             let route = route.as_ref().filter(|route| route.is_on_span);
-            let is_debugged = is_debug(&parent);
+            let is_debugged = parent.beside().is_some_and(is_debug);
             let start = || self.start(span, &parent, &incoming, route, &mut attributes);
             let context = match is_forced || is_debugged {
                 true => with_forced_sampling(start),
@@ -204,7 +205,9 @@ impl Config {
             };
             if is_debugged {
                 let texts = &self.recording.texts;
-                attributes.add(texts, |attributes| incoming.add_debug_id(texts, attributes));
+                attributes.add(&context.span(), texts, |attributes| {
+                    incoming.add_debug_id(texts, attributes);
+                });
             }
             context
         };
@@ -241,7 +244,7 @@ impl Config {
     fn start<B>(
         &self,
         mut span: SpanBuilder,
-        parent: &Context,
+        parent: &Parent,
         incoming: &Incoming<'_, B>,
         route: Option<&Route>,
         begun_with: &mut SpanAttributes,
@@ -262,27 +265,32 @@ impl Config {
             .attributes_after_sampling
             .then_some(First { texts, add: &add });
         let tracer = &self.recording.tracer;
-        let continued = continued_trace_id(parent);
-        let is_new = continued.is_none() && !parent.span().span_context().is_valid();
+        let beside = parent.beside();
+        let continued = beside.and_then(continued_trace_id);
+        let has_parent = |context: &Context| context.span().span_context().is_valid();
+        let is_new = continued.is_none() && !beside.is_none_or(has_parent);
         let has_random_id = is_new && self.random_trace_ids;
-        let begun = match (continued, denied_parent(parent)) {
-            (_, Some(denied)) => {
-                let parent = parent.with_remote_span_context(denied);
-                tracer.start_root(span, &parent, has_random_id, first)
-            }
-            (None, None) => tracer.start_root(span, parent, has_random_id, first),
-            (Some(id), None) => {
-                let (parent, links) = without_parent(parent);
-                span.links = links;
-                with_next_trace_id(id, || tracer.start_root(span, &parent, false, first))
-            }
+        let begun = if let Some(context) = beside
+            && let Some(denied) = denied_parent(context)
+        {
+            let parent = Parent::Context(context.with_remote_span_context(denied));
+            tracer.start_root(span, &parent, has_random_id, first)
+        } else if let Some(context) = beside
+            && let Some(id) = continued
+        {
+            let (context, links) = without_parent(context);
+            span.links = links;
+            let parent = Parent::Context(context);
+            with_next_trace_id(id, || tracer.start_root(span, &parent, false, first))
+        } else {
+            tracer.start_root(span, parent, has_random_id, first)
         };
         match begun.written {
             _ if !begun.is_recording => seen.recycle(),
             Some(written) => *begun_with = SpanAttributes::Written(written),
             None if self.attributes_after_sampling => {
                 *begun_with = SpanAttributes::begun_with(&[]);
-                begun_with.add(texts, add);
+                begun_with.add(&begun.context.span(), texts, add);
             }
             None => *begun_with = seen,
         }
@@ -323,21 +331,21 @@ impl Config {
         headers: &HeaderMap,
         lines: &ContextLines<'_>,
         links: &mut Option<Vec<Link>>,
-    ) -> Context {
+    ) -> Parent {
         match trust {
             Trust::Parent => {
                 let extracted = self.recording.propagation.extract(headers, lines);
-                match innermost(&extracted) {
-                    Some(current) => current,
+                match extracted.beside().and_then(innermost) {
+                    Some(current) => Parent::Context(current),
                     None => extracted,
                 }
             }
-            Trust::Ignore => Context::current(),
+            Trust::Ignore => Parent::Context(Context::current()),
             Trust::Link => {
                 let callers = self.recording.propagation.extract(headers, lines);
-                let caller = callers.span().span_context().clone();
+                let caller = callers.context().span().span_context().clone();
                 *links = caller.is_remote().then(|| vec![Link::with_context(caller)]);
-                Context::current()
+                Parent::Context(Context::current())
             }
         }
     }

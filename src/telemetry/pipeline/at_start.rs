@@ -31,23 +31,25 @@ impl AtStart {
         parent: Option<&Context>,
         trace_id: TraceId,
     ) {
-        let has_parent = parent.is_some_and(|parent| parent.span().span_context().is_valid());
+        let span = parent.map(TraceContextExt::span);
+        let context = span.as_ref().map(|span| span.span_context());
+        let has_parent = context.is_some_and(SpanContext::is_valid);
         if has_parent || !self.head.has_rules || is_forced() {
-            (sampled.decision, sampled.trace_state) = self.decide(parent, trace_id);
+            let is_recording = || span.as_ref().is_some_and(|span| span.is_recording());
+            (sampled.decision, sampled.trace_state) = self.decide(context, is_recording, trace_id);
         } else if sampled.decision == SamplingDecision::Drop {
             sampled.decision = SamplingDecision::RecordOnly;
         }
     }
 
-    /// The decision about a span below `parent`, and its `tracestate`.
+    /// The decision about a span below `parent`, which may be recording, and its `tracestate`.
     pub(crate) fn decide(
         &self,
-        parent: Option<&Context>,
+        parent: Option<&SpanContext>,
+        is_recording: impl Fn() -> bool,
         trace_id: TraceId,
     ) -> (SamplingDecision, TraceState) {
-        let span = parent.map(TraceContextExt::span);
-        let context = span.as_ref().map(|span| span.span_context());
-        let context = context.filter(|context| context.is_valid());
+        let context = parent.filter(|context| context.is_valid());
         let state = context.map_or(&TraceState::NONE, SpanContext::trace_state);
         if is_forced() {
             return (
@@ -63,7 +65,6 @@ impl AtStart {
                     let keeper = self.keeper.as_ref();
                     keeper.is_some_and(|keeper| keeper.keeps(parent.span_id()))
                 };
-                let is_recording = || span.as_ref().is_some_and(|span| span.is_recording());
                 match parent.is_sampled() {
                     true => SamplingDecision::RecordAndSample,
                     false if is_kept() || is_recording() => SamplingDecision::RecordOnly,

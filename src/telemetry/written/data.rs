@@ -1,8 +1,8 @@
 use std::{borrow::Cow, cell::Cell, mem, time::SystemTime};
 
 use opentelemetry::{
-    Context, KeyValue,
-    trace::{Event, Link, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt},
+    KeyValue,
+    trace::{Event, Link, SpanBuilder, SpanContext, SpanId, SpanKind, Status},
 };
 
 use crate::telemetry::{
@@ -11,36 +11,13 @@ use crate::telemetry::{
     settings::SpanLimits,
 };
 
-/// What a span knows from its beginning.
+/// What a span knows from its beginning, and gathers until it ends, within the limits.
 #[derive(Debug)]
-pub(super) struct Origin {
+pub(super) struct Data {
     parent: SpanId,
     parent_is_remote: bool,
     kind: SpanKind,
     pub(super) start: SystemTime,
-}
-
-impl Origin {
-    pub(super) fn of(span: &SpanBuilder, parent: &Context) -> Self {
-        let parent = parent.span();
-        let parent = parent.span_context();
-        Self {
-            parent: parent.span_id(),
-            parent_is_remote: parent.is_valid() && parent.is_remote(),
-            kind: span.span_kind.clone().unwrap_or(SpanKind::Internal),
-            start: span.start_time.unwrap_or_else(SystemTime::now),
-        }
-    }
-
-    /// Whether the parent is in another process, or there is none.
-    pub(super) fn is_local_root(&self) -> bool {
-        self.parent_is_remote || self.parent == SpanId::INVALID
-    }
-}
-
-/// What a span gathers until it ends, within the limits.
-#[derive(Debug, Default)]
-pub(super) struct Data {
     pub(super) name: Cow<'static, str>,
     attributes: Attributes,
     /// Whether the attributes may have keys that their owner does not know of.
@@ -64,10 +41,14 @@ const MOST_SPARE: usize = 4096;
 
 impl Data {
     /// In memory that ended spans have left, which is not moved until the span ends.
-    pub(super) fn new(span: SpanBuilder, limits: &SpanLimits) -> Box<Self> {
+    pub(super) fn new(span: SpanBuilder, parent: &SpanContext, limits: &SpanLimits) -> Box<Self> {
         // The spare is missing while another span uses it, and while the thread ends.
         let spare = SPARE.try_with(Cell::take).unwrap_or_default();
-        let mut data = spare.unwrap_or_default();
+        let mut data = spare.unwrap_or_else(|| Box::new(Self::empty(Attributes::default())));
+        data.parent = parent.span_id();
+        data.parent_is_remote = parent.is_valid() && parent.is_remote();
+        data.kind = span.span_kind.unwrap_or(SpanKind::Internal);
+        data.start = span.start_time.unwrap_or_else(SystemTime::now);
         data.name = span.name;
         for attribute in span.attributes.unwrap_or_default() {
             data.add(&attribute, limits);
@@ -88,26 +69,46 @@ impl Data {
         }
         let mut attributes = mem::take(&mut self.attributes);
         attributes.clear();
-        *self = Self {
-            attributes,
-            ..Self::default()
-        };
+        *self = Self::empty(attributes);
         let _ = SPARE.try_with(|place| place.set(Some(self)));
+    }
+
+    fn empty(attributes: Attributes) -> Self {
+        Self {
+            parent: SpanId::INVALID,
+            parent_is_remote: false,
+            kind: SpanKind::Internal,
+            start: SystemTime::UNIX_EPOCH,
+            name: Cow::Borrowed(""),
+            attributes,
+            has_others: false,
+            dropped_attributes: 0,
+            events: Vec::new(),
+            dropped_events: 0,
+            links: Vec::new(),
+            dropped_links: 0,
+            status: Status::Unset,
+            is_cancelled: false,
+        }
+    }
+
+    /// Whether the parent is in another process, or there is none.
+    pub(super) fn is_local_root(&self) -> bool {
+        self.parent_is_remote || self.parent == SpanId::INVALID
     }
 
     pub(super) fn recorded<'a>(
         &'a self,
         context: &'a SpanContext,
-        origin: &'a Origin,
         end: SystemTime,
     ) -> Recorded<'a> {
         Recorded {
             context,
-            parent: origin.parent,
-            parent_is_remote: origin.parent_is_remote,
+            parent: self.parent,
+            parent_is_remote: self.parent_is_remote,
             name: &self.name,
-            kind: &origin.kind,
-            start: origin.start,
+            kind: &self.kind,
+            start: self.start,
             end,
             written: self.attributes.written(),
             attributes: &[],

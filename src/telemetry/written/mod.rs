@@ -16,7 +16,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use opentelemetry::{
     Context, InstrumentationScope,
     trace::{
-        SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, TraceFlags, TraceId,
+        SpanBuilder, SpanContext, SpanKind, SpanRef, Status, TraceContextExt, TraceFlags, TraceId,
         TraceState,
     },
 };
@@ -25,9 +25,9 @@ use opentelemetry_sdk::trace::{
 };
 
 use self::{
-    data::{Data, Origin},
+    data::Data,
     runs::Runs,
-    span::{Open, Span},
+    span::{Owner, Span},
 };
 #[cfg(feature = "page")]
 use super::pipeline::Gathered;
@@ -42,7 +42,7 @@ use super::{
 };
 use crate::{
     instrument::{Begun, First, StartSpan, scope},
-    propagation::{RANDOM, is_forced, without_threshold},
+    propagation::{Parent, RANDOM, is_forced, without_threshold},
 };
 
 /// Starts the spans of the layers.
@@ -99,13 +99,12 @@ impl SpanWriter {
 
 impl Writing {
     /// The context of a new span, and whether the span is recorded. The context is empty where nothing is.
-    fn begin(&self, parent: &Context, has_random_id: bool) -> (SpanContext, bool) {
-        if parent.is_telemetry_suppressed() {
+    fn begin(&self, below: Below<'_>, has_random_id: bool) -> (SpanContext, bool) {
+        if below.around.is_telemetry_suppressed() {
             return (SpanContext::empty_context(), false);
         }
         let span_id = self.ids.new_span_id();
-        let outer = parent.span();
-        let outer = outer.span_context();
+        let outer = below.outer;
         let (trace_id, flags, state) = match outer.is_valid() {
             true => (
                 outer.trace_id(),
@@ -120,9 +119,9 @@ impl Writing {
         };
         let (decision, state) = match &self.at_start {
             _ if is_exporting() => (SamplingDecision::Drop, state),
-            Some(at_start) => at_start.decide(Some(parent), trace_id),
+            Some(at_start) => at_start.decide(Some(outer), || below.is_recording(), trace_id),
             None => {
-                let decision = match self.samples(parent, trace_id) {
+                let decision = match self.samples(below, trace_id) {
                     true => SamplingDecision::RecordAndSample,
                     false => SamplingDecision::Drop,
                 };
@@ -149,7 +148,7 @@ impl Writing {
     }
 
     /// The decision of the SDK's sampler of the same name. None of them looks at anything else.
-    fn samples(&self, parent: &Context, trace_id: TraceId) -> bool {
+    fn samples(&self, below: Below<'_>, trace_id: TraceId) -> bool {
         if is_forced() {
             return true;
         }
@@ -162,7 +161,7 @@ impl Writing {
             Sampler::AlwaysOn => true,
             Sampler::AlwaysOff => false,
             Sampler::TraceIdRatio(ratio) => by_ratio(ratio),
-            _ if parent.has_active_span() => parent.span().span_context().is_sampled(),
+            _ if below.is_active() => below.outer.is_sampled(),
             Sampler::ParentBasedAlwaysOn => true,
             Sampler::ParentBasedAlwaysOff => false,
             Sampler::ParentBasedTraceIdRatio(ratio) => by_ratio(ratio),
@@ -209,41 +208,104 @@ impl Writing {
     }
 }
 
+/// The span that a new one begins below, and what is around it.
+#[derive(Clone, Copy)]
+struct Below<'a> {
+    around: &'a Context,
+    outer: &'a SpanContext,
+    /// The span is the caller's, and not in the context around it.
+    is_apart: bool,
+}
+
+impl<'a> Below<'a> {
+    fn context(around: &'a Context, active: &'a SpanRef<'a>) -> Self {
+        Self {
+            around,
+            outer: active.span_context(),
+            is_apart: false,
+        }
+    }
+
+    fn is_active(self) -> bool {
+        self.is_apart || self.around.has_active_span()
+    }
+
+    fn is_recording(self) -> bool {
+        !self.is_apart && self.around.span().is_recording()
+    }
+}
+
+impl SpanWriter {
+    #[inline]
+    fn start_below(
+        &self,
+        span: SpanBuilder,
+        below: Below<'_>,
+        has_random_id: bool,
+        first: Option<First<'_>>,
+    ) -> Begun {
+        let (context, is_recorded) = self.0.begin(below, has_random_id);
+        if !is_recorded {
+            return Begun::unrecorded(context, below.around);
+        }
+        if let Some(keeper) = self.0.keeper() {
+            keeper.started(&context, below.outer);
+        }
+        let data = Data::new(span, below.outer, &self.0.limits);
+        let span = Span::new(context, &self.0, data, first);
+        Begun {
+            context: below.around.with_span(span),
+            is_recording: true,
+            written: Some(&Owner),
+        }
+    }
+}
+
 impl StartSpan for SpanWriter {
     fn start_root(
         &self,
         span: SpanBuilder,
-        parent: &Context,
+        parent: &Parent,
         has_random_id: bool,
         first: Option<First<'_>>,
     ) -> Begun {
-        let (context, is_recorded) = self.0.begin(parent, has_random_id);
-        if !is_recorded {
-            return Begun::unrecorded(context, parent);
-        }
-        if let Some(keeper) = self.0.keeper() {
-            keeper.started(&context, parent.span().span_context());
-        }
-        let open = Arc::new(Open::new(&self.0, parent, span, first));
-        Begun {
-            context: parent.with_span(Span::new(context, Arc::clone(&open))),
-            is_recording: true,
-            written: Some(open),
-        }
+        let active;
+        let below = match parent {
+            Parent::Caller {
+                around,
+                span: outer,
+            } => Below {
+                around,
+                outer,
+                is_apart: true,
+            },
+            Parent::Context(context) => {
+                active = context.span();
+                Below::context(context, &active)
+            }
+        };
+        self.start_below(span, below, has_random_id, first)
+    }
+
+    fn start(&self, span: SpanBuilder, parent: &Context) -> Begun {
+        let active = parent.span();
+        let below = Below::context(parent, &active);
+        self.start_below(span, below, false, None)
     }
 
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {
-        let (context, is_recorded) = self.0.begin(parent, false);
+        let active = parent.span();
+        let below = Below::context(parent, &active);
+        let (context, is_recorded) = self.0.begin(below, false);
         if is_recorded {
-            let origin = Origin::of(&span, parent);
-            if let Some(keeper) = self.0.keeper().filter(|_| origin.is_local_root()) {
-                keeper.started(&context, parent.span().span_context());
+            let mut data = Data::new(span, below.outer, &self.0.limits);
+            if let Some(keeper) = self.0.keeper().filter(|_| data.is_local_root()) {
+                keeper.started(&context, below.outer);
             }
-            let mut data = Data::new(span, &self.0.limits);
             data.set_status(status);
-            let end = origin.start + elapsed;
+            let end = data.start + elapsed;
             self.0
-                .write(&data.recorded(&context, &origin, end), data.is_cancelled);
+                .write(&data.recorded(&context, end), data.is_cancelled);
             data.recycle();
         }
     }

@@ -1,111 +1,67 @@
-use std::{
-    borrow::Cow,
-    fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::SystemTime,
-};
+use std::{borrow::Cow, cell::Cell, sync::Arc, time::SystemTime};
 
 use opentelemetry::{
-    Context, KeyValue, StringValue,
-    trace::{self, Event, Link, SpanBuilder, SpanContext, Status},
+    KeyValue, StringValue,
+    trace::{self, Event, Link, SpanContext, SpanRef, Status},
 };
 
 use super::{
     Writing,
-    data::{Data, Limited, Origin},
+    data::{Data, Limited},
     runs::Runs,
 };
 use crate::{
-    instrument::{AddAttributes, First, ROUTE, SpanEnd, TextRules, WrittenSpan},
+    instrument::{AddAttributes, First, ROUTE, SpanEnd, TextRules, WrittenSpans},
     telemetry::{otlp::encode::Attributes, settings::SpanLimits},
 };
 
-/// A span that has begun, for its owner and for those who find it in a context.
-pub(super) struct Open {
+/// A span that has begun and not ended.
+#[derive(Debug)]
+struct Open {
     writing: Arc<Writing>,
-    origin: Origin,
-    /// `None`: the span has ended.
-    data: Mutex<Option<Box<Data>>>,
-    /// Whether it has ended, known without the lock.
-    has_ended: AtomicBool,
-}
-
-impl fmt::Debug for Open {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Open")
-            .field("data", &*self.data())
-            .finish_non_exhaustive()
-    }
+    data: Box<Data>,
 }
 
 impl Open {
-    /// A span that begins with what `first` adds.
-    #[inline]
-    pub(super) fn new(
-        writing: &Arc<Writing>,
-        parent: &Context,
-        span: SpanBuilder,
-        first: Option<First<'_>>,
-    ) -> Self {
-        let origin = Origin::of(&span, parent);
-        let mut data = Data::new(span, &writing.limits);
-        if let Some(first) = first {
-            (first.add)(&mut Adding::of(&mut data, writing, first.texts));
-        }
-        Self {
-            origin,
-            data: Mutex::new(Some(data)),
-            writing: Arc::clone(writing),
-            has_ended: AtomicBool::new(false),
-        }
+    fn change(&mut self, change: impl FnOnce(&mut Data, &SpanLimits)) {
+        change(&mut self.data, &self.writing.limits);
     }
 
-    fn has_ended(&self) -> bool {
-        self.has_ended.load(Ordering::Acquire)
-    }
-
-    fn data(&self) -> MutexGuard<'_, Option<Box<Data>>> {
-        // The data is whole after every statement.
-        self.data.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Data, &SpanLimits)) {
-        if let Some(data) = &mut *self.data() {
-            change(data, &self.writing.limits);
-        }
-    }
-
-    /// Ends the span after a last change, unless it has ended.
-    fn end_after(
-        &self,
-        context: &SpanContext,
-        at: SystemTime,
-        change: impl FnOnce(&mut Data, &SpanLimits),
-    ) {
-        let taken = self.data().take();
-        // Nothing is locked while the span is written: a closure of the service's may decide about its trace.
-        if let Some(mut data) = taken {
-            change(&mut data, &self.writing.limits);
-            self.writing
-                .write(&data.recorded(context, &self.origin, at), data.is_cancelled);
-            data.recycle();
-            self.has_ended.store(true, Ordering::Release);
-        }
+    fn write(self, context: &SpanContext, end: SystemTime) {
+        let recorded = self.data.recorded(context, end);
+        self.writing.write(&recorded, self.data.is_cancelled);
+        self.data.recycle();
     }
 }
 
-impl WrittenSpan for Open {
-    fn add(&self, texts: &TextRules, add: &mut dyn FnMut(&mut dyn AddAttributes)) {
-        if let Some(data) = &mut *self.data() {
-            add(&mut Adding::of(data, &self.writing, texts));
-        }
+/// How a span comes from its context to its owner, who ends it. A context lends its span locked, and nothing
+/// must be locked while a span is written: a closure of the service's may decide about its trace.
+enum HandOver {
+    No,
+    Asked,
+    Given(Open),
+}
+
+thread_local! {
+    static HAND_OVER: Cell<HandOver> = const { Cell::new(HandOver::No) };
+}
+
+/// The owners of written spans.
+#[derive(Debug)]
+pub(super) struct Owner;
+
+impl WrittenSpans for Owner {
+    fn can_end(&self) -> bool {
+        HAND_OVER.try_with(|_| ()).is_ok()
     }
 
-    fn end(&self, context: &SpanContext, end: SpanEnd<'_>) {
-        self.end_after(context, end.at, |data, limits| {
+    fn end(&self, span: &SpanRef<'_>, end: SpanEnd<'_>) {
+        HAND_OVER.set(HandOver::Asked);
+        span.end_with_timestamp(end.at);
+        let HandOver::Given(mut open) = HAND_OVER.replace(HandOver::No) else {
+            return;
+        };
+        open.change(|data, limits| {
             data.set_status(end.status);
             if let Some(route) = end.route {
                 data.set(&KeyValue::new(ROUTE, route), limits);
@@ -123,6 +79,7 @@ impl WrittenSpan for Open {
                 data.add_event(Event::new("exception", end.at, attributes, 0), limits);
             }
         });
+        open.write(span.span_context(), end.at);
     }
 }
 
@@ -133,15 +90,7 @@ struct Adding<'a> {
     runs: &'a Runs,
 }
 
-impl<'a> Adding<'a> {
-    fn of(data: &'a mut Data, writing: &'a Writing, texts: &'a TextRules) -> Self {
-        Self {
-            attributes: data.attributes(&writing.limits),
-            texts,
-            runs: &writing.runs,
-        }
-    }
-
+impl Adding<'_> {
     #[inline]
     fn write(&mut self, key: &'static str, text: &str) {
         self.attributes.text(key, &self.texts.cut(text));
@@ -201,16 +150,43 @@ impl AddAttributes for Adding<'_> {
     }
 }
 
-/// The span as others see it.
+/// A span in its context.
 #[derive(Debug)]
 pub(super) struct Span {
     context: SpanContext,
-    open: Arc<Open>,
+    /// `None`: it has ended.
+    open: Option<Open>,
 }
 
 impl Span {
-    pub(super) fn new(context: SpanContext, open: Arc<Open>) -> Self {
-        Self { context, open }
+    /// A span that begins with what `first` adds.
+    #[inline]
+    pub(super) fn new(
+        context: SpanContext,
+        writing: &Arc<Writing>,
+        mut data: Box<Data>,
+        first: Option<First<'_>>,
+    ) -> Self {
+        if let Some(first) = first {
+            (first.add)(&mut Adding {
+                attributes: data.attributes(&writing.limits),
+                texts: first.texts,
+                runs: &writing.runs,
+            });
+        }
+        Self {
+            context,
+            open: Some(Open {
+                writing: Arc::clone(writing),
+                data,
+            }),
+        }
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut Data, &SpanLimits)) {
+        if let Some(open) = &mut self.open {
+            open.change(change);
+        }
     }
 }
 
@@ -220,7 +196,7 @@ impl trace::Span for Span {
     }
 
     fn is_recording(&self) -> bool {
-        !self.open.has_ended()
+        self.open.is_some()
     }
 
     fn add_event_with_timestamp<T>(
@@ -232,41 +208,45 @@ impl trace::Span for Span {
         T: Into<Cow<'static, str>>,
     {
         let event = Event::new(name, timestamp, attributes, 0);
-        self.open
-            .change(|data, limits| data.add_event(event, limits));
+        self.change(|data, limits| data.add_event(event, limits));
     }
 
     fn set_attribute(&mut self, attribute: KeyValue) {
-        self.open
-            .change(|data, limits| data.set(&attribute, limits));
+        self.change(|data, limits| data.set(&attribute, limits));
     }
 
     fn set_status(&mut self, status: Status) {
-        self.open.change(|data, _| data.set_status(status));
+        self.change(|data, _| data.set_status(status));
     }
 
     fn update_name<T>(&mut self, name: T)
     where
         T: Into<Cow<'static, str>>,
     {
-        self.open.change(|data, _| data.name = name.into());
+        self.change(|data, _| data.name = name.into());
     }
 
     fn add_link(&mut self, span_context: SpanContext, attributes: Vec<KeyValue>) {
         let link = Link::new(span_context, attributes, 0);
-        self.open.change(|data, limits| data.add_link(link, limits));
+        self.change(|data, limits| data.add_link(link, limits));
     }
 
     fn end_with_timestamp(&mut self, timestamp: SystemTime) {
-        self.open.end_after(&self.context, timestamp, |_, _| {});
+        let Some(open) = self.open.take() else {
+            return;
+        };
+        let asked = HAND_OVER.try_with(|place| place.replace(HandOver::No));
+        match asked {
+            Ok(HandOver::Asked) => HAND_OVER.set(HandOver::Given(open)),
+            _ => open.write(&self.context, timestamp),
+        }
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        if !self.open.has_ended() {
-            self.open
-                .end_after(&self.context, SystemTime::now(), |_, _| {});
+        if let Some(open) = self.open.take() {
+            open.write(&self.context, SystemTime::now());
         }
     }
 }
