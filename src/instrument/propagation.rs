@@ -33,6 +33,7 @@ impl Propagation {
     }
 
     /// The current context, extended by the headers.
+    #[inline]
     pub(crate) fn extract(&self, headers: &HeaderMap, lines: &ContextLines<'_>) -> Parent {
         match self {
             Self::Own(propagators) => {

@@ -220,6 +220,7 @@ impl Propagators {
     }
 
     /// [`extract_noted`](Self::extract_noted), with the caller's span apart if it can be.
+    #[inline]
     pub(crate) fn parent(
         &self,
         cx: &Context,

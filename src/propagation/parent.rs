@@ -23,6 +23,7 @@ pub(crate) enum Parent {
 impl Parent {
     /// The caller's `span` in `around`, if the two can stay apart: nothing in `around` changes what the span
     /// means.
+    #[inline]
     pub(super) fn apart(around: &Context, span: SpanContext) -> Option<Self> {
         let is_bare = !around.has_active_span()
             && around.get::<Undecided>().is_none()

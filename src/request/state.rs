@@ -125,7 +125,7 @@ impl Route {
 }
 
 impl<L> RequestState<L> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         context: Context,
         is_recording: bool,

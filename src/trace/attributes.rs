@@ -77,7 +77,7 @@ impl<'a> CommonHeaders<'a> {
 }
 
 impl<'a> CommonHeaders<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn addresses<B>(
         &self,
         rules: &AddressRules,

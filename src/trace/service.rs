@@ -325,6 +325,7 @@ impl Config {
     }
 
     /// The context that the root span begins in. Sets the links it begins with.
+    #[inline]
     fn parent(
         &self,
         trust: Trust,

@@ -27,6 +27,11 @@ impl Open {
         change(&mut self.data, &self.writing.limits);
     }
 
+    /// Whether its trace may be decided while it is written.
+    fn is_decided(&self) -> bool {
+        self.writing.keeper().is_some()
+    }
+
     fn write(self, context: &SpanContext, end: SystemTime) {
         let recorded = self.data.recorded(context, end);
         self.writing.write(&recorded, self.data.is_cancelled);
@@ -79,7 +84,11 @@ impl WrittenSpans for Owner {
                 data.add_event(Event::new("exception", end.at, attributes, 0), limits);
             }
         });
+        let is_decided = open.is_decided();
         open.write(span.span_context(), end.at);
+        if is_decided {
+            span.end_with_timestamp(end.at);
+        }
     }
 }
 
@@ -154,8 +163,10 @@ impl AddAttributes for Adding<'_> {
 #[derive(Debug)]
 pub(super) struct Span {
     context: SpanContext,
-    /// `None`: it has ended.
+    /// `None`: it ends.
     open: Option<Open>,
+    /// What begins on another thread while the trace is decided belongs to it, as below a span that records.
+    has_ended: bool,
 }
 
 impl Span {
@@ -180,6 +191,7 @@ impl Span {
                 writing: Arc::clone(writing),
                 data,
             }),
+            has_ended: false,
         }
     }
 
@@ -196,7 +208,7 @@ impl trace::Span for Span {
     }
 
     fn is_recording(&self) -> bool {
-        self.open.is_some()
+        !self.has_ended
     }
 
     fn add_event_with_timestamp<T>(
@@ -233,12 +245,16 @@ impl trace::Span for Span {
 
     fn end_with_timestamp(&mut self, timestamp: SystemTime) {
         let Some(open) = self.open.take() else {
+            self.has_ended = true;
             return;
         };
         let asked = HAND_OVER.try_with(|place| place.replace(HandOver::No));
-        match asked {
-            Ok(HandOver::Asked) => HAND_OVER.set(HandOver::Given(open)),
-            _ => open.write(&self.context, timestamp),
+        if matches!(asked, Ok(HandOver::Asked)) {
+            self.has_ended = !open.is_decided();
+            HAND_OVER.set(HandOver::Given(open));
+        } else {
+            open.write(&self.context, timestamp);
+            self.has_ended = true;
         }
     }
 }

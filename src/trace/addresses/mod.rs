@@ -63,7 +63,7 @@ pub(super) struct Addresses<'a> {
 }
 
 impl<'a> Addresses<'a> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn of<B>(
         rules: &AddressRules,
         request: &'a Request<B>,
