@@ -65,7 +65,7 @@ static NAMES: Table<Box<str>, 1024> = Table::new();
 /// The user agents of most clients that were found to have nothing to redact.
 static PLAIN: Table<Box<str>, 1024> = Table::new();
 
-/// The first strings seen: the hosts and routes of a service. All others, and those longer than
+/// The first strings seen: the routes and methods of a service. All others, and those longer than
 /// [`LONGEST_TEXT`], are new strings.
 static TEXTS: Table<Box<str>, 2048> = Table::new();
 
@@ -119,7 +119,7 @@ pub(crate) fn plain(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<&
     }
 }
 
-/// Interns a string of a client or a router that recurs: a host, a route. `None` when there is no place for it.
+/// Interns a string that recurs: a route, a method. `None` when there is no place for it.
 pub(crate) fn known(text: &str) -> Option<&'static str> {
     whole(&TEXTS, text)
 }

@@ -1,7 +1,7 @@
 //! The spans that telemetry writes itself are those that the SDK makes. Each scenario is run with both; a
 //! provider that was changed, be it by nothing, is the SDK's.
 
-use std::{convert::Infallible, time::SystemTime};
+use std::{any::Any, cell::RefCell, convert::Infallible, time::SystemTime};
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
@@ -14,7 +14,8 @@ use opentelemetry::{
 };
 use tower::{ServiceExt, layer::Layer, service_fn};
 use tower_image_trace::{
-    ErrorKind, ImageTraceLayer, RequestTrace, Telemetry, TelemetryBuilder, trace::HeaderAllowList,
+    ErrorKind, ImageTraceLayer, RequestTrace, Telemetry, TelemetryBuilder,
+    propagation::Propagators, telemetry::Keep, trace::HeaderAllowList,
     trace::ImageTraceLayerBuilder,
 };
 
@@ -22,13 +23,15 @@ use crate::support::otlp::{OtlpServer, PATIENCE, ReceivedSpan};
 
 const CALLER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
+type Settings = fn(TelemetryBuilder) -> TelemetryBuilder;
+
 /// What a handler does.
 type Handler = fn(RequestTrace, &Telemetry) -> String;
 
 #[derive(Clone)]
 struct Scenario {
     name: &'static str,
-    settings: fn(TelemetryBuilder) -> TelemetryBuilder,
+    settings: Settings,
     layer: fn(ImageTraceLayerBuilder) -> ImageTraceLayerBuilder,
     headers: &'static [(&'static str, &'static str)],
     handler: Handler,
@@ -263,6 +266,36 @@ fn scenarios() -> Vec<Scenario> {
         )],
         ..Scenario::new("a caller who has not sampled", by_others)
     });
+    let sent_below: Handler = |_, telemetry| {
+        let tracer = telemetry.tracer_provider().tracer("another");
+        tracer.in_span("child", |child| {
+            let mut headers = HeaderMap::new();
+            Propagators::default().inject_headers(&child, &mut headers);
+            let flags = &headers["traceparent"].as_bytes()[52..];
+            String::from_utf8_lossy(flags).into_owned()
+        })
+    };
+    add(Scenario {
+        headers: &[("traceparent", CALLER)],
+        ..Scenario::new("a caller without more, and what is sent below", sent_below)
+    });
+    add(Scenario {
+        headers: &[(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03",
+        )],
+        ..Scenario::new("a random trace, and what is sent below", sent_below)
+    });
+    add(Scenario {
+        headers: &[(
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02",
+        )],
+        ..Scenario::new(
+            "a random trace that is not sampled, and what is sent below",
+            sent_below,
+        )
+    });
     add(Scenario {
         headers: &[(
             "x-amzn-trace-id",
@@ -337,5 +370,58 @@ async fn both_kinds_of_span_behave_alike() {
             let differing: Vec<_> = pairs.filter(|(ours, of_sdk)| ours != of_sdk).collect();
             assert_eq!(ours, of_sdk, "{}: {differing:#?}", scenario.name);
         }
+    }
+}
+
+/// What is dropped when its thread ends has neither a current context nor the memory of its thread.
+#[tokio::test]
+async fn a_request_may_end_when_its_thread_ends() {
+    thread_local! {
+        static LAST: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+    }
+    let kinds: [(&str, Settings); 4] = [
+        ("written", |settings| settings),
+        ("of the SDK", |settings| {
+            settings.tracer_provider_with(|provider| provider)
+        }),
+        ("kept at their end", |settings| {
+            settings.keep(Keep::ratio(0.0).cancelled())
+        }),
+        ("kept at their end, of the SDK", |settings| {
+            let settings = settings.keep(Keep::ratio(0.0).cancelled());
+            settings.tracer_provider_with(|provider| provider)
+        }),
+    ];
+    for (kind, settings) in kinds {
+        let server = OtlpServer::start();
+        let telemetry = settings(Telemetry::builder().endpoint(server.endpoint()));
+        let telemetry = telemetry.build().expect("telemetry");
+        let layer = telemetry.trace_layer();
+        std::thread::spawn(move || {
+            // The first to come is the last to go.
+            LAST.set(None);
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.build().expect("a runtime");
+            let service = layer.layer(service_fn(async |_: Request<()>| {
+                Ok::<_, Infallible>(Response::new("a picture".to_owned()))
+            }));
+            let [whole, dropped] = [0, 1].map(|_| {
+                let request = Request::new(());
+                let response = runtime.block_on(service.clone().oneshot(request));
+                response.expect("an answer").into_body()
+            });
+            runtime.block_on(whole.collect()).expect("a body");
+            LAST.set(Some(Box::new(dropped)));
+        })
+        .join()
+        .expect("the thread ends well");
+        telemetry.shutdown(PATIENCE).await.expect("the end");
+        let spans = server.spans();
+        let cancelled = spans.iter().filter(|span| {
+            let mut attributes = span.span.attributes.iter();
+            attributes.any(|attribute| attribute.key == "image.request.cancelled")
+        });
+        let whole = usize::from(!kind.starts_with("kept"));
+        assert_eq!((cancelled.count(), spans.len()), (1, 1 + whole), "{kind}");
     }
 }

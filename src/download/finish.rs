@@ -5,7 +5,7 @@ use std::{any::Any, fmt, sync::Arc, time::Instant};
 use bytes::Buf;
 use http::{HeaderMap, Method, Request, Response};
 use opentelemetry::{
-    Context, ContextGuard, KeyValue, StringValue,
+    Context, KeyValue,
     trace::{SpanBuilder, SpanKind, Status, TraceContextExt},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
     instrument::{Delivery, Exchange, Level, Said, Side, TextRules, Work},
     metrics::labelled,
-    request::{Clock, ErrorReport, RequestTrace},
+    request::{Clock, Current, ErrorReport, RequestTrace},
     semconv::{OTHER, int, is_bodiless, protocol_version},
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Finish {
     config: Arc<Config>,
     context: Context,
     recording: bool,
-    method: StringValue,
+    method: &'static str,
     server: Option<Server>,
     head_request: bool,
     connect_request: bool,
@@ -61,9 +61,9 @@ impl Finish {
         let trace = handle.unwrap_or_else(RequestTrace::current);
         let clock = trace.clock().unwrap_or_else(|| Clock::start(true));
         let started = Instant::now();
-        let name = match method.as_str() {
-            OTHER => "HTTP".to_owned(),
-            known => known.to_owned(),
+        let name = match method {
+            OTHER => "HTTP",
+            known => known,
         };
         let mut span = SpanBuilder::from_name(name)
             .with_kind(SpanKind::Client)
@@ -73,7 +73,7 @@ impl Finish {
         if let Some(texts) = more {
             url = texts.full_url(&url);
         }
-        span.attributes = Some(attributes(request, &method, server.as_ref(), url));
+        span.attributes = Some(attributes(request, method, server.as_ref(), url));
         let begun = config.tracer.start(span, &parent);
 
         if config.propagate.includes(request.uri()) {
@@ -178,7 +178,7 @@ impl Finish {
         }
 
         if let Some(metrics) = &self.config.metrics {
-            shared.push(KeyValue::new("http.request.method", self.method.clone()));
+            shared.push(KeyValue::new("http.request.method", self.method));
             if let Some(server) = self.server.take() {
                 let server = self.config.measured_servers.named(server);
                 shared.extend(server.attributes());
@@ -194,10 +194,10 @@ impl Finish {
 }
 
 impl Work for Finish {
-    type Current = ContextGuard;
+    type Current = Current;
 
-    fn attach(&mut self) -> ContextGuard {
-        self.context.clone().attach()
+    fn attach(&mut self) -> Current {
+        Current::context(&self.context)
     }
 
     fn panicked(&mut self, payload: &(dyn Any + Send)) {
@@ -250,13 +250,13 @@ impl Drop for Finish {
 /// The attributes that samplers may look at, with room for those that the end adds.
 fn attributes<B>(
     request: &Request<B>,
-    method: &StringValue,
+    method: &'static str,
     server: Option<&Server>,
     url: String,
 ) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(14);
-    attributes.push(KeyValue::new("http.request.method", method.clone()));
-    if method.as_str() == OTHER {
+    attributes.push(KeyValue::new("http.request.method", method));
+    if method == OTHER {
         attributes.push(KeyValue::new(
             "http.request.method_original",
             request.method().as_str().to_owned(),

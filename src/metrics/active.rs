@@ -7,7 +7,7 @@ use std::{
 };
 
 use opentelemetry::{
-    KeyValue, StringValue,
+    KeyValue,
     metrics::{Meter, UpDownCounter},
 };
 
@@ -15,8 +15,8 @@ use crate::intern::same;
 
 /// The attributes of `http.server.active_requests`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ActiveSeries<'a> {
-    pub(crate) method: &'a StringValue,
+pub(crate) struct ActiveSeries {
+    pub(crate) method: &'static str,
     pub(crate) scheme: &'static str,
 }
 
@@ -44,32 +44,22 @@ pub(crate) struct ActiveRequests {
 
 #[derive(Debug)]
 struct Count {
-    method: StringValue,
-    scheme: &'static str,
+    series: ActiveSeries,
     /// The change since the last collection.
     change: AtomicI64,
     next: OnceLock<Box<Count>>,
 }
 
-impl ActiveSeries<'_> {
+impl ActiveSeries {
     pub(super) fn attributes(self) -> [KeyValue; 2] {
         [
-            KeyValue::new("http.request.method", self.method.clone()),
+            KeyValue::new("http.request.method", self.method),
             KeyValue::new("url.scheme", self.scheme),
         ]
     }
-}
 
-impl Count {
-    fn series(&self) -> ActiveSeries<'_> {
-        ActiveSeries {
-            method: &self.method,
-            scheme: self.scheme,
-        }
-    }
-
-    fn is_of(&self, series: ActiveSeries<'_>) -> bool {
-        same(self.scheme, series.scheme) && same(self.method.as_str(), series.method.as_str())
+    pub(super) fn is(self, other: Self) -> bool {
+        same(self.scheme, other.scheme) && same(self.method, other.method)
     }
 }
 
@@ -93,18 +83,17 @@ impl ActiveRequests {
         counts
     }
 
-    pub(super) fn add(&self, number: i64, series: ActiveSeries<'_>) {
+    pub(super) fn add(&self, number: i64, series: ActiveSeries) {
         let mut place = &self.first;
         loop {
             let count = place.get_or_init(|| {
                 Box::new(Count {
-                    method: series.method.clone(),
-                    scheme: series.scheme,
+                    series,
                     change: AtomicI64::new(0),
                     next: OnceLock::new(),
                 })
             });
-            if count.is_of(series) {
+            if count.series.is(series) {
                 count.change.fetch_add(number, Ordering::Relaxed);
                 return;
             }
@@ -117,7 +106,7 @@ impl ActiveRequests {
     fn flush(&self) {
         for count in successors(self.first.get(), |count| count.next.get()) {
             let change = count.change.swap(0, Ordering::Relaxed);
-            self.counter.add(change, &count.series().attributes());
+            self.counter.add(change, &count.series.attributes());
         }
     }
 }

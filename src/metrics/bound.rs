@@ -7,7 +7,7 @@ use http::StatusCode;
 use opentelemetry::{KeyValue, StringValue, metrics::BoundHistogram};
 use rustc_hash::FxBuildHasher;
 
-use super::series::RequestSeries;
+use super::{active::ActiveSeries, series::RequestSeries};
 use crate::intern::{Table, hash, same};
 
 /// The series of all requests with the same attributes. Each instrument is bound by its first
@@ -15,8 +15,7 @@ use crate::intern::{Table, hash, same};
 /// room for more series than a service has; when full, falls back to unbound recording.
 #[derive(Debug)]
 pub(super) struct BoundRequest {
-    method: StringValue,
-    scheme: &'static str,
+    active: ActiveSeries,
     protocol_version: &'static str,
     status: Option<StatusCode>,
     route: Option<StringValue>,
@@ -64,16 +63,14 @@ impl BoundRequests {
                 .wrapping_add(labels_hash),
             |bound| {
                 bound.status == series.status
-                    && same(bound.method.as_str(), series.active.method.as_str())
-                    && same(bound.scheme, series.active.scheme)
+                    && bound.active.is(series.active)
                     && same(bound.protocol_version, series.protocol_version)
                     && same_if_any(bound.route.as_ref(), series.route)
                     && same_if_any(bound.error_type.as_ref(), series.error_type)
                     && *bound.labels == *labels
             },
             || BoundRequest {
-                method: series.active.method.clone(),
-                scheme: series.active.scheme,
+                active: series.active,
                 protocol_version: series.protocol_version,
                 status: series.status,
                 route: series.route.cloned(),
@@ -119,7 +116,7 @@ mod tests {
     #[test]
     fn series_do_not_mix() {
         let requests = BoundRequests::new();
-        let methods = ["GET", "POST"].map(StringValue::from);
+        let methods = ["GET", "POST"];
         let routes: Vec<_> = (0..40)
             .map(|number| StringValue::from(format!("/{number}")))
             .collect();
@@ -127,7 +124,7 @@ mod tests {
         let mut found = 0;
         for (status, route) in (200..210).flat_map(|status| routes.iter().map(move |r| (status, r)))
         {
-            for method in &methods {
+            for method in methods {
                 let series = RequestSeries {
                     active: ActiveSeries {
                         method,
@@ -140,7 +137,7 @@ mod tests {
                 };
                 for labels in [&[][..], &labels] {
                     if let Some(bound) = requests.find(&series, labels) {
-                        assert_eq!((bound.status, &bound.method), (series.status, method));
+                        assert_eq!((bound.status, bound.active.method), (series.status, method));
                         assert_eq!(bound.route.as_ref(), series.route);
                         assert_eq!(&*bound.labels, labels);
                         found += 1;

@@ -49,7 +49,7 @@ enum ActiveCounter {
 }
 
 impl ActiveCounter {
-    fn add(&self, number: i64, series: ActiveSeries<'_>) {
+    fn add(&self, number: i64, series: ActiveSeries) {
         match self {
             Self::Measured(counter) => counter.add(number, &series.attributes()),
             Self::Counted(counts) => counts.add(number, series),
@@ -97,7 +97,7 @@ impl HttpMetrics {
         }
     }
 
-    pub(crate) fn started(&self, series: ActiveSeries<'_>) {
+    pub(crate) fn started(&self, series: ActiveSeries) {
         self.active.add(1, series);
         if let Some(imgproxy) = &self.imgproxy {
             imgproxy.started();
@@ -108,7 +108,7 @@ impl HttpMetrics {
     /// never answered.
     pub(crate) fn ended(
         &self,
-        series: ActiveSeries<'_>,
+        series: ActiveSeries,
         duration: Duration,
         status: Option<StatusCode>,
     ) {

@@ -11,7 +11,7 @@ use crate::attribute::ERROR_TYPE;
 /// path, host, or unknown method.
 #[derive(Debug)]
 pub(crate) struct RequestSeries<'a> {
-    pub(crate) active: ActiveSeries<'a>,
+    pub(crate) active: ActiveSeries,
     pub(crate) protocol_version: &'static str,
     /// `None`: the request was never answered.
     pub(crate) status: Option<StatusCode>,
@@ -79,10 +79,10 @@ mod tests {
     /// The SDK keeps a series twice whose attributes are in another order.
     #[test]
     fn attributes_are_in_the_order_of_their_keys() {
-        let (method, text) = (StringValue::from("GET"), StringValue::from("text"));
+        let text = StringValue::from("text");
         let series = RequestSeries {
             active: ActiveSeries {
-                method: &method,
+                method: "GET",
                 scheme: "https",
             },
             protocol_version: "1.1",

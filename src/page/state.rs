@@ -136,7 +136,7 @@ fn request(request: &RunningRequest) -> Value {
         "trace_id": request.trace_id.to_string(),
         "span_id": request.span_id.to_string(),
         "name": request.asked.name,
-        "method": request.asked.method.as_str(),
+        "method": request.asked.method,
         "path": request.asked.path,
         "route": request.route.as_ref().map(|route| route.as_str()),
         "started_at": millis(request.started_at),

@@ -94,7 +94,7 @@ fn running(page: &Page, name: &str) -> Option<Value> {
     let running = running.iter().filter(|request| request.asked.name == name);
     let text = |key: &str, text: &str| json!({ "key": key, "value": { "stringValue": text } });
     let running = running.map(|request| {
-        let mut attributes = vec![text("http.request.method", request.asked.method.as_str())];
+        let mut attributes = vec![text("http.request.method", request.asked.method)];
         attributes.extend(
             request
                 .asked

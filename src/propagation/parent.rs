@@ -7,7 +7,12 @@ use opentelemetry::{
     trace::{SpanContext, TraceContextExt},
 };
 
-use super::{random, sampling::Sampling, tracestate::Unabridged, undecided::Undecided};
+use super::{
+    random::{self, RANDOM},
+    sampling::Sampling,
+    tracestate::Unabridged,
+    undecided::Undecided,
+};
 
 /// The caller's span and what is around it. A context of both costs an allocation, which not everybody needs.
 #[derive(Debug)]
@@ -22,10 +27,11 @@ pub(crate) enum Parent {
 
 impl Parent {
     /// The caller's `span` in `around`, if the two can stay apart: nothing in `around` changes what the span
-    /// means.
+    /// means, and the span has no random flag, which a context keeps for all spans below.
     #[inline]
     pub(super) fn apart(around: &Context, span: SpanContext) -> Option<Self> {
-        let is_bare = !around.has_active_span()
+        let is_bare = span.trace_flags() & RANDOM != RANDOM
+            && !around.has_active_span()
             && around.get::<Undecided>().is_none()
             && around.get::<Sampling>().is_none()
             && around.get::<Unabridged>().is_none()
@@ -41,9 +47,7 @@ impl Parent {
         match self {
             Self::Context(context) => Cow::Borrowed(context),
             Self::Caller { around, span } => {
-                let mut context = around.with_remote_span_context(span.clone());
-                random::store(&mut context);
-                Cow::Owned(context)
+                Cow::Owned(around.with_remote_span_context(span.clone()))
             }
         }
     }

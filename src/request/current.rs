@@ -8,7 +8,12 @@ thread_local! {
     /// The request that this thread is working on. Those around it wait in the [`Current`]s.
     ///
     /// An entry in the [`Context`] would cost three allocations a request, and a reference cycle.
-    static CURRENT: RefCell<Option<Arc<RequestState>>> = const { RefCell::new(None) };
+    static CURRENT: RefCell<Option<Arc<RequestState>>> = {
+        // When a thread ends, what was made last goes first, and the API panics where its own is gone. So this
+        // is made after it: as long as this is there, so is the current context.
+        Context::map_current(|_| ());
+        RefCell::new(None)
+    };
 }
 
 /// Keeps a context, and mostly a request, current until it is dropped. Guards must be dropped in the
@@ -23,22 +28,27 @@ pub(crate) struct Current {
 }
 
 impl Current {
-    /// Makes a request current, and a context of it if it has one.
+    /// Makes a request current, and a context of it if it has one; nothing while the thread ends.
     #[inline]
     pub(crate) fn request(request: Arc<RequestState>, context: Option<&Context>) -> Self {
-        // This fails only while the thread ends.
-        let outer = CURRENT.try_with(|current| current.replace(Some(request)));
-        Self {
-            _context: context.map(|context| context.clone().attach()),
-            has_request: outer.is_ok(),
-            outer: outer.ok().flatten(),
+        match CURRENT.try_with(|current| current.replace(Some(request))) {
+            Ok(outer) => Self {
+                _context: context.map(|context| context.clone().attach()),
+                has_request: true,
+                outer,
+            },
+            Err(_) => Self::only(None),
         }
     }
 
     /// Makes a context current; the current request stays.
     pub(crate) fn context(context: &Context) -> Self {
+        Self::only(current_exists().then(|| context.clone().attach()))
+    }
+
+    fn only(context: Option<ContextGuard>) -> Self {
         Self {
-            _context: Some(context.clone().attach()),
+            _context: context,
             has_request: false,
             outer: None,
         }
@@ -69,6 +79,11 @@ impl Drop for Current {
     }
 }
 
+/// Whether there are current requests and contexts: not while the thread ends.
+pub(crate) fn current_exists() -> bool {
+    CURRENT.try_with(|_| ()).is_ok()
+}
+
 /// Runs `work` where no request and no span is current.
 #[cfg(feature = "_otlp")]
 pub(crate) fn without_current<T>(work: impl FnOnce() -> T) -> T {
@@ -80,7 +95,7 @@ pub(crate) fn without_current<T>(work: impl FnOnce() -> T) -> T {
     }
     let hidden = CURRENT.try_with(RefCell::take).unwrap_or_default();
     let _restore = Restore(hidden);
-    let _context = Context::new().attach();
+    let _context = Current::context(&Context::new());
     work()
 }
 

@@ -36,6 +36,8 @@ mod stage;
 mod stage_body;
 mod state;
 
+#[cfg(feature = "logs")]
+pub(crate) use self::current::current_exists;
 #[cfg(feature = "_otlp")]
 pub(crate) use self::current::without_current;
 #[cfg(feature = "tokio")]

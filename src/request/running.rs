@@ -40,7 +40,7 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) name: Cow<'static, str>,
-    pub(crate) method: StringValue,
+    pub(crate) method: &'static str,
     /// Redacted.
     pub(crate) path: Option<String>,
 }

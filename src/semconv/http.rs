@@ -1,7 +1,8 @@
-use std::{str::FromStr, sync::Arc};
+use std::str::FromStr;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
-use opentelemetry::StringValue;
+
+use crate::intern;
 
 /// The value of an attribute of bounded cardinality, for everything that has no value of its own.
 pub(crate) const OTHER: &str = "_OTHER";
@@ -11,9 +12,9 @@ const KNOWN_METHODS: [&str; 10] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH", "QUERY",
 ];
 
-/// The methods that are recorded by name, case-sensitive.
+/// The methods that are recorded by name, case-sensitive. Their names are recorded without an allocation.
 #[derive(Debug)]
-pub(crate) struct KnownMethods(Vec<(Method, StringValue)>);
+pub(crate) struct KnownMethods(Vec<(Method, &'static str)>);
 
 impl KnownMethods {
     /// The given methods, or those of `OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS`, or the default ones.
@@ -29,9 +30,9 @@ impl KnownMethods {
     }
 
     /// The value of `http.request.method`: the method's name, or [`OTHER`].
-    pub(crate) fn name(&self, method: &Method) -> StringValue {
+    pub(crate) fn name(&self, method: &Method) -> &'static str {
         let known = self.0.iter().find(|(known, _)| known == method);
-        known.map_or_else(|| OTHER.into(), |(_, name)| name.clone())
+        known.map_or(OTHER, |(_, name)| name)
     }
 }
 
@@ -39,8 +40,7 @@ impl Default for KnownMethods {
     fn default() -> Self {
         let methods = KNOWN_METHODS.iter().filter_map(|name| {
             let method = Method::from_bytes(name.as_bytes()).ok()?;
-            // A `'static` name is recorded without an allocation.
-            Some((method, StringValue::from(*name)))
+            Some((method, *name))
         });
         Self(methods.collect())
     }
@@ -56,14 +56,10 @@ fn parse_methods(list: &str) -> Option<Vec<Method>> {
     (!methods.is_empty()).then_some(methods)
 }
 
-fn named(method: Method) -> (Method, StringValue) {
-    let known = KNOWN_METHODS
-        .iter()
-        .find(|known| **known == method.as_str());
-    let name = match known {
-        Some(known) => StringValue::from(*known),
-        None => StringValue::from(Arc::<str>::from(method.as_str())),
-    };
+/// The name is never freed. Methods come from settings, and the same name is mostly kept once.
+fn named(method: Method) -> (Method, &'static str) {
+    let name = method.as_str();
+    let name = intern::known(name).unwrap_or_else(|| name.to_owned().leak());
     (method, name)
 }
 

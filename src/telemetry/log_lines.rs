@@ -9,6 +9,8 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
+use crate::request::current_exists;
+
 /// Adds `trace_id` and `span_id` of the current span to each line of another format: to the object that
 /// is a line of JSON, and to the end of other lines.
 ///
@@ -47,10 +49,12 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let ids = Context::map_current(|cx| {
+        let ids_of = |cx: &Context| {
             let span = cx.span().span_context().clone();
             span.is_valid().then(|| (span.trace_id(), span.span_id()))
-        });
+        };
+        let ids = current_exists().then(|| Context::map_current(ids_of));
+        let ids = ids.flatten();
         let Some((trace, span)) = ids else {
             return self.inner.format_event(ctx, writer, event);
         };

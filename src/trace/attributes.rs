@@ -57,12 +57,12 @@ impl<'a> CommonHeaders<'a> {
     /// Finds them, in their place.
     pub(super) fn find(&mut self, headers: &'a HeaderMap) {
         for (name, value) in headers {
-            let place = match name.as_str() {
-                "host" => &mut self.host,
-                "user-agent" => &mut self.user_agent,
-                "content-length" => &mut self.content_length,
-                name => {
-                    self.context.note(name, value);
+            let place = match *name {
+                header::HOST => &mut self.host,
+                header::USER_AGENT => &mut self.user_agent,
+                header::CONTENT_LENGTH => &mut self.content_length,
+                _ => {
+                    self.context.note(name.as_str(), value);
                     continue;
                 }
             };
@@ -139,7 +139,7 @@ impl<B> Incoming<'_, B> {
                 } else {
                     let (server, place) = addresses.server().whole();
                     let of = [
-                        self.facts.method.as_str(),
+                        self.facts.method,
                         self.facts.scheme,
                         self.facts.protocol_version,
                         route.map_or("", |route| route.path.as_str()),
@@ -172,7 +172,7 @@ impl<B> Incoming<'_, B> {
     }
 
     fn add_url<A: AddAttributes + ?Sized>(&self, redaction: &Redaction, attributes: &mut A) {
-        if self.facts.method.as_str() == OTHER {
+        if self.facts.method == OTHER {
             let method = self.request.method().as_str();
             attributes.text("http.request.method_original", method);
         }
@@ -191,7 +191,7 @@ impl<B> Incoming<'_, B> {
         addresses: &Addresses<'_>,
         attributes: &mut A,
     ) {
-        attributes.shared("http.request.method", &self.facts.method);
+        attributes.fixed("http.request.method", self.facts.method);
         attributes.fixed("url.scheme", self.facts.scheme);
         if let Some(route) = route {
             attributes.shared(ROUTE, &route.path);

@@ -1,7 +1,6 @@
 use std::borrow::Cow;
 
 use http::{HeaderValue, Method, Request};
-use opentelemetry::StringValue;
 
 use crate::{
     intern,
@@ -13,7 +12,7 @@ use crate::{
 /// What the end of a request needs to know of its beginning; all of bounded cardinality.
 #[derive(Debug)]
 pub(super) struct Facts {
-    pub(super) method: StringValue,
+    pub(super) method: &'static str,
     pub(super) scheme: &'static str,
     pub(super) protocol_version: &'static str,
     /// `Content-Length`
@@ -46,19 +45,19 @@ impl Facts {
     /// `{method} {route}`, or `{method}` when there is no route; never the path (semconv
     /// http-spans: Name).
     pub(super) fn span_name(&self, route: Option<&Route>) -> Cow<'static, str> {
-        let method = match self.method.as_str() {
+        let method = match self.method {
             OTHER => "HTTP",
             known => known,
         };
         match route {
             Some(route) => intern::span_name(method, route.path.as_str()),
-            None => intern::name(method),
+            None => Cow::Borrowed(method),
         }
     }
 
-    pub(super) fn active_series(&self) -> ActiveSeries<'_> {
+    pub(super) fn active_series(&self) -> ActiveSeries {
         ActiveSeries {
-            method: &self.method,
+            method: self.method,
             scheme: self.scheme,
         }
     }

@@ -114,7 +114,7 @@ impl Layer for Root {
             name: seen
                 .and_then(|seen| seen.call.clone())
                 .unwrap_or_else(|| self.facts.span_name(route)),
-            method: self.facts.method.clone(),
+            method: self.facts.method,
             path: seen.map(path),
         }
     }
