@@ -489,7 +489,8 @@ async fn what_ends_at_the_same_time_as_its_root_follows_it() {
     const REQUESTS: usize = 5_000;
     for by_sdk in [false, true] {
         let kept = Kept::new(Keep::ratio(0.0).errors(), by_sdk, |builder| builder);
-        let (to_other, stages) = std::sync::mpsc::channel::<Stage>();
+        // It keeps up: what ends after many others is forgotten.
+        let (to_other, stages) = std::sync::mpsc::sync_channel::<Stage>(4);
         let other = std::thread::spawn(move || stages.into_iter().for_each(Stage::end));
         let service = service_fn(move |request: Request<()>| {
             let trace = RequestTrace::from_extensions(request.extensions());

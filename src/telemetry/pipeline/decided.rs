@@ -1,6 +1,12 @@
 //! What was decided about traces, by the ids of their spans.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{
+        AtomicU64,
+        Ordering::{Acquire, Relaxed, Release},
+    },
+};
 
 use opentelemetry::trace::SpanId;
 
@@ -44,16 +50,21 @@ const ALL: [Decision; 7] = [
 ];
 
 /// So many ids share a place: last those to keep, and before them the others, which are more; of each the
-/// latest first. No id is in both.
+/// latest to start first. No id is in both for longer than it takes to move it.
 const WAYS: usize = 4;
 const OTHER_WAYS: usize = 2;
+const LOCKS: usize = 64;
 
 /// The latest decisions. Later ones take the place of the oldest one beside them.
 ///
 /// Most spans are dropped, so the decisions to keep, which are few, have places of their own and are remembered
 /// much longer.
 #[derive(Debug)]
-pub(super) struct Decided(Box<[[AtomicU64; WAYS]]>);
+pub(super) struct Decided {
+    places: Box<[[AtomicU64; WAYS]]>,
+    /// For those who change a place, each for many places.
+    locks: [Mutex<()>; LOCKS],
+}
 
 impl Decided {
     /// Takes so many bytes at most, and at least 256.
@@ -62,38 +73,34 @@ impl Decided {
         // The greatest power of two that is not greater.
         let places = 1_usize << places.ilog2();
         let place = |_| std::array::from_fn(|_| AtomicU64::new(0));
-        Self((0..places).map(place).collect())
+        Self {
+            places: (0..places).map(place).collect(),
+            locks: [const { Mutex::new(()) }; LOCKS],
+        }
     }
 
     fn place(&self, id: u64) -> &[AtomicU64; WAYS] {
-        &self.0[id as usize % self.0.len()]
+        &self.places[id as usize % self.places.len()]
     }
 
     pub(super) fn set(&self, id: SpanId, decision: Decision) {
         let id = number(id);
         let is_it = |way: &&AtomicU64| way.load(Relaxed) & !DECISION == id & !DECISION;
         let (others, kept) = self.place(id).split_at(OTHER_WAYS);
-        let ways = match decision {
+        // One place has one lock: both are of the lowest bits. A panic elsewhere must not become one here.
+        let lock = &self.locks[id as usize % LOCKS];
+        let _changing = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = id & !DECISION | decision as u64;
+        match decision {
             // What is kept stays so.
-            Decision::Dropped | Decision::Open if kept.iter().any(|way| is_it(&way)) => return,
-            Decision::Dropped | Decision::Open => others,
+            Decision::Dropped | Decision::Open if kept.iter().any(|way| is_it(&way)) => {}
+            Decision::Dropped | Decision::Open => put(others, entry),
             _ => {
-                others
-                    .iter()
-                    .filter(is_it)
-                    .for_each(|way| way.store(0, Relaxed));
-                kept
+                put(kept, entry);
+                // Not before: what starts below it in between must find it.
+                let open = others.iter().filter(is_it);
+                open.for_each(|way| way.store(0, Release));
             }
-        };
-        let mut entry = id & !DECISION | decision as u64;
-        // Two threads that do this at once in one place may lose an entry.
-        for way in ways {
-            let before = way.load(Relaxed);
-            way.store(entry, Relaxed);
-            if before & !DECISION == id & !DECISION {
-                return;
-            }
-            entry = before;
         }
     }
 
@@ -105,12 +112,25 @@ impl Decided {
     /// What is known of a span, decided or not.
     pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
         let id = number(id);
-        let mut entries = self.place(id).iter().map(|way| way.load(Relaxed));
+        let mut entries = self.place(id).iter().map(|way| way.load(Acquire));
         let entry = entries.find(|entry| entry & !DECISION == id & !DECISION)?;
         // Their numbers begin with 1.
         let place = (entry & DECISION).checked_sub(1)?;
         ALL.get(place as usize).copied()
     }
+}
+
+/// Puts an entry in place of the one of its id, or else before the others, of which the oldest goes. All others
+/// can be found at every moment.
+fn put(ways: &[AtomicU64], entry: u64) {
+    let is_it = |way: &AtomicU64| way.load(Relaxed) & !DECISION == entry & !DECISION;
+    if let Some(way) = ways.iter().find(|way| is_it(way)) {
+        return way.store(entry, Release);
+    }
+    for pair in ways.windows(2).rev() {
+        pair[1].store(pair[0].load(Relaxed), Release);
+    }
+    ways[0].store(entry, Release);
 }
 
 fn number(id: SpanId) -> u64 {
@@ -124,7 +144,7 @@ mod tests {
     #[test]
     fn a_decision_is_found_by_its_id_alone_until_later_ones_take_its_place() {
         let decided = Decided::new(1000);
-        assert_eq!(decided.0.len(), 16);
+        assert_eq!(decided.places.len(), 16);
         let id = |number: u64| SpanId::from(0x1234_5678_9abc_de00 + number);
         for (number, decision) in (1_u64..).zip(ALL) {
             decided.set(id(number), decision);
@@ -149,6 +169,58 @@ mod tests {
         assert_eq!(decided.get(later(997)), None);
         decided.set(later(1000), Decision::Ratio);
         assert_eq!(decided.get(id(2)), None);
+    }
+
+    /// A span below it may start in between, and would not be recorded.
+    #[test]
+    fn what_has_started_is_known_while_it_is_decided() {
+        const IDS: u64 = if cfg!(miri) { 50 } else { 200_000 };
+        let decided = Decided::new(1000);
+        let latest = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..=IDS {
+                    let id = SpanId::from(number << 8);
+                    decided.set(id, Decision::Open);
+                    latest.store(number << 8, Release);
+                    decided.set(id, Decision::Recorded);
+                }
+                latest.store(u64::MAX, Release);
+            });
+            loop {
+                let before = latest.load(Acquire);
+                let is_known = decided.known(SpanId::from(before)).is_some();
+                let after = latest.load(Acquire);
+                if after == u64::MAX {
+                    break;
+                }
+                // Later ones may have taken its place meanwhile.
+                assert!(is_known || before != after || before == 0, "{before}");
+            }
+        });
+    }
+
+    #[test]
+    fn what_two_threads_decide_in_one_place_at_once_is_known() {
+        const ROUNDS: u64 = if cfg!(miri) { 50 } else { 50_000 };
+        let decided = Decided::new(256);
+        let at_once = std::sync::Barrier::new(2);
+        let lost = AtomicU64::new(0);
+        let decide = |of: u64| {
+            for round in 1..=ROUNDS {
+                let id = |of: u64| SpanId::from(round << 16 | of << 8);
+                at_once.wait();
+                decided.set(id(of), Decision::Recorded);
+                at_once.wait();
+                let is_lost = decided.known(id(of)).is_none();
+                lost.fetch_add(is_lost.into(), Relaxed);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| decide(0));
+            decide(1);
+        });
+        assert_eq!(lost.into_inner(), 0);
     }
 
     #[test]
