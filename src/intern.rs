@@ -74,14 +74,15 @@ const LONGEST_TEXT: usize = 512;
 
 /// `{method} {route}`
 pub(crate) fn span_name(method: &str, route: &str) -> Cow<'static, str> {
+    let make = || format!("{method} {route}");
     let name = find(
         &NAMES,
         [method, " ", route].map(str::len).iter().sum(),
         hash(route).wrapping_add(hash(method)),
         |name| name.ends_with(route) && name.starts_with(method),
-        || format!("{method} {route}"),
+        make,
     );
-    name.map_or_else(|| Cow::Owned(format!("{method} {route}")), Cow::Borrowed)
+    name.map_or_else(|| Cow::Owned(make()), Cow::Borrowed)
 }
 
 /// Interns a name of bounded cardinality.
@@ -164,15 +165,12 @@ mod tests {
     #[test]
     fn a_text_is_looked_at_once_and_kept_only_if_it_is_plain() {
         let looks = std::cell::Cell::new(0);
-        let ask = |text: &str, plain: bool| {
-            plain_text(text, |_| {
+        let ask = |text: &str, is_plain: bool| {
+            plain(text, |_| {
                 looks.set(looks.get() + 1);
-                plain
+                is_plain
             })
         };
-        fn plain_text(text: &str, is_plain: impl FnOnce(&str) -> bool) -> Option<&'static str> {
-            plain(text, is_plain)
-        }
         let (agent, secret) = ("an agent of this test", "an agent with sig=S");
         for _ in 0..3 {
             assert_eq!(ask(agent, true), Some(agent));

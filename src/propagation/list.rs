@@ -200,26 +200,11 @@ impl Propagators {
         for (name, line) in headers {
             lines.note(name.as_str(), line);
         }
-        self.extract_noted(cx, headers, &lines)
+        self.parent(cx, headers, &lines).into_context()
     }
 
-    /// [`extract_headers`](Self::extract_headers), with the lines that a caller has noted.
-    pub(crate) fn extract_noted(
-        &self,
-        cx: &Context,
-        headers: &HeaderMap,
-        lines: &ContextLines<'_>,
-    ) -> Context {
-        if lines.others {
-            return self.extract_all(cx, headers);
-        }
-        match self.noted_parent(lines) {
-            Some(parent) => tracecontext::with_parent(cx, parent, lines.tracestate.into_iter()),
-            None => cx.clone(),
-        }
-    }
-
-    /// [`extract_noted`](Self::extract_noted), with the caller's span apart if it can be.
+    /// [`extract_headers`](Self::extract_headers) with the lines that a caller has noted, and the caller's span
+    /// apart if it can be.
     #[inline]
     pub(crate) fn parent(
         &self,
@@ -227,16 +212,21 @@ impl Propagators {
         headers: &HeaderMap,
         lines: &ContextLines<'_>,
     ) -> Parent {
-        if !lines.others
-            && lines.tracestate.is_none()
-            && let Some((trace_id, span_id, flags)) = self.noted_parent(lines)
-        {
+        if lines.others {
+            return Parent::Context(self.extract_all(cx, headers));
+        }
+        let Some(parent) = self.noted_parent(lines) else {
+            return Parent::Context(cx.clone());
+        };
+        if lines.tracestate.is_none() {
+            let (trace_id, span_id, flags) = parent;
             let span = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
             if let Some(parent) = Parent::apart(cx, span) {
                 return parent;
             }
         }
-        Parent::Context(self.extract_noted(cx, headers, lines))
+        let states = lines.tracestate.into_iter();
+        Parent::Context(tracecontext::with_parent(cx, parent, states))
     }
 
     fn noted_parent(&self, lines: &ContextLines<'_>) -> Option<(TraceId, SpanId, TraceFlags)> {

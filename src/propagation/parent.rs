@@ -52,6 +52,14 @@ impl Parent {
         }
     }
 
+    /// [`context`](Self::context), for who needs nothing else.
+    pub(crate) fn into_context(self) -> Context {
+        match self {
+            Self::Context(context) => context,
+            Self::Caller { around, span } => around.with_remote_span_context(span),
+        }
+    }
+
     /// What is known beside the span, if anything is.
     pub(crate) fn beside(&self) -> Option<&Context> {
         match self {

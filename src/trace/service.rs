@@ -155,7 +155,7 @@ impl Config {
         };
         if record == Record::Nothing {
             let is_known = parent.beside().is_none_or(carries_anything);
-            return is_known.then(|| Active::Skipped(parent.context().into_owned()));
+            return is_known.then(|| Active::Skipped(parent.into_context()));
         }
         let has_span = self.traces && record == Record::All;
         let proxied = self.addresses.proxies.is_some();
@@ -179,7 +179,7 @@ impl Config {
         let has_context = has_span || parent.beside().is_none_or(carries_anything);
         let mut attributes = SpanAttributes::None;
         let context = if !has_span {
-            parent.context().into_owned()
+            parent.into_context()
         } else {
             let mut span = SpanBuilder::from_name(incoming.span_name(route.as_ref()));
             // Behind a wildcard the service mostly names the route itself, which the span could not take

@@ -79,26 +79,26 @@ impl Decided {
         }
     }
 
-    fn place(&self, id: u64) -> &[AtomicU64; WAYS] {
-        &self.places[id as usize % self.places.len()]
+    fn place(&self, id: u64) -> usize {
+        id as usize % self.places.len()
     }
 
     pub(super) fn set(&self, id: SpanId, decision: Decision) {
         let id = number(id);
-        let is_it = |way: &&AtomicU64| way.load(Relaxed) & !DECISION == id & !DECISION;
-        let (others, kept) = self.place(id).split_at(OTHER_WAYS);
-        // One place has one lock: both are of the lowest bits. A panic elsewhere must not become one here.
-        let lock = &self.locks[id as usize % LOCKS];
-        let _changing = lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = self.place(id);
+        // A panic elsewhere must not become one here.
+        let lock = self.locks[place % LOCKS].lock();
+        let _changing = lock.unwrap_or_else(PoisonError::into_inner);
+        let (others, kept) = self.places[place].split_at(OTHER_WAYS);
         let entry = id & !DECISION | decision as u64;
         match decision {
             // What is kept stays so.
-            Decision::Dropped | Decision::Open if kept.iter().any(|way| is_it(&way)) => {}
+            Decision::Dropped | Decision::Open if kept.iter().any(|way| is_of(way, id)) => {}
             Decision::Dropped | Decision::Open => put(others, entry),
             _ => {
                 put(kept, entry);
                 // Not before: what starts below it in between must find it.
-                let open = others.iter().filter(is_it);
+                let open = others.iter().filter(|way| is_of(way, id));
                 open.for_each(|way| way.store(0, Release));
             }
         }
@@ -112,7 +112,8 @@ impl Decided {
     /// What is known of a span, decided or not.
     pub(super) fn known(&self, id: SpanId) -> Option<Decision> {
         let id = number(id);
-        let mut entries = self.place(id).iter().map(|way| way.load(Acquire));
+        let ways = &self.places[self.place(id)];
+        let mut entries = ways.iter().map(|way| way.load(Acquire));
         let entry = entries.find(|entry| entry & !DECISION == id & !DECISION)?;
         // Their numbers begin with 1.
         let place = (entry & DECISION).checked_sub(1)?;
@@ -123,14 +124,18 @@ impl Decided {
 /// Puts an entry in place of the one of its id, or else before the others, of which the oldest goes. All others
 /// can be found at every moment.
 fn put(ways: &[AtomicU64], entry: u64) {
-    let is_it = |way: &AtomicU64| way.load(Relaxed) & !DECISION == entry & !DECISION;
-    if let Some(way) = ways.iter().find(|way| is_it(way)) {
+    if let Some(way) = ways.iter().find(|way| is_of(way, entry)) {
         return way.store(entry, Release);
     }
     for pair in ways.windows(2).rev() {
         pair[1].store(pair[0].load(Relaxed), Release);
     }
     ways[0].store(entry, Release);
+}
+
+/// Whether an entry of this id is there, whatever the decision.
+fn is_of(way: &AtomicU64, id: u64) -> bool {
+    way.load(Relaxed) & !DECISION == id & !DECISION
 }
 
 fn number(id: SpanId) -> u64 {
