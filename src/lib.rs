@@ -68,7 +68,7 @@
 //! | `page` | yes | the live page of traces |
 //! | `process`, `tokio-metrics` | yes | metrics of the process (Linux), of the tokio runtime |
 //! | `libvips` | | libvips' memory; needs `libvips-dev` |
-//! | `bound-instruments` | | metrics of requests, stages and errors through the SDK's bound instruments, which it calls experimental |
+//! | `bound-instruments` | yes | metrics of requests, stages and errors through bound instruments, which the SDK calls experimental, where the provider is an `SdkMeterProvider` |
 //!
 //! Without any of them the middleware needs the OpenTelemetry API and nothing of its SDK.
 #![forbid(unsafe_code)]

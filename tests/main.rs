@@ -23,6 +23,7 @@ mod failed_requests;
 mod field_faults;
 mod filter_and_trust;
 mod forced_sampling;
+mod foreign_meters;
 mod gauges;
 mod grpc_calls;
 mod grpc_clients;

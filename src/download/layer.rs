@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{
     instrument::{
-        ErrorView, Exceptions, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as,
+        ErrorView, Exceptions, MeterChoice, Propagation, ScopedMeter, StartSpan, TextRules, scope,
+        view_as,
     },
     metrics::ClientMetrics,
     redact::SourceUrls,
@@ -150,8 +151,8 @@ impl DownloadLayerBuilder {
     }
 
     /// Where measurements go.
-    pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
-        self.meter.of(&provider);
+    pub fn meter_provider(mut self, provider: impl MeterProvider + 'static) -> Self {
+        self.meter.meter = Some(ScopedMeter::of(&provider));
         self
     }
 
@@ -259,7 +260,7 @@ impl DownloadLayerBuilder {
                 .unwrap_or_else(|| Box::new(global::tracer_provider().tracer_with_scope(scope()))),
             propagation: self.propagation.unwrap_or(Propagation::Global),
             propagate: self.propagate,
-            metrics: self.meter.meter().as_ref().map(ClientMetrics::new),
+            metrics: self.meter.meter().as_deref().map(ClientMetrics::new),
             measured_servers: MeasuredServers::new(self.measured_servers),
             known_methods: KnownMethods::new(None),
             error_views: self.error_views,

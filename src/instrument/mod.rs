@@ -25,7 +25,7 @@ pub(crate) use self::{
     errors::{DynError, chain, message, text},
     exceptions::{Exception, Exceptions, Level},
     exchange::{Exchange, Said, guarded_body},
-    meter::MeterChoice,
+    meter::{MeterChoice, ScopedMeter},
     propagation::Propagation,
     scope::scope,
     texts::TextRules,

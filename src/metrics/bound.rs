@@ -89,11 +89,13 @@ impl BoundRequests {
 #[derive(Debug)]
 pub(super) struct BoundByName<T>(Table<(&'static str, T), 64>);
 
-impl<T> BoundByName<T> {
-    pub(super) const fn new() -> Self {
-        Self(Table::new())
+impl<T> Default for BoundByName<T> {
+    fn default() -> Self {
+        Self(Table::default())
     }
+}
 
+impl<T> BoundByName<T> {
     pub(super) fn find(&self, name: &'static str, bind: impl Fn() -> T) -> Option<&T> {
         let is_it = |(bound, _): &(&str, T)| same(bound, name);
         let found = self.0.find(hash(name), is_it, || (name, bind()));
@@ -153,7 +155,7 @@ mod tests {
         let names: Vec<_> = (0..40)
             .map(|number| &*format!("stage {number}").leak())
             .collect();
-        let table = BoundByName::new();
+        let table = BoundByName::default();
         let mut found: Vec<&String> = Vec::new();
         for name in names.iter().chain(&names) {
             let Some(bound) = table.find(name, || name.to_string()) else {

@@ -12,13 +12,13 @@ use std::{
 use opentelemetry::StringValue;
 use opentelemetry::{
     KeyValue,
-    metrics::{AsyncInstrument, Meter, MeterProvider},
+    metrics::{AsyncInstrument, MeterProvider},
 };
 
 use super::{active::ActiveRequests, metric::Metric};
 #[cfg(feature = "_export")]
 use crate::attribute::ERROR_TYPE;
-use crate::{in_progress::RequestsInProgress, instrument::scope};
+use crate::{in_progress::RequestsInProgress, instrument::ScopedMeter};
 
 /// Callbacks, read at each collection of metrics until this is dropped.
 ///
@@ -50,7 +50,7 @@ use crate::{in_progress::RequestsInProgress, instrument::scope};
 /// });
 /// ```
 pub struct Gauges {
-    meter: Meter,
+    meter: ScopedMeter,
     active_requests: OnceLock<Arc<ActiveRequests>>,
     #[cfg(feature = "page")]
     workers: WatchedWorkers,
@@ -110,9 +110,9 @@ struct Source<F> {
 
 impl Gauges {
     /// Gauges that are read whenever `provider` collects.
-    pub fn new(provider: &(impl MeterProvider + ?Sized)) -> Self {
+    pub fn new(provider: &(impl MeterProvider + ?Sized + 'static)) -> Self {
         Self {
-            meter: provider.meter_with_scope(scope()),
+            meter: ScopedMeter::of(provider),
             active_requests: OnceLock::new(),
             #[cfg(feature = "page")]
             workers: WatchedWorkers::default(),
@@ -244,7 +244,7 @@ impl Gauges {
         &self.workers
     }
 
-    pub(crate) fn meter(&self) -> &Meter {
+    pub(crate) fn meter(&self) -> &ScopedMeter {
         &self.meter
     }
 

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use http::StatusCode;
 use opentelemetry::{
     KeyValue,
-    metrics::{Histogram, Meter, UpDownCounter},
+    metrics::{Histogram, UpDownCounter},
 };
 
 #[cfg(feature = "bound-instruments")]
@@ -15,6 +15,7 @@ use super::{
     labels::Labels,
     series::{Measurement, RequestSeries, labelled},
 };
+use crate::instrument::ScopedMeter;
 
 /// The HTTP server metrics of semconv http-metrics.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct HttpMetrics {
     response_body: Histogram<u64>,
     imgproxy: Option<ImgproxyMetrics>,
     #[cfg(feature = "bound-instruments")]
-    bound_requests: BoundRequests,
+    bound_requests: Option<BoundRequests>,
 }
 
 /// What is measured only if it is asked for.
@@ -59,7 +60,11 @@ impl ActiveCounter {
 
 impl HttpMetrics {
     /// `active`: the counts of `Gauges`.
-    pub(crate) fn new(meter: &Meter, extra: Extra, active: Option<Arc<ActiveRequests>>) -> Self {
+    pub(crate) fn new(
+        meter: &ScopedMeter,
+        extra: Extra,
+        active: Option<Arc<ActiveRequests>>,
+    ) -> Self {
         Self {
             imgproxy: extra.imgproxy.then(|| ImgproxyMetrics::new(meter)),
             first_byte: extra.first_byte.then(|| {
@@ -93,7 +98,7 @@ impl HttpMetrics {
                 .with_boundaries(SIZE_BUCKETS.to_vec())
                 .build(),
             #[cfg(feature = "bound-instruments")]
-            bound_requests: BoundRequests::new(),
+            bound_requests: meter.can_bind.then(BoundRequests::new),
         }
     }
 
@@ -130,7 +135,9 @@ impl HttpMetrics {
         labels: &Labels,
     ) {
         #[cfg(feature = "bound-instruments")]
-        if let Some(bound) = self.bound_requests.find(series, labels.as_slice()) {
+        if let Some(requests) = &self.bound_requests
+            && let Some(bound) = requests.find(series, labels.as_slice())
+        {
             return self.finished_bound(bound, series, request);
         }
         match labels.is_empty() {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter},
+    metrics::{Counter, Histogram},
 };
 
 #[cfg(feature = "bound-instruments")]
@@ -11,6 +11,7 @@ use opentelemetry::metrics::{BoundCounter, BoundHistogram};
 #[cfg(feature = "bound-instruments")]
 use super::bound::BoundByName;
 use super::{buckets::DURATION_BUCKETS, series::labelled};
+use crate::instrument::ScopedMeter;
 
 /// The durations of stages and the errors in them, under imgproxy's names.
 #[derive(Debug)]
@@ -21,13 +22,18 @@ pub(crate) struct StageMetrics {
     cpu_time: Histogram<f64>,
     errors: Counter<u64>,
     #[cfg(feature = "bound-instruments")]
-    bound_durations: BoundByName<BoundHistogram<f64>>,
-    #[cfg(feature = "bound-instruments")]
-    bound_errors: BoundByName<BoundCounter<u64>>,
+    bound: Option<BoundStages>,
+}
+
+#[cfg(feature = "bound-instruments")]
+#[derive(Debug, Default)]
+struct BoundStages {
+    durations: BoundByName<BoundHistogram<f64>>,
+    errors: BoundByName<BoundCounter<u64>>,
 }
 
 impl StageMetrics {
-    pub(crate) fn new(meter: &Meter) -> Self {
+    pub(crate) fn new(meter: &ScopedMeter) -> Self {
         Self {
             duration: meter
                 .f64_histogram("request_span_duration_seconds")
@@ -48,9 +54,7 @@ impl StageMetrics {
                 .with_description("Number of errors, by type.")
                 .build(),
             #[cfg(feature = "bound-instruments")]
-            bound_durations: BoundByName::new(),
-            #[cfg(feature = "bound-instruments")]
-            bound_errors: BoundByName::new(),
+            bound: meter.can_bind.then(BoundStages::default),
         }
     }
 
@@ -72,9 +76,8 @@ impl StageMetrics {
     pub(crate) fn stage(&self, name: &'static str, elapsed: Duration) {
         let span = [KeyValue::new("span", name)];
         #[cfg(feature = "bound-instruments")]
-        if let Some(bound) = self
-            .bound_durations
-            .find(name, || self.duration.bind(&span))
+        if let Some(bound) = &self.bound
+            && let Some(bound) = bound.durations.find(name, || self.duration.bind(&span))
         {
             return bound.record(elapsed.as_secs_f64());
         }
@@ -95,9 +98,10 @@ impl StageMetrics {
     pub(crate) fn error(&self, kind: &'static str) {
         let kind_attribute = [KeyValue::new("type", kind)];
         #[cfg(feature = "bound-instruments")]
-        if let Some(bound) = self
-            .bound_errors
-            .find(kind, || self.errors.bind(&kind_attribute))
+        if let Some(bound) = &self.bound
+            && let Some(bound) = bound
+                .errors
+                .find(kind, || self.errors.bind(&kind_attribute))
         {
             return bound.add(1);
         }

@@ -20,7 +20,8 @@ use super::{
 use crate::request::RunningRequests;
 use crate::{
     instrument::{
-        ErrorView, Exceptions, MeterChoice, Propagation, StartSpan, TextRules, scope, view_as,
+        ErrorView, Exceptions, MeterChoice, Propagation, ScopedMeter, StartSpan, TextRules, scope,
+        view_as,
     },
     metrics::{
         ActiveRequests, Extra, Gauges, HttpMetrics, PictureMetrics, RpcMetrics, StageMetrics,
@@ -160,8 +161,8 @@ impl ImageTraceLayerBuilder {
     }
 
     /// Where measurements go.
-    pub fn meter_provider(mut self, provider: impl MeterProvider) -> Self {
-        self.meter.of(&provider);
+    pub fn meter_provider(mut self, provider: impl MeterProvider + 'static) -> Self {
+        self.meter.meter = Some(ScopedMeter::of(&provider));
         self.active_requests = None;
         self
     }
@@ -591,7 +592,7 @@ impl ImageTraceLayerBuilder {
                 propagation: self.propagation.unwrap_or(Propagation::Global),
                 propagate_external: self.propagate_external,
                 stage_metrics: meter.as_ref().map(StageMetrics::new),
-                picture_metrics: meter.as_ref().map(PictureMetrics::new),
+                picture_metrics: meter.as_deref().map(PictureMetrics::new),
                 labelled: self.labelled,
                 exceptions: self.exceptions,
                 texts: self.texts,
@@ -601,7 +602,7 @@ impl ImageTraceLayerBuilder {
             http_metrics: meter
                 .as_ref()
                 .map(|meter| HttpMetrics::new(meter, self.extra_metrics, self.active_requests)),
-            rpc_metrics: meter.as_ref().map(RpcMetrics::new),
+            rpc_metrics: meter.as_deref().map(RpcMetrics::new),
             sees_parts: self.filter.is_some()
                 || self.trust.is_some()
                 || self.sample_when.is_some()
