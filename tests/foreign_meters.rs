@@ -17,7 +17,9 @@ use opentelemetry::{
     },
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tower_image_trace::{ErrorKind, ImageTraceLayer, RequestTrace, metrics::Gauges};
+use tower_image_trace::{
+    ErrorKind, ImageTraceLayer, RequestTrace, metrics::Gauges, trace::ImageTraceLayerBuilder,
+};
 
 /// The names of what was measured.
 #[derive(Clone, Default)]
@@ -65,25 +67,19 @@ impl MeterProvider for Foreign {
 
 #[tokio::test]
 async fn a_provider_of_somebody_else_is_given_every_measurement() {
-    type Choose = fn(&Foreign) -> ImageTraceLayer;
+    type Choose = fn(ImageTraceLayerBuilder, &Foreign) -> ImageTraceLayerBuilder;
     let ways: [Choose; 3] = [
-        |foreign| {
-            let layer = ImageTraceLayer::builder().traces(false);
-            layer.meter_provider(foreign.clone()).build()
-        },
-        |foreign| {
-            let layer = ImageTraceLayer::builder().traces(false);
-            layer.gauges(&Gauges::new(foreign)).build()
-        },
-        |foreign| {
+        |layer, foreign| layer.meter_provider(foreign.clone()),
+        |layer, foreign| layer.gauges(&Gauges::new(foreign)),
+        |layer, foreign| {
             let shared: Arc<dyn MeterProvider + Send + Sync> = Arc::new(foreign.clone());
-            let layer = ImageTraceLayer::builder().traces(false);
-            layer.gauges(&Gauges::new(&*shared)).build()
+            layer.gauges(&Gauges::new(&*shared))
         },
     ];
     for choose in ways {
         let foreign = Foreign::default();
-        let service = choose(&foreign).layer(service_fn(async |request: Request<()>| {
+        let layer = choose(ImageTraceLayer::builder().traces(false), &foreign).build();
+        let service = layer.layer(service_fn(async |request: Request<()>| {
             let trace = RequestTrace::from_extensions(request.extensions());
             drop(trace.queue());
             trace.error(ErrorKind::Processing, &io::Error::other("a broken picture"));
