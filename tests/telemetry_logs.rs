@@ -5,13 +5,16 @@ use std::{
     convert::Infallible,
     io::{self, Write},
     sync::{Arc, Mutex},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use http::{Request, Response};
 use opentelemetry_proto::tonic::common::v1::any_value;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{
-    ErrorKind, ImageTraceLayer, Protocol, RequestTrace, Telemetry, telemetry::WithTraceIds,
+    ErrorKind, ImageTraceLayer, Protocol, RequestTrace, Telemetry,
+    telemetry::{Sampler, WithTraceIds},
+    trace::Record,
 };
 use tracing_subscriber::{Layer as _, filter::LevelFilter, fmt::format, layer::SubscriberExt};
 
@@ -326,6 +329,48 @@ async fn exceptions_are_where_they_are_asked_for() {
                 Some(declared) => assert!(attributes.keys().eq(declared)),
                 None => assert!(registry.imports.contains(name), "{name} is undeclared"),
             }
+        }
+    }
+}
+
+/// Also where there is no span whose date they could have.
+#[tokio::test]
+async fn exceptions_are_dated() {
+    for (traces, sampler, record) in [
+        ("otlp", Sampler::AlwaysOn, Record::All),
+        ("otlp", Sampler::AlwaysOff, Record::All),
+        ("otlp", Sampler::AlwaysOn, Record::Metrics),
+        ("none", Sampler::AlwaysOn, Record::All),
+    ] {
+        let server = OtlpServer::start();
+        let telemetry = Telemetry::builder()
+            .endpoint(server.endpoint())
+            .sampler(sampler)
+            .vars([("OTEL_TRACES_EXPORTER", traces)])
+            .metrics(true)
+            .logs(true)
+            .build()
+            .unwrap();
+        let layer = telemetry.trace_layer_builder().filter(move |_| record);
+        let service = layer
+            .build()
+            .layer(service_fn(async |request: Request<()>| {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                trace.error(ErrorKind::Security, &io::Error::other("not signed"));
+                let fails = async { Err::<Response<String>, _>(io::Error::other("no source")) };
+                trace.download("http://a/").run(fails).await
+            }));
+        let before = SystemTime::now();
+        let get = Request::get("/").body(()).unwrap();
+        service.oneshot(get).await.unwrap_err();
+        let after = SystemTime::now();
+        telemetry.shutdown(PATIENCE).await.unwrap();
+
+        let records = server.logs();
+        assert_eq!(records.len(), 3, "{records:#?}");
+        for record in records {
+            let at = UNIX_EPOCH + Duration::from_nanos(record.time_unix_nano);
+            assert!((before..=after).contains(&at), "{record:#?}");
         }
     }
 }

@@ -12,9 +12,9 @@ use opentelemetry::{
 use super::{Attempts, config::Config, error, server::Server};
 use crate::{
     attribute::{ERROR_TYPE, STAGE_CANCELLED},
-    instrument::{Delivery, Exchange, Level, Said, Side, TextRules, Work},
+    instrument::{Clock, Delivery, Exchange, Level, Said, Side, TextRules, Work},
     metrics::labelled,
-    request::{Clock, Current, ErrorReport, RequestTrace},
+    request::{Current, ErrorReport, RequestTrace},
     semconv::{OTHER, int, is_bodiless, protocol_version},
 };
 
@@ -59,7 +59,7 @@ impl Finish {
 
         let handle = request.extensions().get::<RequestTrace>().cloned();
         let trace = handle.unwrap_or_else(RequestTrace::current);
-        let clock = trace.clock().unwrap_or_else(|| Clock::start(true));
+        let clock = trace.clock().unwrap_or_else(Clock::start_dated);
         let started = Instant::now();
         let name = match method {
             OTHER => "HTTP",
@@ -281,7 +281,7 @@ mod tests {
     use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
     use tower::{Layer, ServiceExt, service_fn};
 
-    use crate::{DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace, request::set_forward};
+    use crate::{DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace, instrument::set_forward};
 
     /// The system's clock is set forward while requests run, and the spans do not notice.
     // faults A14

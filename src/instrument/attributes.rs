@@ -1,12 +1,11 @@
 use std::{borrow::Cow, cell::Cell, fmt, time::SystemTime};
 
 use opentelemetry::{
-    Key, KeyValue, StringValue,
+    Key, KeyValue, StringValue, Value,
     trace::{SpanRef, Status},
 };
 
 use super::TextRules;
-use crate::intern::same;
 
 /// The attribute that the end of a request may still change.
 pub(crate) const ROUTE: &str = "http.route";
@@ -115,19 +114,73 @@ pub(crate) enum SpanAttributes {
 /// The attributes of a span of the SDK, which has one value more of a key that is set twice.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
-    /// The first `seen` keys are those of this span. Keys of an earlier span may follow: they are left in
-    /// place because the next span mostly has the same.
-    keys: Vec<Key>,
-    /// How many keys the span began with. Their values stay, because its sampler saw them.
-    seen: usize,
+    /// Those of the attributes that the span began with. Their values stay, because its sampler saw them.
+    seen: Vec<Key>,
     attributes: Vec<KeyValue>,
 }
 
 impl Kept {
+    /// In memory that an ended span has left.
+    fn new() -> Box<Self> {
+        // The spare is missing while another span uses it, and while the thread ends.
+        let spare = SPARE.try_with(Cell::take).unwrap_or_default();
+        spare.unwrap_or_default()
+    }
+
     fn set(&mut self, attribute: KeyValue) {
-        if !self.keys[..self.seen].contains(&attribute.key) {
+        if !self.seen.contains(&attribute.key) {
             set(&mut self.attributes, attribute);
         }
+    }
+}
+
+/// The attributes that a sampler sees, and their keys.
+pub(crate) struct Shown<'a> {
+    attributes: &'a mut Vec<KeyValue>,
+    keys: &'a mut Vec<Key>,
+    texts: &'a TextRules,
+}
+
+impl Shown<'_> {
+    #[inline]
+    fn add(&mut self, key: &'static str, value: impl FnOnce() -> Value) {
+        self.keys.push(Key::from_static_str(key));
+        add(self.attributes, || KeyValue::new(key, value()));
+    }
+}
+
+impl AddAttributes for Shown<'_> {
+    fn fixed(&mut self, key: &'static str, text: &'static str) {
+        match self.texts.cut(text) {
+            Cow::Borrowed(_) => self.add(key, || text.into()),
+            Cow::Owned(cut) => self.add(key, || cut.into()),
+        }
+    }
+
+    fn shared(&mut self, key: &'static str, text: &StringValue) {
+        match self.texts.cut(text.as_str()) {
+            Cow::Borrowed(_) => self.add(key, || text.clone().into()),
+            Cow::Owned(cut) => self.add(key, || cut.into()),
+        }
+    }
+
+    fn text(&mut self, key: &'static str, text: &str) {
+        let text = self.texts.cut(text).into_owned();
+        self.add(key, || text.into());
+    }
+
+    fn number(&mut self, key: &'static str, number: i64) {
+        self.add(key, || number.into());
+    }
+
+    fn other(&mut self, mut attribute: KeyValue) {
+        self.texts.cut_all(std::slice::from_mut(&mut attribute));
+        self.keys.push(attribute.key.clone());
+        self.attributes.push(attribute);
+    }
+
+    fn recurring(&mut self, _: &[&str], add: &dyn Fn(&mut dyn AddAttributes)) {
+        add(self);
     }
 }
 
@@ -140,21 +193,24 @@ thread_local! {
 const MOST_SPARE: usize = 64;
 
 impl SpanAttributes {
-    /// The attributes of a span of the SDK that begins with these.
-    pub(crate) fn begun_with(attributes: &[KeyValue]) -> Self {
-        // The spare is missing while another span uses it, and while the thread ends.
-        let spare = SPARE.try_with(Cell::take).unwrap_or_default();
-        let mut kept = spare.unwrap_or_default();
-        let keys = &mut kept.keys;
-        let known = attributes.iter().zip(&*keys);
-        let known = known.take_while(|(new, old)| same(new.key.as_str(), old.as_str()));
-        let known = known.count();
-        if known < attributes.len() {
-            keys.truncate(known);
-            let new = attributes[known..].iter();
-            keys.extend(new.map(|attribute| attribute.key.clone()));
-        }
-        kept.seen = attributes.len();
+    /// The attributes of a span of the SDK whose sampler saw none.
+    pub(crate) fn unseen() -> Self {
+        Self::Kept(Kept::new())
+    }
+
+    /// The attributes of a span of the SDK that begins with those that `add` adds to `attributes`, cut as `texts`
+    /// says.
+    pub(crate) fn seen(
+        attributes: &mut Vec<KeyValue>,
+        texts: &TextRules,
+        add: impl FnOnce(&mut Shown<'_>),
+    ) -> Self {
+        let mut kept = Kept::new();
+        add(&mut Shown {
+            attributes,
+            keys: &mut kept.seen,
+            texts,
+        });
         Self::Kept(kept)
     }
 
@@ -218,8 +274,9 @@ impl SpanAttributes {
     /// Leaves the memory for the next span.
     pub(crate) fn recycle(self) {
         if let Self::Kept(mut kept) = self
-            && kept.keys.capacity().max(kept.attributes.capacity()) <= MOST_SPARE
+            && kept.seen.capacity().max(kept.attributes.capacity()) <= MOST_SPARE
         {
+            kept.seen.clear();
             kept.attributes.clear();
             let _ = SPARE.try_with(|spare| spare.set(Some(kept)));
         }

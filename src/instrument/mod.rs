@@ -2,6 +2,7 @@
 //! work that is polled and dropped with its context current.
 
 mod attributes;
+mod clock;
 mod delivery;
 mod error_view;
 mod errors;
@@ -14,12 +15,15 @@ mod texts;
 mod tracer;
 mod work;
 
+#[cfg(feature = "_otlp")]
+pub(crate) use self::attributes::WrittenSpans;
+#[cfg(test)]
+pub(crate) use self::clock::set_forward;
 #[cfg(feature = "page")]
 pub(crate) use self::errors::beginning;
-#[cfg(feature = "_otlp")]
-pub(crate) use self::{attributes::WrittenSpans, tracer::Begun};
 pub(crate) use self::{
     attributes::{AddAttributes, ROUTE, SpanAttributes, SpanEnd, set},
+    clock::Clock,
     delivery::{Delivery, Side},
     error_view::{ErrorView, view_as},
     errors::{DynError, chain, message, text},
@@ -29,6 +33,6 @@ pub(crate) use self::{
     propagation::Propagation,
     scope::scope,
     texts::TextRules,
-    tracer::{First, StartSpan},
+    tracer::{Begun, First, StartSpan},
     work::{Guarded, Work, guarded, watch},
 };

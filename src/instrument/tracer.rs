@@ -5,7 +5,7 @@ use opentelemetry::{
     trace::{Span, SpanBuilder, SpanContext, Status, TraceContextExt, Tracer},
 };
 
-use super::{AddAttributes, TextRules, attributes::WrittenSpans};
+use super::{AddAttributes, TextRules, attributes::WrittenSpans, clock::system_time};
 use crate::propagation::{Parent, RANDOM, RandomRoot, with_flags};
 
 /// A span that has begun.
@@ -14,24 +14,19 @@ pub(crate) struct Begun {
     /// A context with the span in it.
     pub(crate) context: Context,
     pub(crate) is_recording: bool,
+    /// When the span began, if that was read.
+    pub(crate) started_at: Option<SystemTime>,
     /// What ends the span, if it is not one of the SDK.
     pub(crate) written: Option<&'static dyn WrittenSpans>,
 }
 
 impl Begun {
     #[inline]
-    fn of<S: Span + Send + Sync + 'static>(span: S, parent: &Context) -> Self {
-        match span.is_recording() {
-            true => Self::recorded(span, parent),
-            false => Self::unrecorded(span.span_context().clone(), parent),
-        }
-    }
-
-    #[inline]
-    fn recorded<S: Span + Send + Sync + 'static>(span: S, parent: &Context) -> Self {
+    fn recorded(context: Context) -> Self {
         Self {
-            context: parent.with_span(span),
+            context,
             is_recording: true,
+            started_at: None,
             written: None,
         }
     }
@@ -41,6 +36,7 @@ impl Begun {
         Self {
             context: parent.with_remote_span_context(span),
             is_recording: false,
+            started_at: None,
             written: None,
         }
     }
@@ -60,7 +56,7 @@ pub(crate) struct First<'a> {
 /// A tracer of any provider. Unlike the API's `BoxedTracer` it puts the span into a context while the
 /// span's type is known, which saves one allocation a span.
 pub(crate) trait StartSpan: Send + Sync {
-    /// Starts the span of a request. A root span with a random trace id has the random flag. Only a span
+    /// Starts the span of a request now. A root span with a random trace id has the random flag. Only a span
     /// that is [written](Begun::written) begins with `first`.
     fn start_root(
         &self,
@@ -84,22 +80,31 @@ where
 {
     fn start_root(
         &self,
-        span: SpanBuilder,
+        mut span: SpanBuilder,
         parent: &Parent,
         has_random_id: bool,
         _: Option<First<'_>>,
     ) -> Begun {
         let parent = &*parent.context();
+        let started_at = system_time();
+        span.start_time = Some(started_at);
         let span = self.build_with_context(span, parent);
-        match has_random_id {
-            true if span.is_recording() => Begun::recorded(RandomRoot::new(span), parent),
-            true => Begun::unrecorded(with_flags(span.span_context(), RANDOM), parent),
-            false => Begun::of(span, parent),
-        }
+        let mut begun = match (span.is_recording(), has_random_id) {
+            (true, true) => Begun::recorded(parent.with_span(RandomRoot::new(span))),
+            (true, false) => Begun::recorded(parent.with_span(span)),
+            (false, true) => Begun::unrecorded(with_flags(span.span_context(), RANDOM), parent),
+            (false, false) => Begun::unrecorded(span.span_context().clone(), parent),
+        };
+        begun.started_at = Some(started_at);
+        begun
     }
 
     fn start(&self, span: SpanBuilder, parent: &Context) -> Begun {
-        Begun::of(self.build_with_context(span, parent), parent)
+        let span = self.build_with_context(span, parent);
+        match span.is_recording() {
+            true => Begun::recorded(parent.with_span(span)),
+            false => Begun::unrecorded(span.span_context().clone(), parent),
+        }
     }
 
     fn record(&self, span: SpanBuilder, parent: &Context, status: Status, elapsed: Duration) {

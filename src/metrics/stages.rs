@@ -74,14 +74,14 @@ impl StageMetrics {
     }
 
     pub(crate) fn stage(&self, name: &'static str, elapsed: Duration) {
-        let span = [KeyValue::new("span", name)];
+        let span = || [KeyValue::new("span", name)];
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = &self.bound
-            && let Some(bound) = bound.durations.find(name, || self.duration.bind(&span))
+            && let Some(bound) = bound.durations.find(name, || self.duration.bind(&span()))
         {
             return bound.record(elapsed.as_secs_f64());
         }
-        self.duration.record(elapsed.as_secs_f64(), &span);
+        self.duration.record(elapsed.as_secs_f64(), &span());
     }
 
     #[cfg(feature = "tokio")]
@@ -96,15 +96,15 @@ impl StageMetrics {
     }
 
     pub(crate) fn error(&self, kind: &'static str) {
-        let kind_attribute = [KeyValue::new("type", kind)];
+        let kind_attribute = || [KeyValue::new("type", kind)];
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = &self.bound
             && let Some(bound) = bound
                 .errors
-                .find(kind, || self.errors.bind(&kind_attribute))
+                .find(kind, || self.errors.bind(&kind_attribute()))
         {
             return bound.add(1);
         }
-        self.errors.add(1, &kind_attribute);
+        self.errors.add(1, &kind_attribute());
     }
 }

@@ -104,6 +104,13 @@ pub(super) fn begins_with_scheme(encoded: &[u8]) -> bool {
 }
 
 fn goes_on_with_scheme(encoded: &[u8]) -> bool {
+    // No scheme is that short, and most texts end before that, such as `cat.jpg`.
+    let Some((first, _)) = encoded.split_first_chunk::<4>() else {
+        return false;
+    };
+    if first.iter().any(|letter| value(*letter).is_none()) {
+        return false;
+    }
     // Enough for `abcdefghi:/`.
     const LONGEST: usize = 16;
     let letters = encoded.iter().copied().filter(|letter| *letter != b'/');

@@ -7,12 +7,12 @@ use opentelemetry::{
 };
 
 use super::{
-    AsError, Clock, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage,
-    body::BodyCount, current::with_current,
+    AsError, ErrorKind, ErrorReport, RequestBody, RequestState, Route, Stage, body::BodyCount,
+    current::with_current,
 };
 use crate::{
     attribute,
-    instrument::{Level, TextRules},
+    instrument::{Clock, Level, TextRules},
     metrics::Labels,
 };
 

@@ -58,8 +58,5 @@ pub(crate) use self::{
     error::ErrorReport,
     error_type::{Class, as_error, io_error_type},
     recording::{Labelled, Layer, Recording},
-    state::{Clock, Interruption, RequestState, Route},
+    state::{Interruption, RequestState, Route},
 };
-
-#[cfg(test)]
-pub(crate) use self::state::tests::set_forward;

@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -62,17 +63,24 @@ pub struct Stage {
 
 #[derive(Debug)]
 struct Running {
+    facts: Facts,
+    record: Mutex<Record>,
+    is_closed: bool,
+}
+
+/// What is known of a stage from its beginning.
+#[derive(Debug)]
+struct Facts {
     request: Arc<RequestState>,
     name: &'static str,
     kind: ErrorKind,
     /// The context of the span that this stage is a child of; `None`: the root's.
     parent: Option<Context>,
     /// The root span of another request, whose work this stage waits for.
-    awaited: Option<SpanContext>,
+    awaited: Option<Box<SpanContext>>,
     /// The stage began after its request had been interrupted.
     is_late: bool,
     started: Instant,
-    record: Mutex<Record>,
 }
 
 #[derive(Debug, Default)]
@@ -104,18 +112,21 @@ impl Stage {
         let is_late = request.live().stage_started(name, started);
         Self {
             running: Some(Running {
-                request: Arc::clone(request),
-                name,
-                kind,
-                parent,
-                awaited: None,
-                is_late,
-                started,
+                facts: Facts {
+                    request: Arc::clone(request),
+                    name,
+                    kind,
+                    parent,
+                    awaited: None,
+                    is_late,
+                    started,
+                },
                 record: Mutex::new(Record {
                     span,
                     error: None,
                     labels: Labels::default(),
                 }),
+                is_closed: false,
             }),
         }
     }
@@ -124,7 +135,7 @@ impl Stage {
     /// are redacted, and long texts are cut.
     pub fn set_attribute(&self, attribute: KeyValue) {
         if let Some(running) = &self.running {
-            let attribute = running.recording().texts.attribute(attribute);
+            let attribute = running.facts.recording().texts.attribute(attribute);
             if let Some(attributes) = running.record().span.attributes() {
                 set(attributes, attribute);
             }
@@ -134,7 +145,7 @@ impl Stage {
     /// Links the stage to the root span of the request that it waits for.
     pub(super) fn awaits(mut self, root: SpanContext) -> Self {
         if let Some(running) = &mut self.running {
-            running.awaited = Some(root);
+            running.facts.awaited = Some(Box::new(root));
         }
         self
     }
@@ -154,15 +165,20 @@ impl Stage {
     /// [`RequestTrace::metric_attribute`](super::RequestTrace::metric_attribute) does for the request's.
     pub fn metric_attribute(&self, attribute: KeyValue) {
         if let Some(running) = &self.running
-            && running.recording().stage_metrics.is_some()
+            && running.facts.recording().stage_metrics.is_some()
         {
-            let attribute = running.recording().texts.label(attribute);
+            let attribute = running.facts.recording().texts.label(attribute);
             running.record().labels.set(attribute);
         }
     }
 
     pub(super) fn picture_metrics(&self) -> Option<&PictureMetrics> {
-        self.running.as_ref()?.recording().picture_metrics.as_ref()
+        self.running
+            .as_ref()?
+            .facts
+            .recording()
+            .picture_metrics
+            .as_ref()
     }
 
     /// Says how much CPU time the stage's blocking work has taken.
@@ -170,12 +186,12 @@ impl Stage {
     pub(super) fn cpu_time(&self, time: Duration) {
         self.set_attributes([KeyValue::new(STAGE_CPU_TIME, time.as_secs_f64())]);
         if let Some(running) = &self.running
-            && let Some(metrics) = &running.recording().stage_metrics
+            && let Some(metrics) = &running.facts.recording().stage_metrics
         {
             let own = running.record().labels.clone();
-            let of_request = running.labels_of_request();
+            let of_request = running.facts.labels_of_request();
             metrics.cpu_time(
-                running.name,
+                running.facts.name,
                 time,
                 own.as_slice().iter().chain(of_request.as_slice()),
             );
@@ -193,7 +209,7 @@ impl Stage {
     /// ([`propagate_external`](crate::trace::ImageTraceLayerBuilder::propagate_external)).
     pub fn inject(&self, headers: &mut HeaderMap) {
         if let Some(running) = &self.running {
-            let recording = running.recording();
+            let recording = running.facts.recording();
             if recording.propagate_external {
                 recording.propagation.inject(&running.context(), headers);
             }
@@ -313,26 +329,14 @@ impl Stage {
     /// What is current while the stage's work is done, if there is a trace.
     pub(super) fn scope(&self) -> Option<Scope> {
         self.running.as_ref().map(|running| Scope {
-            request: Arc::clone(&running.request),
+            request: Arc::clone(&running.facts.request),
             context: running.context(),
         })
     }
 
     pub(super) fn fail(&self, report: impl FnOnce(&TextRules) -> ErrorReport) {
-        let Some(running) = &self.running else { return };
-        if let Some(report) = running.request.record_error(running.kind, report) {
-            let mut record = running.record();
-            let exceptions = &running.recording().exceptions;
-            if exceptions.on_spans {
-                record.span.add_exception(running, &report);
-            }
-            // Only a span that has begun has ids.
-            if exceptions.are_logged() {
-                let (at, context) = (running.request.clock.now(), record.span.context(running));
-                let event = ("image.stage.exception", Level::Warn);
-                report.log(exceptions, event, at, &context);
-            }
-            record.error.get_or_insert_with(|| Box::new(report));
+        if let Some(running) = &self.running {
+            running.fail(report);
         }
     }
 
@@ -341,37 +345,41 @@ impl Stage {
         self.close(Some(Interruption::Cancelled));
     }
 
+    /// Ends the stage, unless it has ended. What it knows is not moved for that.
     fn close(&mut self, interruption: Option<Interruption>) {
-        if self.running.is_some() && interruption == Some(Interruption::Panicked) {
-            // A drop during unwinding cannot see the payload.
-            self.fail(|texts| ErrorReport::panic(&"panic", texts));
-        }
-        let Some(mut running) = self.running.take() else {
+        let running = self.running.as_mut();
+        let Some(running) = running.filter(|running| !running.is_closed) else {
             return;
         };
-        let elapsed = running.started.elapsed();
+        running.is_closed = true;
+        if interruption == Some(Interruption::Panicked) {
+            // A drop during unwinding cannot see the payload.
+            running.fail(|texts| ErrorReport::panic(&"panic", texts));
+        }
+        let facts = &running.facts;
+        let recording = facts.recording();
+        let elapsed = facts.started.elapsed();
         let interruption = {
-            let mut live = running.request.live();
-            live.stage_ended(running.name);
-            if running.recording().keeps_stages {
-                live.stage_done(running.name, elapsed);
+            let mut live = facts.request.live();
+            live.stage_ended(facts.name);
+            if recording.keeps_stages {
+                live.stage_done(facts.name, elapsed);
             }
-            interruption.or(live.interruption.filter(|_| !running.is_late))
+            interruption.or(live.interruption.filter(|_| !facts.is_late))
         };
         let record = running.record.get_mut();
-        let record = record.unwrap_or_else(PoisonError::into_inner);
         let Record {
-            mut span,
+            span,
             error,
             labels,
-        } = std::mem::take(record);
-        if let Some(metrics) = &running.recording().stage_metrics {
-            if labels.is_empty() && !running.recording().labelled.stages {
-                metrics.stage(running.name, elapsed);
+        } = record.unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = &recording.stage_metrics {
+            if labels.is_empty() && !recording.labelled.stages {
+                metrics.stage(facts.name, elapsed);
             } else {
-                let of_request = running.labels_of_request();
+                let of_request = facts.labels_of_request();
                 let labels = labels.as_slice().iter().chain(of_request.as_slice());
-                metrics.labelled_stage(running.name, elapsed, labels);
+                metrics.labelled_stage(facts.name, elapsed, labels);
             }
         }
         let (mut status, mut last) = (Status::Unset, None);
@@ -386,11 +394,40 @@ impl Stage {
         {
             attributes.push(last);
         }
-        span.end(&running, status, elapsed);
+        span.end(facts, status, elapsed);
     }
 }
 
 impl Running {
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // A panic elsewhere must not become one here; the data is whole after every statement.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn context(&self) -> Context {
+        self.record().span.context(&self.facts)
+    }
+
+    fn fail(&self, report: impl FnOnce(&TextRules) -> ErrorReport) {
+        let facts = &self.facts;
+        if let Some(report) = facts.request.record_error(facts.kind, report) {
+            let mut record = self.record();
+            let exceptions = &facts.recording().exceptions;
+            if exceptions.on_spans {
+                record.span.add_exception(facts, &report);
+            }
+            // Only a span that has begun has ids.
+            if exceptions.are_logged() {
+                let (at, context) = (facts.request.clock.now(), record.span.context(facts));
+                let event = ("image.stage.exception", Level::Warn);
+                report.log(exceptions, event, at, &context);
+            }
+            record.error.get_or_insert_with(|| Box::new(report));
+        }
+    }
+}
+
+impl Facts {
     /// The request's attributes for the stage's measurements, where the layer says so. The stage's own
     /// count before these.
     #[cold]
@@ -402,15 +439,6 @@ impl Running {
         of_request
             .map(|live| live.labels.clone())
             .unwrap_or_default()
-    }
-
-    fn record(&self) -> MutexGuard<'_, Record> {
-        // A panic elsewhere must not become one here; the data is whole after every statement.
-        self.record.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn context(&self) -> Context {
-        self.record().span.context(self)
     }
 
     fn recording(&self) -> &Recording {
@@ -429,10 +457,8 @@ impl Running {
         let mut span = SpanBuilder::from_name(self.name);
         span.start_time = Some(self.started_at());
         span.events = (!events.is_empty()).then_some(events);
-        span.links = self
-            .awaited
-            .clone()
-            .map(|root| vec![Link::with_context(root)]);
+        let awaited = self.awaited.as_deref();
+        span.links = awaited.map(|root| vec![Link::with_context(root.clone())]);
         span
     }
 }
@@ -490,9 +516,9 @@ struct Notes {
 const MOST_EVENTS_NOTED: usize = 16;
 
 impl StageSpan {
-    fn context(&mut self, stage: &Running) -> Context {
+    fn context(&mut self, stage: &Facts) -> Context {
         if let Self::Noted(notes) = self {
-            let Notes { attributes, events } = std::mem::take(notes);
+            let Notes { attributes, events } = mem::take(notes);
             let tracer = &stage.recording().tracer;
             *self = Self::Begun {
                 context: tracer.start(stage.builder(events), stage.parent()).context,
@@ -514,7 +540,7 @@ impl StageSpan {
         }
     }
 
-    fn add_exception(&mut self, stage: &Running, report: &ErrorReport) {
+    fn add_exception(&mut self, stage: &Facts, report: &ErrorReport) {
         let (now, attributes) = (stage.request.clock.now(), report.event_attributes());
         match self {
             Self::NotRecorded => {}
@@ -533,12 +559,13 @@ impl StageSpan {
         }
     }
 
-    fn end(self, stage: &Running, status: Status, elapsed: Duration) {
+    /// Ends the span with the attributes, which it takes.
+    fn end(&mut self, stage: &Facts, status: Status, elapsed: Duration) {
         match self {
             Self::NotRecorded => {}
             Self::Noted(notes) => {
-                let mut span = stage.builder(notes.events);
-                span.attributes = Some(notes.attributes);
+                let mut span = stage.builder(mem::take(&mut notes.events));
+                span.attributes = Some(mem::take(&mut notes.attributes));
                 let tracer = &stage.recording().tracer;
                 tracer.record(span, stage.parent(), status, elapsed);
             }
@@ -547,7 +574,7 @@ impl StageSpan {
                 attributes,
             } => {
                 let span = context.span();
-                span.set_attributes(attributes);
+                span.set_attributes(mem::take(attributes));
                 span.set_status(status);
                 span.end_with_timestamp(stage.started_at() + elapsed);
             }

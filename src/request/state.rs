@@ -1,12 +1,16 @@
 use std::{
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use opentelemetry::{Context, KeyValue, StringValue};
 
 use super::{Layer, body::BodyCount};
-use crate::{instrument::set, intern, metrics::Labels};
+use crate::{
+    instrument::{Clock, set},
+    intern,
+    metrics::Labels,
+};
 
 /// The stages of a request that are listed one by one.
 const MOST_STAGES: usize = 32;
@@ -35,13 +39,6 @@ pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     live: OnceLock<Mutex<Live>>,
     pub(crate) request_body: BodyCount,
     pub(crate) layer: L,
-}
-
-/// The one clock of a request's spans: a clock step cannot shift one span against another.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Clock {
-    started: Instant,
-    started_at: SystemTime,
 }
 
 /// What handlers may still change until the root span ends.
@@ -74,45 +71,6 @@ pub(crate) struct Route {
     /// Whether the root span began with it, in its name and its attributes.
     pub(crate) is_on_span: bool,
 }
-
-impl Clock {
-    /// Reads the system's time only for spans: measurements have no dates.
-    pub(crate) fn start(has_spans: bool) -> Self {
-        Self {
-            started: Instant::now(),
-            started_at: if has_spans {
-                system_time()
-            } else {
-                SystemTime::UNIX_EPOCH
-            },
-        }
-    }
-
-    pub(crate) fn started_at(&self) -> SystemTime {
-        self.started_at
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    /// The time for what happens now.
-    pub(crate) fn now(&self) -> SystemTime {
-        self.started_at + self.elapsed()
-    }
-
-    pub(crate) fn at(&self, instant: Instant) -> SystemTime {
-        self.started_at + instant.saturating_duration_since(self.started)
-    }
-}
-
-#[cfg(not(test))]
-fn system_time() -> SystemTime {
-    SystemTime::now()
-}
-
-#[cfg(test)]
-use self::tests::system_time;
 
 impl Route {
     pub(crate) fn new(path: &str, named: bool) -> Self {
@@ -227,23 +185,8 @@ impl Live {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::cell::Cell;
-
+mod tests {
     use super::*;
-
-    thread_local! {
-        static BEHIND: Cell<Duration> = const { Cell::new(Duration::ZERO) };
-    }
-
-    pub(super) fn system_time() -> SystemTime {
-        SystemTime::now() - BEHIND.get()
-    }
-
-    /// Starts clocks as if the system's clock were set forward by this much right after.
-    pub(crate) fn set_forward(by: Duration) {
-        BEHIND.set(by);
-    }
 
     #[test]
     fn a_stage_for_each_frame_takes_no_more_memory() {

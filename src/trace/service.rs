@@ -25,12 +25,12 @@ use super::{
     rpc::Call,
 };
 use crate::{
-    instrument::{AddAttributes, First, SpanAttributes, Work, guarded, watch},
+    instrument::{AddAttributes, Begun, Clock, First, SpanAttributes, Work, guarded, watch},
     propagation::{
         ContextLines, Parent, continued_trace_id, denied_parent, is_debug, is_denied,
         with_forced_sampling, with_next_trace_id,
     },
-    request::{Clock, RequestState, RequestTrace, Route},
+    request::{RequestState, RequestTrace, Route},
 };
 
 /// Room for the attributes of a request and of its end. At this size allocators serve the list from a
@@ -175,7 +175,7 @@ impl Config {
             call: call.as_deref(),
         };
         let mut route = matched_route(request);
-        let clock = Clock::start(has_span);
+        let mut clock = Clock::start();
         let has_context = has_span || parent.beside().is_none_or(carries_anything);
         let mut attributes = SpanAttributes::None;
         let context = if !has_span {
@@ -194,11 +194,14 @@ impl Config {
                 Some(_) => SpanKind::Internal,
                 None => SpanKind::Server,
             });
-            span.start_time = Some(clock.started_at());
             span.links = links;
             let route = route.as_ref().filter(|route| route.is_on_span);
             let is_debugged = parent.beside().is_some_and(is_debug);
-            let start = || self.start(span, &parent, &incoming, route, &mut attributes);
+            let start = || {
+                let begun = self.start(span, &parent, &incoming, route, &mut attributes);
+                clock.date(begun.started_at);
+                begun.context
+            };
             let context = match is_forced || is_debugged {
                 true => with_forced_sampling(start),
                 false => start(),
@@ -239,7 +242,7 @@ impl Config {
         )))
     }
 
-    /// Returns a context with the root span in it, and sets the attributes that it began with.
+    /// Begins the root span, and sets the attributes that it began with.
     #[inline]
     fn start<B>(
         &self,
@@ -248,14 +251,14 @@ impl Config {
         incoming: &Incoming<'_, B>,
         route: Option<&Route>,
         begun_with: &mut SpanAttributes,
-    ) -> Context {
+    ) -> Begun {
         let texts = &self.recording.texts;
         let mut seen = SpanAttributes::None;
         if !self.attributes_after_sampling {
             let mut attributes = Vec::with_capacity(ROOT_ATTRIBUTES);
-            incoming.add_attributes(self, route, &mut attributes);
-            texts.cut_all(&mut attributes);
-            seen = SpanAttributes::begun_with(&attributes);
+            seen = SpanAttributes::seen(&mut attributes, texts, |attributes| {
+                incoming.add_attributes(self, route, attributes);
+            });
             span.attributes = Some(attributes);
         }
         let add = |attributes: &mut dyn AddAttributes| {
@@ -289,12 +292,12 @@ impl Config {
             _ if !begun.is_recording => seen.recycle(),
             Some(written) => *begun_with = SpanAttributes::Written(written),
             None if self.attributes_after_sampling => {
-                *begun_with = SpanAttributes::begun_with(&[]);
+                *begun_with = SpanAttributes::unseen();
                 begun_with.add(&begun.context.span(), texts, add);
             }
             None => *begun_with = seen,
         }
-        begun.context
+        begun
     }
 
     /// Asks the filter, the trust rule, and the rules of sampling and of labels.

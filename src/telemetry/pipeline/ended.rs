@@ -67,7 +67,7 @@ impl<'a> Ended<'a> {
 
     /// Whether the parent is in another process, or there is none.
     pub(crate) fn is_local_root(&self) -> bool {
-        self.span.parent_is_remote || self.span.parent == SpanId::INVALID
+        self.span.is_local_root()
     }
 
     /// Whether it is the span of a request, made by a layer of this crate.

@@ -53,12 +53,10 @@ impl Data {
         for attribute in span.attributes.unwrap_or_default() {
             data.add(&attribute, limits);
         }
-        for event in span.events.unwrap_or_default() {
-            data.add_event(event, limits);
-        }
-        for link in span.links.unwrap_or_default() {
-            data.add_link(link, limits);
-        }
+        data.events = span.events.unwrap_or_default();
+        data.dropped_events = cut_events(&mut data.events, limits);
+        data.links = span.links.unwrap_or_default();
+        data.dropped_links = cut_links(&mut data.links, limits);
         data
     }
 
@@ -90,11 +88,6 @@ impl Data {
             status: Status::Unset,
             is_cancelled: false,
         }
-    }
-
-    /// Whether the parent is in another process, or there is none.
-    pub(super) fn is_local_root(&self) -> bool {
-        self.parent_is_remote || self.parent == SpanId::INVALID
     }
 
     pub(super) fn recorded<'a>(
@@ -151,7 +144,7 @@ impl Data {
             return;
         }
         let most = limits.attributes_per_event;
-        event.dropped_attributes_count += shorten(&mut event.attributes, most);
+        event.dropped_attributes_count += cut(&mut event.attributes, most);
         self.events.push(event);
     }
 
@@ -161,7 +154,7 @@ impl Data {
             return;
         }
         let most = limits.attributes_per_link;
-        link.dropped_attributes_count += shorten(&mut link.attributes, most);
+        link.dropped_attributes_count += cut(&mut link.attributes, most);
         self.links.push(link);
     }
 
@@ -218,9 +211,27 @@ impl Limited<'_> {
     }
 }
 
-/// Keeps the first `most` attributes; returns how many were dropped.
-fn shorten(attributes: &mut Vec<KeyValue>, most: u32) -> u32 {
-    let dropped = attributes.len().saturating_sub(most as usize);
-    attributes.truncate(most as usize);
+/// Keeps the first events that the limits allow; returns how many were dropped.
+pub(super) fn cut_events(events: &mut Vec<Event>, limits: &SpanLimits) -> u32 {
+    for event in &mut *events {
+        let most = limits.attributes_per_event;
+        event.dropped_attributes_count += cut(&mut event.attributes, most);
+    }
+    cut(events, limits.events)
+}
+
+/// Keeps the first links that the limits allow; returns how many were dropped.
+pub(super) fn cut_links(links: &mut Vec<Link>, limits: &SpanLimits) -> u32 {
+    for link in &mut *links {
+        let most = limits.attributes_per_link;
+        link.dropped_attributes_count += cut(&mut link.attributes, most);
+    }
+    cut(links, limits.links)
+}
+
+/// Keeps the first `most`; returns how many were dropped.
+pub(super) fn cut<T>(list: &mut Vec<T>, most: u32) -> u32 {
+    let dropped = list.len().saturating_sub(most as usize);
+    list.truncate(most as usize);
     u32::try_from(dropped).unwrap_or(u32::MAX)
 }

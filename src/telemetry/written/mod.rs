@@ -11,7 +11,11 @@ mod data;
 mod runs;
 mod span;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use opentelemetry::{
     Context, InstrumentationScope,
@@ -25,7 +29,7 @@ use opentelemetry_sdk::trace::{
 };
 
 use self::{
-    data::Data,
+    data::{Data, cut, cut_events, cut_links},
     runs::Runs,
     span::{Owner, Span},
 };
@@ -37,7 +41,7 @@ use super::{
         Batch,
         encode::{self, Header, Recorded},
     },
-    pipeline::{AtStart, Ended, Keeper, Queue, is_exporting},
+    pipeline::{AtStart, Ended, Keeper, Queue, is_exporting, says_cancelled},
     settings::{Sampler, Settings, SpanLimits},
 };
 use crate::{
@@ -252,10 +256,12 @@ impl SpanWriter {
             keeper.started(&context, below.outer);
         }
         let data = Data::new(span, below.outer, &self.0.limits);
+        let started_at = Some(data.start);
         let span = Span::new(context, &self.0, data, first);
         Begun {
             context: below.around.with_span(span),
             is_recording: true,
+            started_at,
             written: Some(&Owner),
         }
     }
@@ -297,16 +303,34 @@ impl StartSpan for SpanWriter {
         let active = parent.span();
         let below = Below::context(parent, &active);
         let (context, is_recorded) = self.0.begin(below, false);
-        if is_recorded {
-            let mut data = Data::new(span, below.outer, &self.0.limits);
-            if let Some(keeper) = self.0.keeper().filter(|_| data.is_local_root()) {
-                keeper.started(&context, below.outer);
-            }
-            data.set_status(status);
-            let end = data.start + elapsed;
-            self.0
-                .write(&data.recorded(&context, end), data.is_cancelled);
-            data.recycle();
+        if !is_recorded {
+            return;
         }
+        let limits = &self.0.limits;
+        let mut attributes = span.attributes.unwrap_or_default();
+        let mut events = span.events.unwrap_or_default();
+        let mut links = span.links.unwrap_or_default();
+        let start = span.start_time.unwrap_or_else(SystemTime::now);
+        let span = Recorded {
+            context: &context,
+            parent: below.outer.span_id(),
+            parent_is_remote: below.outer.is_valid() && below.outer.is_remote(),
+            name: &span.name,
+            kind: &span.span_kind.unwrap_or(SpanKind::Internal),
+            start,
+            end: start + elapsed,
+            written: &[],
+            dropped_attributes: cut(&mut attributes, limits.attributes),
+            attributes: &attributes,
+            dropped_events: cut_events(&mut events, limits),
+            events: &events,
+            dropped_links: cut_links(&mut links, limits),
+            links: &links,
+            status: &status,
+        };
+        if let Some(keeper) = self.0.keeper().filter(|_| span.is_local_root()) {
+            keeper.started(&context, below.outer);
+        }
+        self.0.write(&span, attributes.iter().any(says_cancelled));
     }
 }

@@ -61,9 +61,9 @@ impl WrittenSpans for Owner {
     }
 
     fn end(&self, span: &SpanRef<'_>, end: SpanEnd<'_>) {
-        HAND_OVER.set(HandOver::Asked);
+        HAND_OVER.with(|place| place.set(HandOver::Asked));
         span.end_with_timestamp(end.at);
-        let HandOver::Given(mut open) = HAND_OVER.replace(HandOver::No) else {
+        let HandOver::Given(mut open) = HAND_OVER.with(|place| place.replace(HandOver::No)) else {
             return;
         };
         open.change(|data, limits| {
@@ -251,7 +251,7 @@ impl trace::Span for Span {
         let asked = HAND_OVER.try_with(|place| place.replace(HandOver::No));
         if matches!(asked, Ok(HandOver::Asked)) {
             self.has_ended = !open.is_decided();
-            HAND_OVER.set(HandOver::Given(open));
+            HAND_OVER.with(|place| place.set(HandOver::Given(open)));
         } else {
             open.write(&self.context, timestamp);
             self.has_ended = true;

@@ -6,7 +6,10 @@ use super::{
     entry,
     fields::Fields,
     span::ATTRIBUTES,
-    value::{INT, KEY, STRING, VALUE, any_value, cut, put_short_text, short_size},
+    value::{
+        INT, KEY, STRING, VALUE, any_value, cut, put_short_number, put_short_text,
+        short_number_size, short_size,
+    },
     writer::{field_size, put_length, put_varint, varint_len},
 };
 
@@ -73,6 +76,14 @@ impl Attributes {
     pub(crate) fn number(&mut self, key: &str, number: i64) {
         self.count += 1;
         let number = number.cast_unsigned();
+        match short_number_size(key, number) {
+            Some(size) => put_short_number(self.grow(size), ATTRIBUTES, key, number),
+            None => self.long_number(key, number),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(&mut self, key: &str, number: u64) {
         self.begin(key, 1 + varint_len(number));
         self.written.push(INT << 3);
         put_varint(&mut self.written, number);

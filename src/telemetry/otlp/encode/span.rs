@@ -40,6 +40,13 @@ pub(crate) struct Recorded<'a> {
     pub(crate) status: &'a Status,
 }
 
+impl Recorded<'_> {
+    /// Whether the parent is in another process, or there is none.
+    pub(crate) fn is_local_root(&self) -> bool {
+        self.parent_is_remote || self.parent == SpanId::INVALID
+    }
+}
+
 impl<'a> From<&'a SpanData> for Recorded<'a> {
     fn from(span: &'a SpanData) -> Self {
         Self {

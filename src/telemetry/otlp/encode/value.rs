@@ -4,7 +4,7 @@ use std::{collections::HashSet, slice};
 
 use opentelemetry::{Array, Key, KeyValue, Value};
 
-use super::writer::{Writer, copy, length_tag};
+use super::writer::{Writer, copy, fill_varint, length_tag, varint_len};
 
 /// From so many attributes on, a hash table finds repeated keys. The SDK records at most 128 by
 /// default.
@@ -75,16 +75,42 @@ pub(super) fn short_size(key: &str, text: &str) -> Option<usize> {
 /// span.
 #[inline]
 pub(super) fn put_short_text(target: &mut [u8], field: u8, key: &str, text: &str) {
-    let size = target.len();
-    let [tag, key_tag, value_tag, text_tag] = [field, KEY, VALUE, STRING].map(length_tag);
-    let (key_len, text_len) = (key.len() as u8, text.len() as u8);
+    let text_len = text.len() as u8;
+    let (head, target) = put_short_key(target, field, key).split_at_mut(4);
+    head.copy_from_slice(&[
+        length_tag(VALUE),
+        text_len + 2,
+        length_tag(STRING),
+        text_len,
+    ]);
+    copy(target, text.as_bytes());
+}
+
+/// The size of an attribute that is an integer, if every length in it takes one byte.
+#[inline]
+pub(super) fn short_number_size(key: &str, number: u64) -> Option<usize> {
+    // Three pairs of tag and length, a tag, the number.
+    let size = key.len() + varint_len(number) + 7;
+    (size < 0x80 && !key.is_empty()).then_some(size)
+}
+
+/// Writes an attribute of [`short_number_size`] into as many bytes.
+#[inline]
+pub(super) fn put_short_number(target: &mut [u8], field: u8, key: &str, number: u64) {
+    let (head, target) = put_short_key(target, field, key).split_at_mut(3);
+    head.copy_from_slice(&[length_tag(VALUE), target.len() as u8 + 1, INT << 3]);
+    fill_varint(target, number);
+}
+
+/// Writes what is in front of the value; returns where that goes.
+#[inline]
+fn put_short_key<'a>(target: &'a mut [u8], field: u8, key: &str) -> &'a mut [u8] {
+    let size = target.len() as u8 - 2;
     let (head, target) = target.split_at_mut(4);
-    head.copy_from_slice(&[tag, size as u8 - 2, key_tag, key_len]);
+    head.copy_from_slice(&[length_tag(field), size, length_tag(KEY), key.len() as u8]);
     let (target_key, target) = target.split_at_mut(key.len());
     copy(target_key, key.as_bytes());
-    let (head, target) = target.split_at_mut(4);
-    head.copy_from_slice(&[value_tag, text_len + 2, text_tag, text_len]);
-    copy(target, text.as_bytes());
+    target
 }
 
 #[inline]

@@ -89,15 +89,10 @@ impl Writer {
     }
 
     #[inline(never)]
-    fn tagged_long(&mut self, tag: u8, mut value: u64) {
-        let size = varint_len(value);
-        let target = self.take(1 + size);
+    fn tagged_long(&mut self, tag: u8, value: u64) {
+        let target = self.take(1 + varint_len(value));
         target[0] = tag;
-        for byte in &mut target[1..size] {
-            *byte = value as u8 | 0x80;
-            value >>= 7;
-        }
-        target[size] = value as u8;
+        fill_varint(&mut target[1..], value);
     }
 
     /// A field of type `bool`, `int64`, `uint32` or an enum.
@@ -208,6 +203,18 @@ pub(super) const fn length_tag(field: u8) -> u8 {
 pub(super) const fn varint_len(value: u64) -> usize {
     // Seven bits a byte, and one byte for 0.
     (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+/// Writes a varint into as many bytes as it takes.
+#[inline]
+pub(super) fn fill_varint(target: &mut [u8], mut value: u64) {
+    for byte in &mut *target {
+        *byte = value as u8 | 0x80;
+        value >>= 7;
+    }
+    if let Some(last) = target.last_mut() {
+        *last &= 0x7f;
+    }
 }
 
 /// The size of a field with `size` bytes of content.
