@@ -31,6 +31,9 @@ pub(crate) struct Ended<'a> {
     pub(crate) span: &'a Recorded<'a>,
     /// The span, or what it is about, was cancelled.
     pub(crate) is_cancelled: bool,
+    /// It was in no context, so that nothing has begun below it.
+    #[cfg(feature = "_otlp")]
+    pub(crate) is_leaf: bool,
     pub(crate) scope: &'a InstrumentationScope,
     /// Tag, length and message of one element of `ScopeSpans.spans`.
     pub(crate) entry: &'a [u8],
@@ -50,6 +53,8 @@ impl<'a> Ended<'a> {
         Self {
             span,
             is_cancelled,
+            #[cfg(feature = "_otlp")]
+            is_leaf: false,
             scope,
             entry,
             is_kept: span.context.is_sampled(),
@@ -119,6 +124,9 @@ pub(crate) struct Part {
     pub(super) cancelled_request: Option<bool>,
     #[cfg(feature = "_otlp")]
     pub(super) is_sampled: bool,
+    /// Nothing has begun below it.
+    #[cfg(feature = "_otlp")]
+    pub(super) is_leaf: bool,
     pub(super) scope: u8,
 }
 

@@ -138,11 +138,15 @@ impl Keeper {
             }
             return None;
         }
-        let own = self.decided.get(id);
         if span.is_local_root() {
             self.open.remove(span.trace_id());
-            return self.root_ended(span, own);
+            return self.root_ended(span, self.decided.get(id));
         }
+        let own = match span.is_leaf {
+            // Nobody else knows of it.
+            true => None,
+            false => self.decided.get(id),
+        };
         let of_parent = self.decided.known(span.span.parent);
         if own.is_none() && of_parent.is_none() && span.is_request() {
             // Its parent has not started here: it is of another provider, and its end will not be known.
@@ -153,7 +157,9 @@ impl Keeper {
         let by_dice = || (is_late && span.span.context.is_sampled()).then_some(Decision::Ratio);
         let decision = own.or_else(|| of_parent?.made()).or_else(by_dice);
         if let Some(decision) = decision {
-            self.decided.set(id, decision);
+            if !span.is_leaf {
+                self.decided.set(id, decision);
+            }
             if own.is_some() {
                 // It was decided before its end, as what is around it.
                 self.decided.set(span.span.parent, decision);
@@ -268,7 +274,7 @@ impl Keeper {
         fence(SeqCst);
         let decide = |part: &Part| {
             let decision = self.decided.get(part.parent_id)?;
-            self.decided.set(part.span_id, decision);
+            self.decide_below(part, decision);
             Some(decision)
         };
         self.waiting
@@ -279,9 +285,16 @@ impl Keeper {
             });
     }
 
+    /// Remembers the decision for what may be below a span.
+    fn decide_below(&self, part: &Part, decision: Decision) {
+        if !part.is_leaf {
+            self.decided.set(part.span_id, decision);
+        }
+    }
+
     fn give_out(&self, trace: Trace, decision: Decision) {
         for part in trace.parts() {
-            self.decided.set(part.span_id, decision);
+            self.decide_below(part, decision);
         }
         let kept = trace.spans().filter(|_| decision != Decision::Dropped);
         for (part, entry) in kept {
@@ -296,7 +309,7 @@ impl Keeper {
         let part = self.waiting.part(span);
         if !self.waiting.takes(span.entry.len()) || self.waiting.scope(&part).is_none() {
             // What waits below it does so no longer.
-            self.decided.set(part.span_id, part.by_dice());
+            self.decide_below(&part, part.by_dice());
             self.by_dice(part.is_sampled, span.scope, span.entry);
             return self.settle(span.trace_id());
         }
@@ -312,7 +325,7 @@ impl Keeper {
             let decision = part.by_dice();
             // Its root ends later, or a span between them, and maybe spans below it.
             self.decided.set(part.parent_id, decision);
-            self.decided.set(part.span_id, decision);
+            self.decide_below(part, decision);
             // What is late and not sampled belongs to what was dropped, so nothing is lost.
             if let Some(scope) = self.waiting.scope(part).filter(|_| !is_late) {
                 self.by_dice(part.is_sampled, scope, entry);

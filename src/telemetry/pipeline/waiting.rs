@@ -135,6 +135,8 @@ impl WaitingTraces {
             cancelled_request: span.is_request().then_some(span.is_cancelled),
             #[cfg(feature = "_otlp")]
             is_sampled: span.span.context.is_sampled(),
+            #[cfg(feature = "_otlp")]
+            is_leaf: span.is_leaf,
             scope: self.scopes.index(span.scope),
         }
     }

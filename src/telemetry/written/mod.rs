@@ -187,7 +187,8 @@ impl Writing {
     }
 
     /// Hands a span on that has ended: into the queue if it is sampled, unless its trace is decided at its end.
-    fn write(&self, span: &Recorded<'_>, is_cancelled: bool) {
+    /// A leaf was in no context, so that nothing has begun below it.
+    fn write(&self, span: &Recorded<'_>, is_cancelled: bool, is_leaf: bool) {
         if is_exporting() {
             return;
         }
@@ -201,6 +202,7 @@ impl Writing {
                 return;
             }
             let mut ended = Ended::new(span, is_cancelled, &self.scope, entry);
+            ended.is_leaf = is_leaf;
             if let Some(keeper) = keeper {
                 keeper.ended(&mut ended);
             }
@@ -331,6 +333,7 @@ impl StartSpan for SpanWriter {
         if let Some(keeper) = self.0.keeper().filter(|_| span.is_local_root()) {
             keeper.started(&context, below.outer);
         }
-        self.0.write(&span, attributes.iter().any(says_cancelled));
+        let is_cancelled = attributes.iter().any(says_cancelled);
+        self.0.write(&span, is_cancelled, true);
     }
 }

@@ -34,7 +34,7 @@ impl Open {
 
     fn write(self, context: &SpanContext, end: SystemTime) {
         let recorded = self.data.recorded(context, end);
-        self.writing.write(&recorded, self.data.is_cancelled);
+        self.writing.write(&recorded, self.data.is_cancelled, false);
         self.data.recycle();
     }
 }
