@@ -350,14 +350,53 @@ fn work_that_no_thread_has_begun_is_taken_back() {
             ran.store(true, std::sync::atomic::Ordering::Relaxed);
             Ok::<_, Infallible>(())
         }));
+        let stage = recorder.span("processing_image");
+        assert_eq!(stage.get("image.stage.cancelled").as_deref(), Some("true"));
         go.send(()).unwrap();
         busy.await.unwrap().unwrap();
         // The pool's one thread has nothing left to do when it gets to this.
         tokio::task::spawn_blocking(|| ()).await.unwrap();
     });
     assert!(!ran.load(std::sync::atomic::Ordering::Relaxed));
-    let stage = recorder.span("processing_image");
-    assert_eq!(stage.get("image.stage.cancelled").as_deref(), Some("true"));
+    assert_eq!(recorder.spans().len(), 2);
+}
+
+#[tokio::test]
+async fn work_that_is_done_while_a_thread_panics_has_not_failed() {
+    struct CleanUp(RequestTrace);
+    impl Drop for CleanUp {
+        fn drop(&mut self) {
+            let stage = self.0.stage("cleans up");
+            stage.run_sync(|| Ok::<_, io::Error>(())).unwrap();
+            self.0.stage("is ended").end();
+            let failed = self.0.stage("fails");
+            let fails = || Err::<(), _>(io::Error::other("no room"));
+            failed.run_sync(fails).unwrap_err();
+            drop(self.0.stage("is dropped"));
+        }
+    }
+    let recorder = Recorder::new();
+    let service = recorder
+        .layer()
+        .layer(service_fn(async |request: Request<()>| {
+            let trace = RequestTrace::from_extensions(request.extensions());
+            let _clean_up = CleanUp(trace);
+            if request.uri().path() == "/" {
+                panic!("at once");
+            }
+            ok()
+        }));
+    let panics = service.oneshot(Request::get("/").body(()).unwrap());
+    let panics = std::panic::AssertUnwindSafe(panics);
+    futures_util::FutureExt::catch_unwind(panics)
+        .await
+        .unwrap_err();
+    for name in ["cleans up", "is ended"] {
+        recorder.span(name).assert_no_error();
+    }
+    recorder.span("fails").assert_error("io", "no room");
+    recorder.span("is dropped").assert_error("panic", "panic");
+    recorder.root().assert_error("panic", "at once");
 }
 
 #[tokio::test]

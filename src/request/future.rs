@@ -30,10 +30,11 @@ impl Unfinished {
     where
         E: AsError<Form>,
     {
-        if let Some(stage) = self.stage.take()
-            && let Err(error) = result
-        {
-            stage.record_error(error);
+        if let Some(stage) = self.stage.take() {
+            if let Err(error) = result {
+                stage.record_error(error);
+            }
+            stage.end();
         }
     }
 }
@@ -130,7 +131,11 @@ impl<F: Future> Future for RunInfallible<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<F::Output> {
         let future = self.project().future;
-        future.poll_then(cx, |stage, _| drop(stage.stage.take()))
+        future.poll_then(cx, |stage, _| {
+            if let Some(stage) = stage.stage.take() {
+                stage.end();
+            }
+        })
     }
 }
 
@@ -200,6 +205,7 @@ pub use self::blocking::RunBlocking;
 mod blocking {
     use std::{
         panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+        sync::{Arc, Mutex, PoisonError},
         task::ready,
         time::Duration,
     };
@@ -237,8 +243,23 @@ mod blocking {
 
     #[derive(Debug)]
     enum Task<T, E> {
-        Spawned(JoinHandle<Outcome<T, E>>),
+        Spawned {
+            /// `None`: the work was taken back before a thread has begun it.
+            handle: JoinHandle<Option<Outcome<T, E>>>,
+            stage: Waiting,
+        },
         Done(Option<Outcome<T, E>>),
+    }
+
+    /// The stage of work that no thread has begun.
+    #[derive(Clone, Debug)]
+    struct Waiting(Arc<Mutex<Option<Unfinished>>>);
+
+    impl Waiting {
+        fn take(&self) -> Option<Unfinished> {
+            let mut stage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            stage.take()
+        }
     }
 
     // Nothing in here is ever pinned.
@@ -250,11 +271,13 @@ mod blocking {
             F: FnOnce(&Stage) -> Result<T, E> + Send + 'static,
             E: AsError<Form>,
         {
-            let mut stage = Unfinished::new(stage);
+            let stage = Waiting(Arc::new(Mutex::new(Some(Unfinished::new(stage)))));
+            let waiting = stage.clone();
             let work = move || {
+                let mut stage = waiting.take()?;
                 let _current = stage.attach();
                 // The panic goes on where the result is awaited.
-                catch_unwind(AssertUnwindSafe(|| {
+                let outcome = catch_unwind(AssertUnwindSafe(|| {
                     let running = stage.stage.take().unwrap_or_default();
                     let done = catch_unwind(AssertUnwindSafe(|| measured(|| work(&running))));
                     stage.stage = Some(running);
@@ -266,11 +289,15 @@ mod blocking {
                     }
                     stage.finish(&result);
                     result
-                }))
+                }));
+                Some(outcome)
             };
             Self(match Handle::try_current() {
-                Ok(runtime) => Task::Spawned(runtime.spawn_blocking(work)),
-                Err(_) => Task::Done(Some(work())),
+                Ok(runtime) => Task::Spawned {
+                    handle: runtime.spawn_blocking(work),
+                    stage,
+                },
+                Err(_) => Task::Done(work()),
             })
         }
     }
@@ -280,8 +307,8 @@ mod blocking {
 
         fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
             let outcome = match &mut self.0 {
-                Task::Spawned(handle) => match ready!(Pin::new(handle).poll(cx)) {
-                    Ok(outcome) => Some(outcome),
+                Task::Spawned { handle, .. } => match ready!(Pin::new(handle).poll(cx)) {
+                    Ok(outcome) => outcome,
                     Err(error) => error.try_into_panic().ok().map(Err),
                 },
                 Task::Done(outcome) => outcome.take(),
@@ -298,9 +325,11 @@ mod blocking {
 
     impl<T, E> Drop for RunBlocking<T, E> {
         fn drop(&mut self) {
-            if let Task::Spawned(handle) = &self.0 {
-                // Takes back what no thread has begun; the rest runs to its end.
+            if let Task::Spawned { handle, stage } = &self.0 {
+                // Takes back what no thread has begun; the rest runs to its end. The pool drops it only when a thread
+                // is free.
                 handle.abort();
+                drop(stage.take());
             }
         }
     }

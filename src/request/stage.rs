@@ -323,8 +323,11 @@ impl Stage {
         work()
     }
 
-    /// Ends the stage, as dropping it does.
-    pub fn end(self) {}
+    /// Ends the stage as done. Dropping it does the same, except while the thread panics: then the panic is what the
+    /// stage ended with.
+    pub fn end(mut self) {
+        self.close(None);
+    }
 
     /// What is current while the stage's work is done, if there is a trace.
     pub(super) fn scope(&self) -> Option<Scope> {

@@ -39,7 +39,9 @@ impl Exchange for Sending {
 
     fn trailers(&mut self, _: &HeaderMap) {}
 
-    fn completed(&mut self) {}
+    fn completed(&mut self) {
+        mem::take(&mut self.stage).end();
+    }
 
     fn failed<E: fmt::Display + 'static>(&mut self, error: &E) {
         let stage = mem::take(&mut self.stage);
