@@ -337,6 +337,31 @@ async fn a_layer_behind_another_task_is_the_outer_ones_child() {
     assert_eq!(child.parent(), root.id());
 }
 
+/// A refresh in the background goes on with the extensions of the request that has asked for it.
+#[tokio::test]
+async fn a_request_with_the_handle_of_one_that_is_over_is_one_of_its_own() {
+    let recorder = Recorder::new();
+    let (sender, extensions) = std::sync::mpsc::channel();
+    let service = recorder
+        .layer()
+        .layer(service_fn(move |request: Request<()>| {
+            sender.send(request.extensions().clone()).unwrap();
+            std::future::ready(Ok::<_, Infallible>(Response::new(String::new())))
+        }));
+    let first = service.clone().oneshot(get_request("/")).await.unwrap();
+    first.into_body().collect().await.unwrap();
+    let mut again = get_request("/");
+    *again.extensions_mut() = extensions.recv().unwrap();
+    let second = service.oneshot(again).await.unwrap();
+    second.into_body().collect().await.unwrap();
+    let [first, second] = <[_; 2]>::try_from(recorder.spans()).unwrap();
+    assert_eq!(second.0.span_kind, SpanKind::Server);
+    assert_ne!(second.trace_id(), first.trace_id());
+    let duration = recorder.only_series("http.server.request.duration");
+    assert_eq!(duration.count, 2);
+    recorder.assert_nothing_active();
+}
+
 // faults G14: what the inner layer learns is the outer one's too, and one of them measures.
 #[tokio::test]
 async fn two_layers_measure_a_request_once_with_its_route() {

@@ -43,10 +43,16 @@ impl RequestTrace {
         Self { state: Some(state) }
     }
 
-    /// The handle of a layer that has the request already, and is around the one that asks.
+    /// The handle of a layer that has the request already, and is around the one that asks. A request with the
+    /// extensions of one that is over is a new one.
     pub(crate) fn of_outer(extensions: &Extensions) -> Option<Self> {
-        let outer = extensions.get::<Self>();
-        outer.filter(|outer| outer.state.is_some()).cloned()
+        let outer = extensions.get::<Self>()?;
+        let is_running = |state: &Arc<RequestState>| !state.has_ended();
+        outer
+            .state
+            .as_ref()
+            .is_some_and(is_running)
+            .then(|| outer.clone())
     }
 
     /// The context for a layer inside the one of this handle: the current one, unless the request has come

@@ -1,5 +1,8 @@
 use std::{
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -38,6 +41,7 @@ pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     /// Made by the first change: many requests never need the lock.
     live: OnceLock<Mutex<Live>>,
     pub(crate) request_body: BodyCount,
+    has_ended: AtomicBool,
     pub(crate) layer: L,
 }
 
@@ -98,6 +102,7 @@ impl<L> RequestState<L> {
             matched,
             live: OnceLock::new(),
             request_body: BodyCount::default(),
+            has_ended: AtomicBool::new(false),
             layer,
         }
     }
@@ -114,6 +119,14 @@ impl<L: ?Sized> RequestState<L> {
         });
         // A panic elsewhere must not become one here; the data is whole after every statement.
         live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Relaxed);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Relaxed)
     }
 
     /// Locks what has changed, if anything ever has.

@@ -52,7 +52,6 @@ pub(super) struct Finish {
     /// Where the request is listed while it runs.
     #[cfg(feature = "page")]
     place: Option<Place>,
-    finished: bool,
 }
 
 /// What the layer keeps of a request, beside what its handles know.
@@ -154,7 +153,6 @@ impl Finish {
             call,
             delivery: Delivery::new(Side::Server),
             has_context,
-            finished: false,
         };
         if let Some(start) = &finish.state.layer.labels {
             finish.add_labels(start.labels.iter().cloned());
@@ -278,7 +276,7 @@ impl Finish {
     /// Whether the body has been read to its end.
     fn is_complete(&self) -> bool {
         let has_trailers = self.call.as_ref().is_some_and(|call| call.has_trailers());
-        self.finished || has_trailers || self.delivery.is_complete()
+        self.state.has_ended() || has_trailers || self.delivery.is_complete()
     }
 
     /// Returns the phase in which the request was interrupted first.
@@ -292,10 +290,10 @@ impl Finish {
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        if self.finished {
+        if self.state.has_ended() {
             return;
         }
-        self.finished = true;
+        self.state.end();
         #[cfg(feature = "page")]
         if let (Some(place), Some(running)) = (&self.place, &self.state.layer.config.running) {
             running.leave(place);
