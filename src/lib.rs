@@ -68,7 +68,7 @@
 //! | `page` | yes | the live page of traces |
 //! | `process`, `tokio-metrics` | yes | metrics of the process (Linux), of the tokio runtime |
 //! | `libvips` | | libvips' memory; needs `libvips-dev` |
-//! | `bound-instruments` | yes | metrics of requests, stages and errors through bound instruments, which the SDK calls experimental, where the provider is an `SdkMeterProvider` |
+//! | `bound-instruments` | yes | metrics of requests, stages and errors through bound instruments, which the SDK calls experimental: of `Telemetry`'s layers where metrics are cumulative, of others with `bound_instruments` |
 //!
 //! Without any of them the middleware needs the OpenTelemetry API and nothing of its SDK.
 #![forbid(unsafe_code)]

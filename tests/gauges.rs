@@ -10,6 +10,10 @@ use std::{
 
 use http::Request;
 use opentelemetry_proto::tonic::metrics::v1::{metric::Data, number_data_point::Value};
+use opentelemetry_sdk::metrics::{
+    Aggregation, InMemoryMetricExporter, Instrument, PeriodicReader, SdkMeterProvider, Stream,
+    data::{AggregatedMetrics, MetricData},
+};
 use tower::{Layer, Service, service_fn};
 use tower_image_trace::{
     ImageTraceLayer, Protocol, RequestsInProgress, Telemetry,
@@ -241,6 +245,44 @@ fn active_requests_are_added_up_however_many_gauges_there_are() {
     assert_eq!(active(), 3.0, "the requests go on");
     calls.clear();
     assert_eq!(active(), 0.0, "the last value");
+}
+
+/// The view has no idea of what tells the crate of collections.
+#[test]
+fn active_requests_are_counted_below_a_view_of_what_is_wanted() {
+    const WANTED: &str = "http.server.active_requests";
+    let exporter = InMemoryMetricExporter::default();
+    let unwanted = |instrument: &Instrument| {
+        let dropped = Stream::builder().with_aggregation(Aggregation::Drop);
+        (instrument.name() != WANTED).then(|| dropped.build().unwrap())
+    };
+    let meters = SdkMeterProvider::builder()
+        .with_reader(PeriodicReader::builder(exporter.clone()).build())
+        .with_view(unwanted)
+        .build();
+    let layer = ImageTraceLayer::builder().traces(false);
+    let layer = layer.gauges(&Gauges::new(&meters)).build();
+    let mut service = layer.layer(service_fn(|_: Request<()>| {
+        std::future::pending::<Result<http::Response<String>, std::io::Error>>()
+    }));
+    let call = service.call(Request::new(()));
+    let active = || {
+        exporter.reset();
+        meters.force_flush().unwrap();
+        let exported = exporter.get_finished_metrics().unwrap();
+        let metric = exported[0].scope_metrics().next().unwrap();
+        let metric = metric.metrics().next().unwrap();
+        assert_eq!(metric.name(), WANTED);
+        match metric.data() {
+            AggregatedMetrics::I64(MetricData::Sum(sum)) => {
+                sum.data_points().map(|point| point.value()).sum::<i64>()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(active(), 1);
+    drop(call);
+    assert_eq!(active(), 0);
 }
 
 // faults F12

@@ -7,6 +7,8 @@ mod allocations;
 #[cfg(all(feature = "reqwest", feature = "tracing"))]
 mod axum_thumbnailer;
 mod both_spans;
+#[cfg(feature = "bound-instruments")]
+mod bound_instruments;
 mod buffer_pool;
 mod cancelled_requests;
 mod completed_requests;
@@ -23,7 +25,6 @@ mod failed_requests;
 mod field_faults;
 mod filter_and_trust;
 mod forced_sampling;
-mod foreign_meters;
 mod gauges;
 mod grpc_calls;
 mod grpc_clients;

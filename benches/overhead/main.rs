@@ -89,6 +89,13 @@ fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
             "floor: traces and metrics",
         ),
         (
+            "each stage, bound",
+            "traces, metrics, three stages, bound",
+            "traces and metrics, bound",
+            "floor: three child spans",
+            "floor: traces and metrics",
+        ),
+        (
             "each further poll",
             "traces and metrics, further polls",
             "traces and metrics",
@@ -96,7 +103,11 @@ fn print_table(modes: &[Mode], times: &[f64], allocated: &[Allocations]) {
             "floor: traces and metrics",
         ),
     ] {
-        let parts = if what == "each stage" { STAGES } else { POLLS };
+        let parts = if what == "each further poll" {
+            POLLS
+        } else {
+            STAGES
+        };
         let each = |more, less| (over(more) - over(less)) / f64::from(parts);
         let counts = |more, less| {
             let count = allocated[index(more)].count - allocated[index(less)].count;

@@ -66,6 +66,9 @@ pub(crate) fn modes() -> Vec<Mode> {
     let metrics = ImageTraceLayer::builder().traces(false);
     let metrics = metrics.gauges(&gauges).build();
     let both = builder(&on).gauges(&gauges).build();
+    let bound = builder(&on).gauges(&gauges).bound_instruments(true).build();
+    // As after the first interval.
+    meters.force_flush().expect("metrics are collected");
     global::set_tracer_provider(on.clone());
     global::set_text_map_propagator(TraceContextPropagator::new());
     let globals = ImageTraceLayer::builder().metrics(false).build();
@@ -193,6 +196,11 @@ pub(crate) fn modes() -> Vec<Mode> {
         ),
         over(
             "floor: traces and metrics",
+            "traces and metrics, bound",
+            layered(&bound, handle),
+        ),
+        over(
+            "floor: traces and metrics",
             "traces and metrics, a label",
             layered(&both, handle_with_a_label),
         ),
@@ -204,6 +212,11 @@ pub(crate) fn modes() -> Vec<Mode> {
             "floor: three child spans",
             "traces, metrics, three stages",
             layered(&both, handle_in_stages),
+        ),
+        over(
+            "floor: three child spans",
+            "traces, metrics, three stages, bound",
+            layered(&bound, handle_in_stages),
         ),
         mode(POLLED, POLLED, None, bare(handle_slowly)),
         mode(
@@ -360,8 +373,13 @@ fn whole(
 
 fn started(telemetry: telemetry::TelemetryBuilder) -> ImageTraceLayer {
     let telemetry = telemetry.build().expect("telemetry");
+    let layer = telemetry.trace_layer();
+    // As after the first interval.
+    let flushed = telemetry.force_flush_blocking(Duration::from_secs(10));
+    flushed.expect("metrics are collected");
     // It lives as long as the process.
-    Box::leak(Box::new(telemetry)).trace_layer()
+    Box::leak(Box::new(telemetry));
+    layer
 }
 
 /// Takes whatever comes over HTTP.

@@ -2,7 +2,7 @@ use std::{
     iter::successors,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -30,7 +30,8 @@ pub(super) fn active_requests(meter: &Meter) -> UpDownCounter<i64> {
 }
 
 /// Counts active requests outside the SDK, which saves its lookups. The changes are added to the SDK's
-/// counter when metrics are collected.
+/// counter when metrics are collected. Until the first collection has shown that they are, the SDK counts: a view
+/// of the service's may drop what tells of collections.
 ///
 /// The SDK sums the changes of all sources. With an observable counter it would keep the value of the
 /// last source only.
@@ -39,6 +40,7 @@ pub(super) fn active_requests(meter: &Meter) -> UpDownCounter<i64> {
 #[derive(Debug)]
 pub(crate) struct ActiveRequests {
     counter: UpDownCounter<i64>,
+    is_collected: AtomicBool,
     first: OnceLock<Box<Count>>,
 }
 
@@ -67,6 +69,7 @@ impl ActiveRequests {
     pub(super) fn new(meter: &Meter) -> Arc<Self> {
         let counts = Arc::new(Self {
             counter: active_requests(meter),
+            is_collected: AtomicBool::new(false),
             first: OnceLock::new(),
         });
         let weak = Arc::downgrade(&counts);
@@ -76,6 +79,7 @@ impl ActiveRequests {
             .i64_observable_gauge("http.server.active_requests.collected")
             .with_callback(move |_| {
                 if let Some(counts) = weak.upgrade() {
+                    counts.is_collected.store(true, Ordering::Relaxed);
                     counts.flush();
                 }
             })
@@ -84,6 +88,9 @@ impl ActiveRequests {
     }
 
     pub(super) fn add(&self, number: i64, series: ActiveSeries) {
+        if !self.is_collected.load(Ordering::Relaxed) {
+            return self.counter.add(number, &series.attributes());
+        }
         let mut place = &self.first;
         loop {
             let count = place.get_or_init(|| {

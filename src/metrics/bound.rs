@@ -1,18 +1,80 @@
 //! Bound instruments (feature `bound-instruments`, after the SDK's experimental feature): the SDK
-//! looks up a series once instead of at each measurement.
+//! looks up a series once instead of at each measurement, and keeps it for ever.
 
 use std::{hash::BuildHasher, sync::OnceLock};
 
 use http::StatusCode;
-use opentelemetry::{KeyValue, StringValue, metrics::BoundHistogram};
+use opentelemetry::{
+    KeyValue, StringValue,
+    metrics::{BoundCounter, BoundHistogram, Counter, Histogram},
+};
 use rustc_hash::FxBuildHasher;
 
 use super::{active::ActiveSeries, series::RequestSeries};
 use crate::intern::{Table, hash, same};
 
-/// The series of all requests with the same attributes. Each instrument is bound by its first
-/// measurement, because the SDK exports bound series even when they were never measured. The table has
-/// room for more series than a service has; when full, falls back to unbound recording.
+/// An instrument that is bound to its attributes once it has measured, because the SDK exports bound series even
+/// when they were never measured.
+#[derive(Debug)]
+pub(super) struct Bound<T>(OnceLock<T>);
+
+impl<T> Default for Bound<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> Bound<T> {
+    fn measure<A: AsRef<[KeyValue]>>(
+        &self,
+        attributes: impl FnOnce() -> A,
+        bound: impl FnOnce(&T),
+        unbound: impl FnOnce(&[KeyValue]),
+        bind: impl FnOnce(&[KeyValue]) -> T,
+    ) {
+        if let Some(instrument) = self.0.get() {
+            return bound(instrument);
+        }
+        let attributes = attributes();
+        unbound(attributes.as_ref());
+        self.0.get_or_init(|| bind(attributes.as_ref()));
+    }
+}
+
+impl<T: Copy> Bound<BoundHistogram<T>> {
+    pub(super) fn record<A: AsRef<[KeyValue]>>(
+        &self,
+        histogram: &Histogram<T>,
+        attributes: impl FnOnce() -> A,
+        value: T,
+    ) {
+        self.measure(
+            attributes,
+            |bound| bound.record(value),
+            |attributes| histogram.record(value, attributes),
+            |attributes| histogram.bind(attributes),
+        );
+    }
+}
+
+impl Bound<BoundCounter<u64>> {
+    pub(super) fn add<A: AsRef<[KeyValue]>>(
+        &self,
+        counter: &Counter<u64>,
+        attributes: impl FnOnce() -> A,
+        value: u64,
+    ) {
+        self.measure(
+            attributes,
+            |bound| bound.add(value),
+            |attributes| counter.add(value, attributes),
+            |attributes| counter.bind(attributes),
+        );
+    }
+}
+
+/// The series of all requests with the same attributes. The table has room for more series than a service has;
+/// when full, falls back to unbound recording.
 #[derive(Debug)]
 pub(super) struct BoundRequest {
     active: ActiveSeries,
@@ -22,10 +84,10 @@ pub(super) struct BoundRequest {
     error_type: Option<StringValue>,
     /// The attributes of the service's own.
     pub(super) labels: Box<[KeyValue]>,
-    pub(super) duration: OnceLock<BoundHistogram<f64>>,
-    pub(super) first_byte: OnceLock<BoundHistogram<f64>>,
-    pub(super) request_body: OnceLock<BoundHistogram<u64>>,
-    pub(super) response_body: OnceLock<BoundHistogram<u64>>,
+    pub(super) duration: Bound<BoundHistogram<f64>>,
+    pub(super) first_byte: Bound<BoundHistogram<f64>>,
+    pub(super) request_body: Bound<BoundHistogram<u64>>,
+    pub(super) response_body: Bound<BoundHistogram<u64>>,
 }
 
 #[derive(Debug)]
@@ -76,10 +138,10 @@ impl BoundRequests {
                 route: series.route.cloned(),
                 error_type: series.error_type.cloned(),
                 labels: labels.into(),
-                duration: OnceLock::new(),
-                first_byte: OnceLock::new(),
-                request_body: OnceLock::new(),
-                response_body: OnceLock::new(),
+                duration: Bound::default(),
+                first_byte: Bound::default(),
+                request_body: Bound::default(),
+                response_body: Bound::default(),
             },
         )
     }

@@ -120,6 +120,13 @@ impl Gauges {
         }
     }
 
+    /// Says that all readers of the provider are cumulative, if they are.
+    #[cfg(all(feature = "bound-instruments", feature = "telemetry"))]
+    pub(crate) fn read_cumulatively(mut self, is_cumulative: bool) -> Self {
+        self.meter = self.meter.read_cumulatively(is_cumulative);
+        self
+    }
+
     /// A gauge of the service's own. `read` returns its value, or `None` to report nothing. It is
     /// called on the thread that collects, so it must be quick.
     pub fn gauge(&self, metric: Metric, read: impl Fn() -> Option<i64> + Send + Sync + 'static) {

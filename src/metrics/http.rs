@@ -168,27 +168,19 @@ impl HttpMetrics {
         request: &Measurement,
     ) {
         let attributes = || labelled(series.attributes(), &bound.labels);
-        bound
-            .duration
-            .get_or_init(|| self.duration.bind(&attributes()))
-            .record(request.duration.as_secs_f64());
+        let duration = request.duration.as_secs_f64();
+        bound.duration.record(&self.duration, attributes, duration);
         if let (Some(histogram), Some(time)) = (&self.first_byte, request.first_byte) {
-            bound
-                .first_byte
-                .get_or_init(|| histogram.bind(&attributes()))
-                .record(time.as_secs_f64());
+            let time = time.as_secs_f64();
+            bound.first_byte.record(histogram, attributes, time);
         }
         if let Some(size) = request.request_body {
-            bound
-                .request_body
-                .get_or_init(|| self.request_body.bind(&attributes()))
-                .record(size);
+            let histogram = &self.request_body;
+            bound.request_body.record(histogram, attributes, size);
         }
         if let Some(size) = request.response_body {
-            bound
-                .response_body
-                .get_or_init(|| self.response_body.bind(&attributes()))
-                .record(size);
+            let histogram = &self.response_body;
+            bound.response_body.record(histogram, attributes, size);
         }
     }
 }

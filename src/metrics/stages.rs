@@ -9,7 +9,7 @@ use opentelemetry::{
 use opentelemetry::metrics::{BoundCounter, BoundHistogram};
 
 #[cfg(feature = "bound-instruments")]
-use super::bound::BoundByName;
+use super::bound::{Bound, BoundByName};
 use super::{buckets::DURATION_BUCKETS, series::labelled};
 use crate::instrument::ScopedMeter;
 
@@ -28,8 +28,8 @@ pub(crate) struct StageMetrics {
 #[cfg(feature = "bound-instruments")]
 #[derive(Debug, Default)]
 struct BoundStages {
-    durations: BoundByName<BoundHistogram<f64>>,
-    errors: BoundByName<BoundCounter<u64>>,
+    durations: BoundByName<Bound<BoundHistogram<f64>>>,
+    errors: BoundByName<Bound<BoundCounter<u64>>>,
 }
 
 impl StageMetrics {
@@ -77,9 +77,9 @@ impl StageMetrics {
         let span = || [KeyValue::new("span", name)];
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = &self.bound
-            && let Some(bound) = bound.durations.find(name, || self.duration.bind(&span()))
+            && let Some(bound) = bound.durations.find(name, Bound::default)
         {
-            return bound.record(elapsed.as_secs_f64());
+            return bound.record(&self.duration, span, elapsed.as_secs_f64());
         }
         self.duration.record(elapsed.as_secs_f64(), &span());
     }
@@ -99,11 +99,9 @@ impl StageMetrics {
         let kind_attribute = || [KeyValue::new("type", kind)];
         #[cfg(feature = "bound-instruments")]
         if let Some(bound) = &self.bound
-            && let Some(bound) = bound
-                .errors
-                .find(kind, || self.errors.bind(&kind_attribute()))
+            && let Some(bound) = bound.errors.find(kind, Bound::default)
         {
-            return bound.add(1);
+            return bound.add(&self.errors, kind_attribute, 1);
         }
         self.errors.add(1, &kind_attribute());
     }

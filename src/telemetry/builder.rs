@@ -427,7 +427,8 @@ impl TelemetryBuilder {
     }
 
     /// Changes the meter provider before it is built, for a reader or a view of your own. Metrics are then
-    /// measured even where nothing else exports them.
+    /// measured even where nothing else exports them, and not through bound instruments, since a reader may have
+    /// delta temporality.
     ///
     /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these readers too. A view that makes the
     /// same stream as one from [`histogram_buckets`](Self::histogram_buckets) or

@@ -51,11 +51,12 @@ impl Telemetry {
         #[cfg(feature = "_export")]
         let change = outlets.meter_provider.take();
         #[cfg(feature = "_export")]
-        let measures = settings.measures() || change.is_some();
+        let has_own_meters = change.is_some();
         #[cfg(not(feature = "_export"))]
-        let measures = settings.measures();
+        let has_own_meters = false;
+        let measures = settings.measures() || has_own_meters;
         #[cfg(feature = "_export")]
-        let export = match settings.is_enabled() || change.is_some() {
+        let export = match settings.is_enabled() || has_own_meters {
             true => {
                 let mut export = Export::start(&settings, &resource, &mut outlets)?;
                 if let Some(Change(change)) = change {
@@ -102,7 +103,14 @@ impl Telemetry {
         }
         let tracer_provider = builders.tracers.build();
         let meter_provider = with_view(builders.meters, &settings).build();
-        let gauges = gauges(&meter_provider);
+        let gauges = Gauges::new(&meter_provider);
+        // Readers of the service's own may not be.
+        #[cfg(feature = "bound-instruments")]
+        let gauges = gauges.read_cumulatively(
+            settings.metric_temporality == opentelemetry_sdk::metrics::Temporality::Cumulative
+                && !has_own_meters,
+        );
+        watch_process(&gauges);
         #[cfg(not(feature = "_export"))]
         let pipeline = None;
         #[cfg(feature = "_export")]
@@ -199,14 +207,16 @@ fn tracers(settings: &Settings, sampler: SdkSampler) -> TracerProviderBuilder {
         .with_sampler(sampler)
 }
 
-/// Gauges of the service, with those of the process and of the runtime.
-fn gauges(provider: &SdkMeterProvider) -> Gauges {
-    let gauges = Gauges::new(provider);
+/// The gauges of the process and of the runtime.
+#[cfg_attr(
+    not(any(feature = "process", feature = "tokio-metrics")),
+    expect(unused_variables, reason = "each feature has its own")
+)]
+fn watch_process(gauges: &Gauges) {
     #[cfg(feature = "process")]
     gauges.process();
     #[cfg(feature = "tokio-metrics")]
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         gauges.runtime(&runtime);
     }
-    gauges
 }

@@ -63,10 +63,13 @@ impl Recorder {
     }
 
     pub fn builder(&self) -> ImageTraceLayerBuilder {
-        ImageTraceLayer::builder()
+        let layer = ImageTraceLayer::builder()
             .tracer_provider(self.tracers.clone())
             .gauges(&self.gauges)
-            .propagators(Propagators::default())
+            .propagators(Propagators::default());
+        #[cfg(feature = "bound-instruments")]
+        let layer = layer.bound_instruments(true);
+        layer
     }
 
     pub fn layer(&self) -> ImageTraceLayer {
