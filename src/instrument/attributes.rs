@@ -32,40 +32,6 @@ pub(crate) trait AddAttributes {
     fn recurring(&mut self, of: &[&str], add: &dyn Fn(&mut dyn AddAttributes));
 }
 
-/// For spans of the SDK.
-impl AddAttributes for Vec<KeyValue> {
-    fn fixed(&mut self, key: &'static str, text: &'static str) {
-        add(self, || KeyValue::new(key, text));
-    }
-
-    fn shared(&mut self, key: &'static str, text: &StringValue) {
-        add(self, || KeyValue::new(key, text.clone()));
-    }
-
-    fn text(&mut self, key: &'static str, text: &str) {
-        add(self, || KeyValue::new(key, text.to_owned()));
-    }
-
-    fn number(&mut self, key: &'static str, number: i64) {
-        add(self, || KeyValue::new(key, number));
-    }
-
-    fn other(&mut self, attribute: KeyValue) {
-        self.push(attribute);
-    }
-
-    fn recurring(&mut self, _: &[&str], add: &dyn Fn(&mut dyn AddAttributes)) {
-        add(self);
-    }
-}
-
-/// Adds an attribute that is made in its place. A temporary one would be moved there at once, and the
-/// processor would stall on reading what it has just written, at every attribute.
-#[inline]
-fn add(attributes: &mut Vec<KeyValue>, attribute: impl FnOnce() -> KeyValue) {
-    attributes.extend(std::iter::once_with(attribute));
-}
-
 /// Sets an attribute in place of an earlier one of the same key. Keys are unique in OTLP, but a span of
 /// the SDK keeps each value that is set.
 pub(crate) fn set(attributes: &mut Vec<KeyValue>, attribute: KeyValue) {
@@ -134,22 +100,28 @@ impl Kept {
     }
 }
 
-/// The attributes that a sampler sees, and their keys.
-pub(crate) struct Shown<'a> {
+/// Lists the attributes of a span of the SDK, cut as `texts` says.
+pub(crate) struct Listed<'a> {
     attributes: &'a mut Vec<KeyValue>,
-    keys: &'a mut Vec<Key>,
+    /// The keys of those that a sampler sees.
+    seen: Option<&'a mut Vec<Key>>,
     texts: &'a TextRules,
 }
 
-impl Shown<'_> {
+impl Listed<'_> {
     #[inline]
     fn add(&mut self, key: &'static str, value: impl FnOnce() -> Value) {
-        self.keys.push(Key::from_static_str(key));
-        add(self.attributes, || KeyValue::new(key, value()));
+        if let Some(seen) = &mut self.seen {
+            seen.push(Key::from_static_str(key));
+        }
+        // It is made in its place. A temporary one would be moved there at once, and the processor would stall on
+        // reading what it has just written, at every attribute.
+        let make = || KeyValue::new(key, value());
+        self.attributes.extend(std::iter::once_with(make));
     }
 }
 
-impl AddAttributes for Shown<'_> {
+impl AddAttributes for Listed<'_> {
     fn fixed(&mut self, key: &'static str, text: &'static str) {
         match self.texts.cut(text) {
             Cow::Borrowed(_) => self.add(key, || text.into()),
@@ -175,7 +147,9 @@ impl AddAttributes for Shown<'_> {
 
     fn other(&mut self, mut attribute: KeyValue) {
         self.texts.cut_all(std::slice::from_mut(&mut attribute));
-        self.keys.push(attribute.key.clone());
+        if let Some(seen) = &mut self.seen {
+            seen.push(attribute.key.clone());
+        }
         self.attributes.push(attribute);
     }
 
@@ -203,12 +177,12 @@ impl SpanAttributes {
     pub(crate) fn seen(
         attributes: &mut Vec<KeyValue>,
         texts: &TextRules,
-        add: impl FnOnce(&mut Shown<'_>),
+        add: impl FnOnce(&mut Listed<'_>),
     ) -> Self {
         let mut kept = Kept::new();
-        add(&mut Shown {
+        add(&mut Listed {
             attributes,
-            keys: &mut kept.seen,
+            seen: Some(&mut kept.seen),
             texts,
         });
         Self::Kept(kept)
@@ -223,15 +197,18 @@ impl SpanAttributes {
     ) {
         match self {
             Self::None => {}
-            Self::Kept(kept) => {
-                let old = kept.attributes.len();
-                add(&mut kept.attributes);
-                texts.cut_all(&mut kept.attributes[old..]);
-            }
+            Self::Kept(kept) => add(&mut Listed {
+                attributes: &mut kept.attributes,
+                seen: None,
+                texts,
+            }),
             Self::Written(_) => {
                 let mut attributes = Vec::new();
-                add(&mut attributes);
-                texts.cut_all(&mut attributes);
+                add(&mut Listed {
+                    attributes: &mut attributes,
+                    seen: None,
+                    texts,
+                });
                 span.set_attributes(attributes);
             }
         }
