@@ -21,6 +21,17 @@ fn each_calibration_is_of_the_buffers_since_the_last_one() {
 }
 
 #[test]
+fn without_a_size_there_is_room_for_the_usual_one() {
+    let pool = BufferPool::calibrated_every("download", 8, 10);
+    let small = [(); 3].map(|()| pool.get(1));
+    (0..10).for_each(|_| take_in(&pool, 100_000));
+    assert_eq!(pool.default_size(), 131_072);
+    drop(small);
+    let buffers = [(); 4].map(|()| pool.get(0));
+    assert!(buffers.iter().all(|buffer| buffer.capacity() >= 131_072));
+}
+
+#[test]
 fn a_buffer_that_nothing_was_in_says_nothing_about_sizes() {
     let recorder = Recorder::new();
     let gauges = Gauges::new(&recorder.meters);

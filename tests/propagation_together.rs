@@ -599,3 +599,22 @@ fn ottrace_keeps_the_baggage_that_is_valid() {
     assert!(cx.span().span_context().is_sampled());
     assert_eq!(baggage(&cx), pairs(&[("good", "a b")]));
 }
+
+/// It begins a trace only where there is none.
+#[test]
+fn a_debug_id_beside_a_parent_counts_for_nothing_in_any_order() {
+    for formats in ["jaeger,tracecontext", "tracecontext,jaeger"] {
+        let propagators: Propagators = formats.parse().unwrap();
+        let mut headers = HeaderMap::new();
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+        headers.insert("traceparent", parent.parse().unwrap());
+        headers.insert("jaeger-debug-id", "why".parse().unwrap());
+        let context = propagators.extract_headers(&Context::new(), &headers);
+        let mut sent = HeaderMap::new();
+        propagators.inject_headers(&context, &mut sent);
+        assert_eq!(
+            sent["uber-trace-id"], "4bf92f3577b34da6a3ce929d0e0e4736:00f067aa0ba902b7:0:0",
+            "{formats}"
+        );
+    }
+}

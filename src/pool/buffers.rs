@@ -104,13 +104,13 @@ impl BufferPool {
         };
         let best = best.map(|(index, _)| index);
         let kept = best.map(|index| state.free.swap_remove(index));
-        let room = match size {
-            0 => state.default_size,
-            _ => class_size(size).max(size).max(state.default_size),
+        let (least, room) = match size {
+            0 => (state.default_size, state.default_size),
+            _ => (size, class_size(size).max(size).max(state.default_size)),
         };
         drop(state);
         let bytes = kept
-            .filter(|bytes| bytes.capacity() >= size)
+            .filter(|bytes| bytes.capacity() >= least)
             .unwrap_or_else(|| Vec::with_capacity(room));
         Buffer {
             bytes,

@@ -2,16 +2,22 @@
 
 use opentelemetry::{
     Context,
-    trace::{SpanContext, TraceContextExt},
+    trace::{SpanContext, TraceContextExt, TraceId},
 };
 
-use super::{random, sampling::Sampling, undecided::Undecided};
+use super::{
+    random,
+    sampling::{Sampling, is_debug},
+    undecided::Undecided,
+};
 
 /// A context and the kind of parent that the formats have found so far.
 #[derive(Debug)]
 pub(super) struct Extraction {
     pub(super) cx: Context,
     found: Found,
+    /// Whether a trace that begins here is one that someone debugs by a header without a parent.
+    is_debugged: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,7 @@ impl Extraction {
         Self {
             cx: cx.clone(),
             found: Found::Nothing,
+            is_debugged: false,
         }
     }
 
@@ -63,6 +70,23 @@ impl Extraction {
             Sampling::Decided.store(&mut self.cx);
         }
         self.found = Found::Whole;
+        self.forget_debugging();
+    }
+
+    /// Samples the trace if it begins here.
+    pub(super) fn debug(&mut self) {
+        if !is_debug(&self.cx) {
+            Sampling::Debug(TraceId::INVALID).store(&mut self.cx);
+            self.is_debugged = true;
+        }
+    }
+
+    /// There is a parent with a decision, so that the trace does not begin here.
+    fn forget_debugging(&mut self) {
+        let is_debugged = std::mem::take(&mut self.is_debugged);
+        if is_debugged && self.cx.get() == Some(&Sampling::Debug(TraceId::INVALID)) {
+            Sampling::Decided.store(&mut self.cx);
+        }
     }
 
     /// Whether a sampling decision without ids decides on the trace: `cx` has no parent with a

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use http::header::HeaderName;
 use opentelemetry::{
     Context,
-    trace::{SpanContext, TraceContextExt, TraceFlags, TraceId, TraceState},
+    trace::{SpanContext, TraceContextExt, TraceFlags, TraceState},
 };
 
 use super::{
@@ -52,7 +52,7 @@ impl Format for JaegerPropagator {
                 extraction.set_parent(parent, true);
             }
             None if extraction.is_undecided() && carrier.first(&DEBUG_ID).is_some() => {
-                Sampling::Debug(TraceId::INVALID).store(&mut extraction.cx);
+                extraction.debug();
             }
             None => {}
         }

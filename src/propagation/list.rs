@@ -240,7 +240,8 @@ impl Propagators {
         headers.keys().any(|name| may_be_read(name.as_str()))
     }
 
-    /// Writes the span and the baggage in `cx` to `headers`, in place of the lines there.
+    /// Writes the span and the baggage in `cx` to `headers`, in place of the lines there. Without baggage in `cx` that
+    /// in `headers` stays, since the service may have put it there.
     pub fn inject_headers(&self, cx: &Context, headers: &mut HeaderMap) {
         for format in &*self.formats {
             format.write(cx, headers);
