@@ -84,8 +84,8 @@ pub enum TelemetryEvent {
         /// The limit.
         limit: usize,
     },
-    /// A metric is left out of the page for Prometheus, because another one with a different type has
-    /// its name there. Reported once for each metric.
+    /// A metric is left out of the page for Prometheus, because another one with a different type, or one of the
+    /// same scope, has its name there. Reported once for each metric.
     NameTaken {
         /// The name of the metric.
         metric: String,

@@ -365,15 +365,18 @@ fn push_scope(labels: &mut Vec<u8>, scope: &InstrumentationScope) {
             push_pair(labels, label.as_bytes(), value);
         }
     }
-    for attribute in scope.attributes() {
-        let key = attribute.key.as_str();
-        if !matches!(key, "name" | "version" | "schema_url") {
-            let mut label = b"otel_scope_".to_vec();
-            label.extend(key.bytes().map(|byte| match byte.is_ascii_alphanumeric() {
-                true => byte,
-                false => b'_',
-            }));
-            push_pair(labels, &label, &attribute.value.as_str());
+    let attributes = scope.attributes().map(|attribute| {
+        let mut label = b"otel_scope_".to_vec();
+        let key = attribute.key.as_str().bytes();
+        label.extend(key.map(|byte| match byte.is_ascii_alphanumeric() {
+            true => byte,
+            false => b'_',
+        }));
+        (attribute.key.as_str(), label, &attribute.value)
+    });
+    for (label, value) in joined(attributes.collect()) {
+        if !fixed.iter().any(|(fixed, _)| fixed.as_bytes() == label) {
+            push_pair(labels, &label, &value);
         }
     }
 }
@@ -486,20 +489,29 @@ fn push_attribute(line: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// Attributes as labels, with commas between them. Where several become the same label, their values are
-/// joined, in the order of their keys.
-fn push_joined(labels: &mut Vec<u8>, mut attributes: Vec<(&str, &Value)>) {
-    attributes.sort_by_key(|(key, _)| *key);
+/// Labels and values of attributes. Where several become the same label, their values are joined, in the order of
+/// their keys.
+fn joined(mut attributes: Vec<(&str, Vec<u8>, &Value)>) -> Vec<(Vec<u8>, String)> {
+    attributes.sort_by_key(|(key, ..)| *key);
     let mut joined: Vec<(Vec<u8>, String)> = Vec::new();
-    for (key, value) in attributes {
-        let mut label = Vec::new();
-        push_label(&mut label, key);
+    for (_, label, value) in attributes {
         let value = value.as_str();
         match joined.iter_mut().find(|(other, _)| *other == label) {
             Some((_, values)) => *values = format!("{values};{value}"),
             None => joined.push((label, value.into_owned())),
         }
     }
+    joined
+}
+
+/// Attributes as labels, with commas between them.
+fn push_joined(labels: &mut Vec<u8>, attributes: Vec<(&str, &Value)>) {
+    let attributes = attributes.into_iter().map(|(key, value)| {
+        let mut label = Vec::new();
+        push_label(&mut label, key);
+        (key, label, value)
+    });
+    let joined = joined(attributes.collect());
     for (number, (label, value)) in joined.iter().enumerate() {
         if number > 0 {
             labels.push(b',');

@@ -16,7 +16,8 @@ pub(super) struct Family<'a> {
     pub(super) metrics: Vec<(&'a ScopeMetrics, &'a Metric)>,
 }
 
-/// A metric that is left out, because the samples of another one have its name already.
+/// A metric that is left out, because the samples of another one have its name already, and another type or the
+/// same scope.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Collision {
     pub(super) metric: String,
@@ -25,7 +26,7 @@ pub(super) struct Collision {
 
 /// The families by name, and what is left out.
 ///
-/// Each name has one type: Prometheus refuses a page on which it has two.
+/// Each name has one type, and one metric in a scope: Prometheus refuses a page on which it has two.
 pub(super) fn gather<'a>(
     metrics: &'a ResourceMetrics,
     naming: &Naming,
@@ -45,7 +46,15 @@ pub(super) fn gather<'a>(
         if let Some(family) = families.get_mut(&name)
             && family.kind == kind
         {
-            family.metrics.push((scope, metric));
+            // Their samples could not be told apart.
+            let mut others = family.metrics.iter();
+            match others.any(|(other, _)| std::ptr::eq(*other, scope)) {
+                true => collisions.push(Collision {
+                    metric: metric.name().to_owned(),
+                    name,
+                }),
+                false => family.metrics.push((scope, metric)),
+            }
             continue;
         }
         let samples: Vec<_> = kind
