@@ -726,6 +726,28 @@ async fn a_request_below_a_span_of_another_provider_does_not_wait_for_it() {
     }
 }
 
+/// A connection has a span of its own, which ends long after its requests.
+#[tokio::test]
+async fn what_is_forced_below_a_span_of_another_provider_decides_about_nothing_else() {
+    for by_sdk in [false, true] {
+        let kept = Kept::new(Keep::ratio(0.0).errors(), by_sdk, |builder| builder);
+        let other =
+            SdkTracerProvider::builder().with_sampler(opentelemetry_sdk::trace::Sampler::AlwaysOff);
+        let other = other.build().tracer("other");
+        let outer = Context::new().with_span(other.start_with_context("outer", &Context::new()));
+        for headers in [&[][..], &[("x-force", "1")], &[], &[]] {
+            let layer = |layer: ImageTraceLayerBuilder| {
+                layer.sample_when(|request| request.headers.contains_key("x-force"))
+            };
+            let request = kept.serve_with(layer, headers, ok);
+            request.with_context(outer.clone()).await;
+        }
+        let shown = kept.shown().await;
+        assert_eq!(shown.len(), 2, "{by_sdk}: {shown:?}");
+        assert_eq!(kept.roots().await, [pair("forced", "ot=th:0")], "{by_sdk}");
+    }
+}
+
 /// `th` of a caller says how likely its decision was, and not that of a service which does not follow it.
 #[tokio::test]
 async fn the_threshold_of_a_caller_goes_where_its_decision_does_not_count() {
@@ -1188,6 +1210,8 @@ async fn run_out_of_memory(open: usize, max_bytes: usize, by_sdk: bool) {
     );
     let stats = kept.telemetry.span_stats();
     assert_eq!((stats.dropped, stats.failed), (0, 0));
+    let undecided = usize::try_from(stats.undecided).unwrap();
+    assert_eq!(spans.len() + undecided, 2 * open, "each is counted");
     let said = kept.log.events();
     let said = said
         .iter()

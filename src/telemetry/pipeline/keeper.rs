@@ -148,9 +148,9 @@ impl Keeper {
             false => self.decided.get(id),
         };
         let of_parent = self.decided.known(span.span.parent);
-        if own.is_none() && of_parent.is_none() && span.is_request() {
+        if of_parent.is_none() && span.is_request() {
             // Its parent has not started here: it is of another provider, and its end will not be known.
-            return self.root_ended(span, None);
+            return self.root_ended(span, own);
         }
         // What was decided about its trace is forgotten, or another provider has begun it.
         let is_late = of_parent.is_none() && !self.open.has(span.trace_id());
@@ -160,7 +160,7 @@ impl Keeper {
             if !span.is_leaf {
                 self.decided.set(id, decision);
             }
-            if own.is_some() {
+            if own.is_some() && of_parent.is_some() {
                 // It was decided before its end, as what is around it.
                 self.decided.set(span.span.parent, decision);
             }
@@ -184,7 +184,11 @@ impl Keeper {
         let (trace_id, id) = (root.trace_id(), root.span_id());
         let trace = self.waiting.take_out(trace_id, id);
         let (decision, reason) = match known {
-            Some(Decision::Dropped) => (Decision::Dropped, None),
+            Some(Decision::Dropped) => {
+                // Its spans were given up.
+                self.queue.report().count_undecided(1);
+                (Decision::Dropped, None)
+            }
             Some(Decision::Forced) => (Decision::Forced, Some(Reason::Forced)),
             Some(Decision::Parent) => (Decision::Parent, Some(Reason::Parent)),
             // By the dice, before its end.
