@@ -151,6 +151,38 @@ async fn histograms_can_be_exponential_pushed_and_pulled() {
     ));
 }
 
+/// A view of the service's own has the last word on an instrument that the settings say nothing about.
+#[tokio::test]
+async fn boundaries_of_one_histogram_leave_other_instruments_alone() {
+    let exporter = InMemoryMetricExporter::default();
+    let reader = PeriodicReader::builder(exporter.clone()).build();
+    let telemetry = builder()
+        .histogram_buckets("http.server.request.duration", [0.1])
+        .meter_provider_with(move |meters| {
+            meters
+                .with_reader(reader)
+                .with_view(|instrument: &Instrument| {
+                    let other = Stream::builder().with_name("other");
+                    (instrument.name() == "renamed")
+                        .then(|| other.build().ok())
+                        .flatten()
+                })
+        })
+        .build()
+        .unwrap();
+    let meter = telemetry.meter_provider().meter("test");
+    meter.u64_counter("renamed").build().add(1, &[]);
+    telemetry.force_flush(PATIENCE).await.unwrap();
+    let collected = exporter.get_finished_metrics().unwrap();
+    let scopes = collected[0].scope_metrics();
+    let mut scopes = scopes.filter(|scope| scope.scope().name() == "test");
+    let names = scopes.next().unwrap().metrics();
+    assert_eq!(
+        names.map(|metric| metric.name()).collect::<Vec<_>>(),
+        ["other"]
+    );
+}
+
 // faults G17
 #[tokio::test]
 async fn a_reader_and_a_view_of_ones_own_need_no_collector() {

@@ -403,8 +403,10 @@ impl TelemetryBuilder {
     }
 
     /// Changes the tracer provider before it is built, for a span processor of your own beside the
-    /// exporter of this crate, or a sampler of your own. Both see the attributes of root spans from the
-    /// start, which makes requests dearer that are not sampled.
+    /// exporter of this crate or in place of it, or a sampler of your own. Both see the attributes of root spans
+    /// from the start, which makes requests dearer that are not sampled. A sampler of your own takes the place of the
+    /// one in the settings in all that these decide: what the live page has, whether `sample_when` is obeyed, and how
+    /// likely the traces were that [`keep`](Self::keep) has kept.
     ///
     /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these processors too. Spans that end
     /// after the shutdown are then dropped by the SDK, without being counted.
@@ -432,7 +434,7 @@ impl TelemetryBuilder {
     ///
     /// [`Telemetry::shutdown`] and [`Telemetry::force_flush`] reach these readers too. A view that makes the
     /// same stream as one from [`histogram_buckets`](Self::histogram_buckets) or
-    /// [`series_limit`](Self::series_limit) counts in its place.
+    /// [`series_limit`](Self::series_limit) counts in its place; one that gives it another name is beside it.
     ///
     /// ```
     /// use opentelemetry_sdk::metrics::Instrument;

@@ -80,6 +80,8 @@ pub struct Telemetry {
     /// Writes the spans of layers, unless they are to be seen by something of the service's or by a sampler.
     #[cfg(feature = "_otlp")]
     pub(super) span_writer: Option<SpanWriter>,
+    /// Whether the service has changed the tracer provider.
+    pub(super) has_own_tracers: bool,
     /// Whether anything reads what is measured.
     pub(super) measures: bool,
     pub(super) in_progress: OnceLock<(RequestsInProgressLayer, RequestsInProgress)>,
@@ -131,10 +133,10 @@ impl Pulled {
 }
 
 impl Telemetry {
-    /// Whether anything is exported, or the live page is on.
+    /// Whether anything is exported, the live page is on, or the service has changed a provider.
     #[must_use]
     pub const fn is_enabled(&self) -> bool {
-        self.pipeline.is_some()
+        self.pipeline.is_some() || self.has_own_tracers
     }
 
     /// The settings in use.
@@ -220,7 +222,7 @@ impl Telemetry {
             (&settings.traces, &settings.logs),
             (Exporter::None, Exporter::None)
         );
-        is_exported || settings.trace_page.is_some()
+        is_exported || settings.trace_page.is_some() || self.has_own_tracers
     }
 
     /// What makes the spans of layers, if there are any.

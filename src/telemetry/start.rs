@@ -42,8 +42,10 @@ impl Telemetry {
                 .emit(&TelemetryEvent::InvalidSetting { warning });
         }
         let resource = resource::build(&settings);
-        let mut builders = Builders::new(&settings, &resource);
-        let has_own_provider = outlets.tracer_provider.is_some();
+        let own_tracers = outlets.tracer_provider.take();
+        let own_tracers = own_tracers.filter(|_| !settings.is_disabled);
+        let has_own_tracers = own_tracers.is_some();
+        let mut builders = Builders::new(&settings, &resource, has_own_tracers);
         #[cfg(feature = "prometheus")]
         let mut pulled = Pulled::nothing();
         #[cfg(feature = "page")]
@@ -51,12 +53,14 @@ impl Telemetry {
         #[cfg(feature = "_export")]
         let change = outlets.meter_provider.take();
         #[cfg(feature = "_export")]
+        let change = change.filter(|_| !settings.is_disabled);
+        #[cfg(feature = "_export")]
         let has_own_meters = change.is_some();
         #[cfg(not(feature = "_export"))]
         let has_own_meters = false;
         let measures = settings.measures() || has_own_meters;
         #[cfg(feature = "_export")]
-        let export = match settings.is_enabled() || has_own_meters {
+        let export = match settings.is_enabled() || has_own_meters || has_own_tracers {
             true => {
                 let mut export = Export::start(&settings, &resource, &mut outlets)?;
                 if let Some(Change(change)) = change {
@@ -86,11 +90,11 @@ impl Telemetry {
             }
             false => None,
         };
-        let attributes_after_sampling = !has_own_provider && !settings.sampler.sees_attributes();
+        let attributes_after_sampling = !has_own_tracers && !settings.sampler.sees_attributes();
         if settings.is_enabled() {
             let summary = settings.summary();
             outlets.events.emit(&TelemetryEvent::Started { summary });
-        } else if !has_own_provider && !measures {
+        } else if !has_own_tracers && !measures {
             outlets.events.emit(&TelemetryEvent::Off);
         }
         #[cfg(feature = "_otlp")]
@@ -98,7 +102,7 @@ impl Telemetry {
             (Some(export), true) => export.span_writer.clone(),
             _ => None,
         };
-        if let Some(Change(change)) = outlets.tracer_provider.take() {
+        if let Some(Change(change)) = own_tracers {
             builders.tracers = change(builders.tracers);
         }
         let tracer_provider = builders.tracers.build();
@@ -115,7 +119,7 @@ impl Telemetry {
         let pipeline = None;
         #[cfg(feature = "_export")]
         let pipeline = export.map(|export| {
-            let changed = has_own_provider.then(|| tracer_provider.clone());
+            let changed = has_own_tracers.then(|| tracer_provider.clone());
             let pipeline = export.into_pipeline(meter_provider.clone(), changed);
             register(&gauges, &settings, &pipeline);
             #[cfg(feature = "page")]
@@ -135,6 +139,7 @@ impl Telemetry {
             attributes_after_sampling,
             #[cfg(feature = "_otlp")]
             span_writer,
+            has_own_tracers,
             measures,
             in_progress: OnceLock::new(),
             pipeline,
@@ -160,10 +165,10 @@ struct Builders {
 }
 
 impl Builders {
-    fn new(settings: &Settings, resource: &Resource) -> Self {
+    fn new(settings: &Settings, resource: &Resource, has_own_tracers: bool) -> Self {
         #[cfg(feature = "xray")]
         let rules = XraySampler::of(settings, resource);
-        let sampler = match settings.makes_traces() {
+        let sampler = match settings.makes_traces() || has_own_tracers {
             true => SdkSampler::from(&settings.sampler),
             false => SdkSampler::AlwaysOff,
         };

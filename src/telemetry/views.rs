@@ -27,21 +27,24 @@ pub(super) fn with_view(meters: MeterProviderBuilder, settings: &Settings) -> Me
         return meters;
     }
     meters.with_view(move |instrument: &Instrument| {
+        let is_histogram = instrument.kind() == InstrumentKind::Histogram;
+        let named = buckets.iter().find(|(name, _)| name == instrument.name());
+        let aggregation = match (named, aggregation) {
+            _ if !is_histogram => None,
+            (Some((_, boundaries)), _) => Some(Aggregation::ExplicitBucketHistogram {
+                boundaries: boundaries.clone(),
+                record_min_max: true,
+            }),
+            (None, HistogramAggregation::Base2Exponential) => Some(EXPONENTIAL),
+            (None, HistogramAggregation::ExplicitBuckets) => None,
+        };
+        if aggregation.is_none() && limit == default.series_limit {
+            // A stream of its own would stand beside what a view of the service's makes of the instrument.
+            return None;
+        }
         let mut stream = Stream::builder().with_cardinality_limit(limit);
-        if instrument.kind() == InstrumentKind::Histogram {
-            let named = buckets.iter().find(|(name, _)| name == instrument.name());
-            stream = match (named, aggregation) {
-                (Some((_, boundaries)), _) => {
-                    stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
-                        boundaries: boundaries.clone(),
-                        record_min_max: true,
-                    })
-                }
-                (None, HistogramAggregation::Base2Exponential) => {
-                    stream.with_aggregation(EXPONENTIAL)
-                }
-                (None, HistogramAggregation::ExplicitBuckets) => stream,
-            };
+        if let Some(aggregation) = aggregation {
+            stream = stream.with_aggregation(aggregation);
         }
         // The settings were checked.
         stream.build().ok()

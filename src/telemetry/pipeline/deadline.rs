@@ -6,10 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The moment `timeout` from now; a timeout that is too long to count is taken as a year.
+/// The moment `timeout` from now.
 pub(super) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + bounded(timeout)
+}
+
+/// A timeout that is too long to count is taken as a year.
+pub(super) fn bounded(timeout: Duration) -> Duration {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-    Instant::now() + timeout.min(YEAR)
+    timeout.min(YEAR)
 }
 
 /// How long it is until `deadline`.

@@ -321,6 +321,9 @@ fn timeout(vars: &mut Variables, code: &Code, signal: Signal) -> Duration {
     // All are read, so that a mistake in a variable that loses is found as well.
     let seconds = vars.parse_seconds(&own);
     let millis = vars.parse_timeout(&names.each_ref().map(String::as_str));
+    if code.timeout.is_some_and(|timeout| timeout.is_zero()) {
+        vars.refuse(SettingError::invalid("timeout", "0", "a time above 0"));
+    }
     code.timeout
         .or(seconds)
         .or(millis)

@@ -91,6 +91,7 @@ impl Settings {
             series_limit: series_limit(&mut vars, code).unwrap_or(default.series_limit),
             ..default
         };
+        settings.is_disabled = disabled;
         settings.service_version = code.service_version.clone();
         for (signal, is_asked_for) in asked_for {
             if is_asked_for && !disabled {

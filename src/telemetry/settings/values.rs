@@ -377,6 +377,8 @@ pub struct Settings {
     pub histogram_buckets: Vec<(String, Vec<f64>)>,
     /// What histograms without boundaries in `histogram_buckets` are.
     pub histogram_aggregation: HistogramAggregation,
+    /// Everything is off, also for processors and readers of the service's own (`OTEL_SDK_DISABLED`).
+    pub(crate) is_disabled: bool,
     /// Mistakes in `OTEL_*` variables, which are reported when telemetry starts.
     pub warnings: Vec<SettingWarning>,
 }
@@ -492,6 +494,7 @@ impl Default for Settings {
             series_limit: 2_000,
             histogram_buckets: Vec::new(),
             histogram_aggregation: HistogramAggregation::default(),
+            is_disabled: false,
             warnings: Vec::new(),
         }
     }
