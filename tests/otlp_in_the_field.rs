@@ -1,7 +1,6 @@
 //! What collectors in the field do, and what stands between them and the service.
 
 use std::{
-    convert::Infallible,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Mutex},
@@ -9,15 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode, header};
+use http::{StatusCode, header};
 use opentelemetry::{
     KeyValue,
     metrics::MeterProvider,
     trace::{Span as _, Tracer, TracerProvider},
 };
-use opentelemetry_sdk::trace::{BatchSpanProcessor, InMemorySpanExporter};
 use tonic::Code;
-use tower::{Layer, ServiceExt, service_fn};
 use tower_image_trace::{
     Protocol, Telemetry, TelemetryBuilder, TelemetryError, console::ConsoleExporter,
 };
@@ -30,66 +27,6 @@ use crate::support::{
     file::File,
     otlp::{Behaviour, OtlpServer, PATIENCE},
 };
-
-/// The longest times and the greatest numbers mean that there is no limit.
-#[tokio::test]
-async fn what_has_no_limit_is_exported() {
-    for change in 0..3 {
-        let server = OtlpServer::start();
-        let mut settings = builder(&server.endpoint(), Protocol::Grpc, &[])
-            .metrics(true)
-            .settings()
-            .unwrap();
-        match change {
-            0 => settings.max_concurrent_exports = usize::MAX,
-            1 => settings.span_batching.export_timeout = Duration::MAX,
-            _ => settings.metric_export_timeout = Duration::MAX,
-        }
-        let telemetry = Telemetry::from_settings(settings).unwrap();
-        record(&telemetry, 1, 1);
-        let meter = telemetry.meter_provider().meter("test");
-        meter.u64_counter("jobs").build().add(1, &[]);
-        telemetry.shutdown(PATIENCE).await.unwrap();
-        assert_eq!(server.spans().len(), 1, "{change}");
-        assert!(!server.metrics().is_empty(), "{change}");
-    }
-}
-
-#[test]
-fn a_timeout_of_nothing_is_refused() {
-    let builder = builder("http://127.0.0.1:4317", Protocol::Grpc, &[]);
-    let error = builder.timeout(Duration::ZERO).build().unwrap_err();
-    assert!(error.to_string().contains("a time above 0"), "{error}");
-}
-
-/// It takes the place of an exporter.
-#[tokio::test]
-async fn a_processor_of_ones_own_needs_no_exporter() {
-    for (disabled, expected) in [("false", &["GET", "own"][..]), ("true", &[])] {
-        let exporter = InMemorySpanExporter::default();
-        let processor = BatchSpanProcessor::builder(exporter.clone()).build();
-        let telemetry = Telemetry::builder()
-            .vars([("OTEL_SDK_DISABLED", disabled)])
-            .tracer_provider_with(|tracers| tracers.with_span_processor(processor))
-            .build()
-            .unwrap();
-        assert_eq!(telemetry.is_enabled(), disabled == "false");
-        let service = telemetry
-            .trace_layer()
-            .layer(service_fn(async |_: Request<()>| {
-                Ok::<_, Infallible>(Response::new(String::new()))
-            }));
-        let get = Request::get("/").body(()).unwrap();
-        drop(service.oneshot(get).await.unwrap());
-        telemetry.tracer_provider().tracer("own").start("own").end();
-        telemetry.force_flush(PATIENCE).await.unwrap();
-        let spans = exporter.get_finished_spans().unwrap();
-        let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
-        assert_eq!(names, expected);
-        telemetry.shutdown(PATIENCE).await.unwrap();
-        assert_eq!(exporter.is_shutdown_called(), disabled == "false");
-    }
-}
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::Http];
 const HOST: &str = "127.0.0.1";
@@ -864,4 +801,35 @@ fn the_export_does_not_export_itself() {
         });
         assert_eq!(server.logs().len(), 1);
     }
+}
+
+/// The longest times and the greatest numbers mean that there is no limit.
+#[tokio::test]
+async fn what_has_no_limit_is_exported() {
+    for change in 0..3 {
+        let server = OtlpServer::start();
+        let mut settings = builder(&server.endpoint(), Protocol::Grpc, &[])
+            .metrics(true)
+            .settings()
+            .unwrap();
+        match change {
+            0 => settings.max_concurrent_exports = usize::MAX,
+            1 => settings.span_batching.export_timeout = Duration::MAX,
+            _ => settings.metric_export_timeout = Duration::MAX,
+        }
+        let telemetry = Telemetry::from_settings(settings).unwrap();
+        record(&telemetry, 1, 1);
+        let meter = telemetry.meter_provider().meter("test");
+        meter.u64_counter("jobs").build().add(1, &[]);
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(server.spans().len(), 1, "{change}");
+        assert!(!server.metrics().is_empty(), "{change}");
+    }
+}
+
+#[test]
+fn a_timeout_of_nothing_is_refused() {
+    let builder = builder("http://127.0.0.1:4317", Protocol::Grpc, &[]);
+    let error = builder.timeout(Duration::ZERO).build().unwrap_err();
+    assert!(error.to_string().contains("a time above 0"), "{error}");
 }

@@ -1,10 +1,15 @@
-//! With metrics and no traces the service leaves its callers' traces as they are.
+//! With metrics and no traces the service leaves its callers' traces as they are, unless a processor of its own takes
+//! the spans.
 
 use std::convert::Infallible;
 
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
-use opentelemetry::{Context, trace::TraceContextExt};
+use opentelemetry::{
+    Context,
+    trace::{Span as _, TraceContextExt, Tracer, TracerProvider},
+};
+use opentelemetry_sdk::trace::{BatchSpanProcessor, InMemorySpanExporter};
 use tower::{ServiceExt, layer::Layer, service_fn};
 use tower_image_trace::{RequestTrace, Telemetry};
 
@@ -64,4 +69,33 @@ async fn the_callers_context_passes_through() {
     }
     assert!(server.spans().is_empty());
     telemetry.shutdown(PATIENCE).await.unwrap();
+}
+
+/// It takes the place of an exporter.
+#[tokio::test]
+async fn a_processor_of_ones_own_needs_no_exporter() {
+    for (disabled, expected) in [("false", &["GET", "own"][..]), ("true", &[])] {
+        let exporter = InMemorySpanExporter::default();
+        let processor = BatchSpanProcessor::builder(exporter.clone()).build();
+        let telemetry = Telemetry::builder()
+            .vars([("OTEL_SDK_DISABLED", disabled)])
+            .tracer_provider_with(|tracers| tracers.with_span_processor(processor))
+            .build()
+            .unwrap();
+        assert_eq!(telemetry.is_enabled(), disabled == "false");
+        let service = telemetry
+            .trace_layer()
+            .layer(service_fn(async |_: Request<()>| {
+                Ok::<_, Infallible>(Response::new(String::new()))
+            }));
+        let get = Request::get("/").body(()).unwrap();
+        drop(service.oneshot(get).await.unwrap());
+        telemetry.tracer_provider().tracer("own").start("own").end();
+        telemetry.force_flush(PATIENCE).await.unwrap();
+        let spans = exporter.get_finished_spans().unwrap();
+        let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+        assert_eq!(names, expected);
+        telemetry.shutdown(PATIENCE).await.unwrap();
+        assert_eq!(exporter.is_shutdown_called(), disabled == "false");
+    }
 }

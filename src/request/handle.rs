@@ -47,12 +47,8 @@ impl RequestTrace {
     /// extensions of one that is over is a new one.
     pub(crate) fn of_outer(extensions: &Extensions) -> Option<Self> {
         let outer = extensions.get::<Self>()?;
-        let is_running = |state: &Arc<RequestState>| !state.has_ended();
-        outer
-            .state
-            .as_ref()
-            .is_some_and(is_running)
-            .then(|| outer.clone())
+        let state = outer.state.as_ref()?;
+        (!state.has_ended()).then(|| outer.clone())
     }
 
     /// The context for a layer inside the one of this handle: the current one, unless the request has come

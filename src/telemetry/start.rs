@@ -4,6 +4,8 @@ use std::sync::OnceLock;
 
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::{LoggerProviderBuilder, SdkLoggerProvider};
+#[cfg(feature = "bound-instruments")]
+use opentelemetry_sdk::metrics::Temporality;
 use opentelemetry_sdk::{
     Resource,
     metrics::{MeterProviderBuilder, SdkMeterProvider},
@@ -42,8 +44,8 @@ impl Telemetry {
                 .emit(&TelemetryEvent::InvalidSetting { warning });
         }
         let resource = resource::build(&settings);
-        let own_tracers = outlets.tracer_provider.take();
-        let own_tracers = own_tracers.filter(|_| !settings.is_disabled);
+        let is_on = !settings.is_disabled;
+        let own_tracers = outlets.tracer_provider.take().filter(|_| is_on);
         let has_own_tracers = own_tracers.is_some();
         let mut builders = Builders::new(&settings, &resource, has_own_tracers);
         #[cfg(feature = "prometheus")]
@@ -51,11 +53,9 @@ impl Telemetry {
         #[cfg(feature = "page")]
         let mut page = Shown::nothing();
         #[cfg(feature = "_export")]
-        let change = outlets.meter_provider.take();
+        let own_meters = outlets.meter_provider.take().filter(|_| is_on);
         #[cfg(feature = "_export")]
-        let change = change.filter(|_| !settings.is_disabled);
-        #[cfg(feature = "_export")]
-        let has_own_meters = change.is_some();
+        let has_own_meters = own_meters.is_some();
         #[cfg(not(feature = "_export"))]
         let has_own_meters = false;
         let measures = settings.measures() || has_own_meters;
@@ -63,7 +63,7 @@ impl Telemetry {
         let export = match settings.is_enabled() || has_own_meters || has_own_tracers {
             true => {
                 let mut export = Export::start(&settings, &resource, &mut outlets)?;
-                if let Some(Change(change)) = change {
+                if let Some(Change(change)) = own_meters {
                     builders.meters = change(builders.meters);
                 }
                 #[cfg(feature = "page")]
@@ -111,8 +111,7 @@ impl Telemetry {
         // Readers of the service's own may not be.
         #[cfg(feature = "bound-instruments")]
         let gauges = gauges.read_cumulatively(
-            settings.metric_temporality == opentelemetry_sdk::metrics::Temporality::Cumulative
-                && !has_own_meters,
+            settings.metric_temporality == Temporality::Cumulative && !has_own_meters,
         );
         watch_process(&gauges);
         #[cfg(not(feature = "_export"))]

@@ -13,19 +13,14 @@ const EXPONENTIAL: Aggregation = Aggregation::Base2ExponentialHistogram {
     record_min_max: true,
 };
 
-/// Adds a view unless all of it is as the SDK has it anyway.
+/// Adds a view, which says nothing of instruments that are as the SDK has them anyway: a stream of their own would
+/// stand beside what a view of the service's makes of them.
 ///
 /// Of two views that make the same stream the SDK takes the first one, so the service's own come before.
 pub(super) fn with_view(meters: MeterProviderBuilder, settings: &Settings) -> MeterProviderBuilder {
     let (limit, aggregation) = (settings.series_limit, settings.histogram_aggregation);
     let buckets = settings.histogram_buckets.clone();
-    let default = Settings::default();
-    if limit == default.series_limit
-        && aggregation == default.histogram_aggregation
-        && buckets.is_empty()
-    {
-        return meters;
-    }
+    let default_limit = Settings::default().series_limit;
     meters.with_view(move |instrument: &Instrument| {
         let is_histogram = instrument.kind() == InstrumentKind::Histogram;
         let named = buckets.iter().find(|(name, _)| name == instrument.name());
@@ -38,8 +33,7 @@ pub(super) fn with_view(meters: MeterProviderBuilder, settings: &Settings) -> Me
             (None, HistogramAggregation::Base2Exponential) => Some(EXPONENTIAL),
             (None, HistogramAggregation::ExplicitBuckets) => None,
         };
-        if aggregation.is_none() && limit == default.series_limit {
-            // A stream of its own would stand beside what a view of the service's makes of the instrument.
+        if aggregation.is_none() && limit == default_limit {
             return None;
         }
         let mut stream = Stream::builder().with_cardinality_limit(limit);

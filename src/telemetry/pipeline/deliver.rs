@@ -12,7 +12,6 @@ use std::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    deadline::bounded,
     queue::{Queue, Taken},
     report::{SignalReport, TIMEOUT},
 };
@@ -66,7 +65,7 @@ impl Delivery {
 
     /// Sends a batch, in parts when it is too large.
     async fn send(&self, mut taken: Taken<Batch>) {
-        let mut deadline = Instant::now() + bounded(self.queue.export_timeout());
+        let mut deadline = Instant::now() + self.queue.export_timeout();
         let mut parts = vec![mem::take(&mut taken.content)];
         let mut lost = Lost::default();
         while let Some(part) = parts.pop() {
@@ -142,7 +141,7 @@ impl Delivery {
                     if asked.is_some() {
                         // The collector has asked to wait: that is no reason to give up. The pause itself
                         // is added while it is waited out.
-                        let after = Instant::now() + bounded(self.queue.export_timeout());
+                        let after = Instant::now() + self.queue.export_timeout();
                         *deadline = (*deadline).max(after);
                     }
                     self.report().attempt_failed(&failure.message);

@@ -12,7 +12,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use tokio::{sync::Notify, time::timeout};
 
 #[cfg(feature = "_otlp")]
-use super::pace::Pace;
+use super::{deadline::bounded, pace::Pace};
 use super::{
     deadline::{deadline, until},
     report::{PANIC, SignalReport, TIMEOUT},
@@ -337,8 +337,8 @@ impl<B: Gather> Queue<B> {
         self.ready.notify_one();
     }
 
-    pub(super) const fn export_timeout(&self) -> Duration {
-        self.limits.export_timeout
+    pub(super) fn export_timeout(&self) -> Duration {
+        bounded(self.limits.export_timeout)
     }
 
     /// Gives up the batches that were full `age` ago already, and counts what was in them.

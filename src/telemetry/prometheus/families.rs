@@ -45,16 +45,10 @@ pub(super) fn gather<'a>(
         let FamilyName { name, unit } = naming.family(metric.name(), metric.unit(), kind);
         if let Some(family) = families.get_mut(&name)
             && family.kind == kind
+            // Samples of one scope could not be told apart.
+            && !family.metrics.iter().any(|(other, _)| std::ptr::eq(*other, scope))
         {
-            // Their samples could not be told apart.
-            let mut others = family.metrics.iter();
-            match others.any(|(other, _)| std::ptr::eq(*other, scope)) {
-                true => collisions.push(Collision {
-                    metric: metric.name().to_owned(),
-                    name,
-                }),
-                false => family.metrics.push((scope, metric)),
-            }
+            family.metrics.push((scope, metric));
             continue;
         }
         let samples: Vec<_> = kind

@@ -143,8 +143,7 @@ impl Data {
             self.dropped_events += 1;
             return;
         }
-        let most = limits.attributes_per_event;
-        event.dropped_attributes_count += cut(&mut event.attributes, most);
+        cut_event(&mut event, limits);
         self.events.push(event);
     }
 
@@ -153,8 +152,7 @@ impl Data {
             self.dropped_links += 1;
             return;
         }
-        let most = limits.attributes_per_link;
-        link.dropped_attributes_count += cut(&mut link.attributes, most);
+        cut_link(&mut link, limits);
         self.links.push(link);
     }
 
@@ -213,20 +211,30 @@ impl Limited<'_> {
 
 /// Keeps the first events that the limits allow; returns how many were dropped.
 pub(super) fn cut_events(events: &mut Vec<Event>, limits: &SpanLimits) -> u32 {
-    for event in &mut *events {
-        let most = limits.attributes_per_event;
-        event.dropped_attributes_count += cut(&mut event.attributes, most);
+    let dropped = cut(events, limits.events);
+    for event in events {
+        cut_event(event, limits);
     }
-    cut(events, limits.events)
+    dropped
+}
+
+fn cut_event(event: &mut Event, limits: &SpanLimits) {
+    let most = limits.attributes_per_event;
+    event.dropped_attributes_count += cut(&mut event.attributes, most);
 }
 
 /// Keeps the first links that the limits allow; returns how many were dropped.
 pub(super) fn cut_links(links: &mut Vec<Link>, limits: &SpanLimits) -> u32 {
-    for link in &mut *links {
-        let most = limits.attributes_per_link;
-        link.dropped_attributes_count += cut(&mut link.attributes, most);
+    let dropped = cut(links, limits.links);
+    for link in links {
+        cut_link(link, limits);
     }
-    cut(links, limits.links)
+    dropped
+}
+
+fn cut_link(link: &mut Link, limits: &SpanLimits) {
+    let most = limits.attributes_per_link;
+    link.dropped_attributes_count += cut(&mut link.attributes, most);
 }
 
 /// Keeps the first `most`; returns how many were dropped.

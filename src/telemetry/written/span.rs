@@ -61,9 +61,10 @@ impl WrittenSpans for Owner {
     }
 
     fn end(&self, span: &SpanRef<'_>, end: SpanEnd<'_>) {
+        // Not `LocalKey::set`, which moves the value through memory.
         HAND_OVER.with(|place| place.set(HandOver::Asked));
         span.end_with_timestamp(end.at);
-        let HandOver::Given(mut open) = HAND_OVER.with(|place| place.replace(HandOver::No)) else {
+        let HandOver::Given(mut open) = HAND_OVER.replace(HandOver::No) else {
             return;
         };
         open.change(|data, limits| {

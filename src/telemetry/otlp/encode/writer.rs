@@ -234,10 +234,8 @@ pub(crate) fn put_field(body: &mut Vec<u8>, field: u8, content: &[u8]) {
     body.extend_from_slice(content);
 }
 
-pub(super) fn put_varint(body: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        body.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    body.push(value as u8);
+pub(super) fn put_varint(body: &mut Vec<u8>, value: u64) {
+    let start = body.len();
+    body.resize(start + varint_len(value), 0);
+    fill_varint(&mut body[start..], value);
 }
