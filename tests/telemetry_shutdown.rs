@@ -6,11 +6,11 @@ use std::{
 };
 
 use opentelemetry::{
-    metrics::MeterProvider,
+    metrics::{AsyncInstrument, MeterProvider},
     trace::{Tracer, TracerProvider},
 };
 use opentelemetry_sdk::{
-    error::OTelSdkResult,
+    error::{OTelSdkError, OTelSdkResult},
     trace::{Span, SpanData, SpanProcessor},
 };
 use tower_image_trace::{Protocol, Telemetry, TelemetryError, telemetry::TelemetryEvent};
@@ -180,21 +180,11 @@ fn in_time_from_a_plain_thread_and_when_dropped() {
 #[test]
 fn a_gauge_that_hangs_does_not_hold_it_up() {
     let server = OtlpServer::start();
-    let telemetry = Telemetry::builder()
-        .vars([] as [(&str, &str); 0])
-        .endpoint(server.endpoint())
-        .metrics(true)
-        .build()
-        .unwrap();
     let (release, held) = std::sync::mpsc::channel::<()>();
     let held = std::sync::Mutex::new(held);
-    let meter = telemetry.meter_provider().meter("test");
-    meter
-        .u64_observable_gauge("hanging")
-        .with_callback(move |_| {
-            let _ = held.lock().unwrap().recv();
-        })
-        .build();
+    let telemetry = telemetry_with_gauge(&server, move || {
+        let _ = held.lock().unwrap().recv();
+    });
     record(&telemetry, 1);
     let started = Instant::now();
     // faults F19: it was Ok, although the metrics were never read.
@@ -206,6 +196,49 @@ fn a_gauge_that_hangs_does_not_hold_it_up() {
     assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
     assert_eq!(server.spans().len(), 1);
     drop(release);
+}
+
+/// The SDK's own shutdown gives up after 5 s, and said so to nobody.
+#[test]
+fn a_gauge_may_take_as_long_as_is_allowed() {
+    let server = OtlpServer::start();
+    let telemetry = telemetry_with_gauge(&server, || std::thread::sleep(Duration::from_secs(6)));
+    telemetry.shutdown_blocking(PATIENCE).unwrap();
+    assert!(server.metrics().iter().any(|metric| metric.name == "gauge"));
+}
+
+/// A panic in a callback ends the thread of the SDK's reader.
+#[test]
+fn metrics_that_cannot_be_read_are_an_error() {
+    let server = OtlpServer::start();
+    let telemetry = telemetry_with_gauge(&server, || panic!("a gauge of the service"));
+    for ended in [
+        telemetry.force_flush_blocking(PATIENCE),
+        telemetry.force_flush_blocking(PATIENCE),
+        telemetry.shutdown_blocking(PATIENCE),
+    ] {
+        let is_lost = matches!(ended, Err(TelemetryError::Undelivered { lost: 1 }));
+        assert!(is_lost, "{ended:?}");
+    }
+}
+
+fn telemetry_with_gauge(server: &OtlpServer, work: impl Fn() + Send + Sync + 'static) -> Telemetry {
+    let telemetry = Telemetry::builder()
+        .vars([] as [(&str, &str); 0])
+        .endpoint(server.endpoint())
+        .metrics(true)
+        .build()
+        .unwrap();
+    let meter = telemetry.meter_provider().meter("test");
+    let observe = move |gauge: &dyn AsyncInstrument<u64>| {
+        work();
+        gauge.observe(1, &[]);
+    };
+    meter
+        .u64_observable_gauge("gauge")
+        .with_callback(observe)
+        .build();
+    telemetry
 }
 
 /// A callback of the service that hangs holds up neither the counters nor the shutdown: faults F18.
@@ -389,15 +422,19 @@ fn child_process() {
 /// Tells what it is asked, and takes its time.
 #[derive(Debug)]
 struct OwnProcessor {
-    asked: mpsc::Sender<&'static str>,
+    asked: mpsc::Sender<String>,
     takes: Duration,
+    fails: bool,
 }
 
 impl OwnProcessor {
-    fn ask(&self, what: &'static str) -> OTelSdkResult {
-        let _ = self.asked.send(what);
+    fn ask(&self, what: impl Into<String>) -> OTelSdkResult {
+        let _ = self.asked.send(what.into());
         std::thread::sleep(self.takes);
-        Ok(())
+        match self.fails {
+            true => Err(OTelSdkError::InternalFailure("no collector".into())),
+            false => Ok(()),
+        }
     }
 }
 
@@ -410,17 +447,22 @@ impl SpanProcessor for OwnProcessor {
         self.ask("flush")
     }
 
-    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
-        self.ask("shutdown")
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.ask(format!("shutdown in {timeout:?}"))
     }
 }
 
 fn with_processor(
     server: &OtlpServer,
     takes: Duration,
-) -> (Telemetry, mpsc::Receiver<&'static str>) {
+    fails: bool,
+) -> (Telemetry, mpsc::Receiver<String>) {
     let (asked, receiver) = mpsc::channel();
-    let processor = OwnProcessor { asked, takes };
+    let processor = OwnProcessor {
+        asked,
+        takes,
+        fails,
+    };
     let telemetry = Telemetry::builder()
         .vars([] as [(&str, &str); 0])
         .endpoint(server.endpoint())
@@ -434,14 +476,16 @@ fn with_processor(
 #[test]
 fn span_processors_of_the_service_are_flushed_and_shut_down() {
     let server = OtlpServer::start();
-    let (telemetry, asked) = with_processor(&server, Duration::ZERO);
+    let (telemetry, asked) = with_processor(&server, Duration::ZERO, false);
     record(&telemetry, 3);
     telemetry.force_flush_blocking(PATIENCE).unwrap();
     assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["flush"]);
     assert_eq!(server.spans().len(), 3);
     record(&telemetry, 2);
-    telemetry.shutdown_blocking(PATIENCE).unwrap();
-    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown"]);
+    telemetry
+        .shutdown_blocking(Duration::from_secs(30))
+        .unwrap();
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown in 30s"]);
     assert_eq!(server.spans().len(), 5);
     drop(telemetry);
     assert_eq!(asked.try_iter().count(), 0, "once is enough");
@@ -451,7 +495,7 @@ fn span_processors_of_the_service_are_flushed_and_shut_down() {
 #[test]
 fn a_span_processor_that_hangs_holds_up_no_shutdown() {
     let server = OtlpServer::start();
-    let (telemetry, asked) = with_processor(&server, 2 * BOUND);
+    let (telemetry, asked) = with_processor(&server, 2 * BOUND, false);
     record(&telemetry, 3);
     let started = Instant::now();
     let error = telemetry
@@ -459,6 +503,21 @@ fn a_span_processor_that_hangs_holds_up_no_shutdown() {
         .unwrap_err();
     assert!(matches!(error, TelemetryError::TimedOut { .. }), "{error}");
     assert!(started.elapsed() < BOUND, "{:?}", started.elapsed());
-    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown"]);
+    assert_eq!(asked.try_iter().collect::<Vec<_>>(), ["shutdown in 5s"]);
+    assert_eq!(server.spans().len(), 3);
+}
+
+#[test]
+fn a_span_processor_that_fails_is_an_error() {
+    let server = OtlpServer::start();
+    let (telemetry, _asked) = with_processor(&server, Duration::ZERO, true);
+    record(&telemetry, 3);
+    for ended in [
+        telemetry.force_flush_blocking(PATIENCE),
+        telemetry.shutdown_blocking(PATIENCE),
+    ] {
+        let is_lost = matches!(ended, Err(TelemetryError::Undelivered { lost: 1 }));
+        assert!(is_lost, "{ended:?}");
+    }
     assert_eq!(server.spans().len(), 3);
 }

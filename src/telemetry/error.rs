@@ -41,7 +41,9 @@ pub enum TelemetryError {
     /// Everything was handled in time, but the collector did not take all of it.
     #[error("{lost} spans, metrics or log records could not be delivered")]
     Undelivered {
-        /// How many items were given up since `shutdown` or `force_flush` was called.
+        /// How many items were given up since `shutdown` or `force_flush` was called. A collection of metrics
+        /// that failed counts as one, and so do span processors of the service's own that say that they have
+        /// failed.
         lost: u64,
     },
 }

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "_listener")]
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 #[cfg(feature = "logs")]
 use opentelemetry_sdk::logs::LoggerProviderBuilder;
@@ -37,15 +37,17 @@ use super::{
     error::TelemetryError,
     outlets::Outlets,
     overflow::{Onlooker, Overflow, Watched},
-    pipeline::{AnyQueue, Gather, IoThread, Pipeline, Queue, Reports},
-    settings::{Batching, Exporter, Settings},
+    pipeline::{AnyQueue, Gather, IoThread, Pipeline, PushReader, Queue, Reports},
+    settings::{Batching, Settings},
     signal::Signal,
 };
 #[cfg(feature = "prometheus")]
-use opentelemetry_sdk::metrics::{Temporality, reader::MetricReader as _};
+use opentelemetry_sdk::metrics::Temporality;
 
 #[cfg(any(feature = "_listener", feature = "_otlp", feature = "xray"))]
 use super::event::Sink;
+#[cfg(any(feature = "_otlp", feature = "console"))]
+use super::settings::Exporter;
 #[cfg(feature = "_listener")]
 use super::{
     error::{Consequence, SettingError, SettingWarning},
@@ -84,6 +86,8 @@ pub(super) struct Export<'a> {
     reports: Reports,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
     overflow: Arc<Overflow>,
+    /// `None` when no metrics are exported.
+    push_reader: Option<PushReader>,
     /// Where spans wait for the end of their request.
     #[cfg(feature = "page")]
     gathered: Option<Arc<Gathered>>,
@@ -123,6 +127,7 @@ impl<'a> Export<'a> {
             reports: Reports::new(&outlets.events),
             overflow: Arc::new(Overflow::new(settings.series_limit, &outlets.events)),
             queues: Vec::new(),
+            push_reader: None,
             #[cfg(feature = "page")]
             gathered: None,
             #[cfg(feature = "_otlp")]
@@ -386,12 +391,11 @@ impl<'a> Export<'a> {
         meter_provider: SdkMeterProvider,
         changed_provider: Option<SdkTracerProvider>,
     ) -> Arc<Pipeline> {
-        let exports_metrics = !matches!(self.settings.metrics, Exporter::None);
         let (thread, queues, reports) = (self.thread, self.queues, self.reports);
         let pipeline = Pipeline::new(
             thread,
             meter_provider,
-            exports_metrics,
+            self.push_reader,
             changed_provider,
             queues,
             #[cfg(feature = "_otlp")]
@@ -428,20 +432,23 @@ impl<'a> Export<'a> {
 
     fn reader<E: PushMetricExporter>(&mut self, exporter: E) -> PeriodicReader<Watched<E>> {
         let onlooker = Arc::new(Onlooker::default());
+        let is_shut_down = Arc::new(AtomicBool::new(false));
         let watched = Watched {
             exporter,
             overflow: Arc::clone(&self.overflow),
             onlooker: Arc::clone(&onlooker),
+            is_shut_down: Arc::clone(&is_shut_down),
         };
         let reader = PeriodicReader::builder(watched)
             .with_interval(self.settings.metric_export_interval)
             .build();
+        let push_reader = PushReader::new(reader.clone(), is_shut_down);
         #[cfg(feature = "prometheus")]
         if self.settings.metric_temporality == Temporality::Cumulative {
-            let reader = reader.clone();
-            let collect = Box::new(move || reader.force_flush());
-            self.pushed = Some(Pushed { collect, onlooker });
+            let reader = push_reader.clone();
+            self.pushed = Some(Pushed { reader, onlooker });
         }
+        self.push_reader = Some(push_reader);
         reader
     }
 }

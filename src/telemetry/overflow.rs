@@ -3,7 +3,10 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -83,6 +86,8 @@ pub(super) struct Watched<E> {
     pub(super) exporter: E,
     pub(super) overflow: Arc<Overflow>,
     pub(super) onlooker: Arc<Onlooker>,
+    /// The last collection was exported.
+    pub(super) is_shut_down: Arc<AtomicBool>,
 }
 
 /// Who wants to see the next collection of metrics before it is exported.
@@ -90,6 +95,12 @@ pub(super) struct Watched<E> {
 pub(super) struct Onlooker(Mutex<Option<Look>>);
 
 pub(super) type Look = Box<dyn FnOnce(&ResourceMetrics) + Send>;
+
+impl fmt::Debug for Onlooker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Onlooker")
+    }
+}
 
 impl Onlooker {
     fn show(&self, metrics: &ResourceMetrics) {
@@ -117,6 +128,7 @@ impl<E: PushMetricExporter> PushMetricExporter for Watched<E> {
     }
 
     fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.is_shut_down.store(true, Relaxed);
         self.exporter.shutdown_with_timeout(timeout)
     }
 

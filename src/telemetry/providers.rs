@@ -430,7 +430,7 @@ impl Telemetry {
     /// collector does. A second call returns at once. The shutdown goes on when the future is dropped.
     ///
     /// # Errors
-    /// What could not be delivered in time.
+    /// What could not be delivered, or not in time.
     pub async fn shutdown(&self, timeout: Duration) -> Result<(), TelemetryError> {
         let Some(pipeline) = self.pipeline.clone() else {
             return Ok(());
@@ -441,7 +441,7 @@ impl Telemetry {
     /// [`shutdown`](Self::shutdown) for code that is not async.
     ///
     /// # Errors
-    /// What could not be delivered in time.
+    /// What could not be delivered, or not in time.
     pub fn shutdown_blocking(&self, timeout: Duration) -> Result<(), TelemetryError> {
         self.pipeline
             .as_ref()
@@ -451,7 +451,7 @@ impl Telemetry {
     /// Sends everything recorded so far, and waits for it until `timeout` is over.
     ///
     /// # Errors
-    /// What could not be delivered in time.
+    /// What could not be delivered, or not in time.
     pub async fn force_flush(&self, timeout: Duration) -> Result<(), TelemetryError> {
         let Some(pipeline) = self.pipeline.clone() else {
             return Ok(());
@@ -462,7 +462,7 @@ impl Telemetry {
     /// [`force_flush`](Self::force_flush) for code that is not async.
     ///
     /// # Errors
-    /// What could not be delivered in time.
+    /// What could not be delivered, or not in time.
     pub fn force_flush_blocking(&self, timeout: Duration) -> Result<(), TelemetryError> {
         self.pipeline
             .as_ref()

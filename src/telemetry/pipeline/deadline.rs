@@ -22,32 +22,36 @@ pub(super) fn until(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now())
 }
 
-/// Runs `work` on a thread of its own and waits for it until `deadline`; whether it has ended by then.
-pub(super) fn run_until(
-    deadline: Instant,
-    name: &str,
-    work: impl FnOnce() + Send + 'static,
-) -> bool {
-    Running::start(name, work).is_some_and(|running| running.has_ended_by(deadline))
+/// Work on a thread of its own, which tells whether it has succeeded.
+pub(super) struct Running(mpsc::Receiver<bool>);
+
+/// What is known of such work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    Succeeded,
+    /// It has said so, has panicked, or has found no thread.
+    Failed,
+    Pending,
 }
 
-/// Work on a thread of its own.
-pub(super) struct Running(mpsc::Receiver<()>);
-
 impl Running {
-    /// `None` when there can be no further thread.
-    pub(super) fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Option<Self> {
-        let (running, ended) = mpsc::channel::<()>();
-        let thread = thread::Builder::new().name(name.to_owned());
-        let thread = thread.spawn(move || {
-            work();
-            drop(running);
-        });
-        thread.is_ok().then_some(Self(ended))
+    pub(super) fn start(name: &str, work: impl FnOnce() -> bool + Send + 'static) -> Self {
+        let (tell, told) = mpsc::channel();
+        let work = move || {
+            // Nobody may be waiting any more.
+            let _ = tell.send(work());
+        };
+        // Without a thread there is nobody who tells.
+        drop(thread::Builder::new().name(name.to_owned()).spawn(work));
+        Self(told)
     }
 
     /// Waits for the end until `deadline`.
-    pub(super) fn has_ended_by(&self, deadline: Instant) -> bool {
-        self.0.recv_timeout(until(deadline)) == Err(RecvTimeoutError::Disconnected)
+    pub(super) fn by(&self, deadline: Instant) -> Progress {
+        match self.0.recv_timeout(until(deadline)) {
+            Ok(true) => Progress::Succeeded,
+            Ok(false) | Err(RecvTimeoutError::Disconnected) => Progress::Failed,
+            Err(RecvTimeoutError::Timeout) => Progress::Pending,
+        }
     }
 }

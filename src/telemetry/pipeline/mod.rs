@@ -30,6 +30,7 @@ mod metrics;
 mod pace;
 #[cfg(feature = "console")]
 mod points;
+mod push_reader;
 mod queue;
 mod report;
 mod self_metrics;
@@ -67,6 +68,7 @@ pub(super) use self::{
 };
 pub(super) use self::{
     io_thread::IoThread,
+    push_reader::PushReader,
     queue::{AnyQueue, Gather, Queue},
     report::Reports,
     self_metrics::register,

@@ -13,7 +13,7 @@ use std::{
 
 use opentelemetry::StringValue;
 
-use super::deadline::run_until;
+use super::deadline::Running;
 use crate::telemetry::{
     event::{SignalStats, Sink, TelemetryEvent},
     signal::Signal,
@@ -67,8 +67,11 @@ impl Reports {
             .collect();
         if !events.is_empty() {
             let sink = self.sink.clone();
-            let say = move || events.iter().for_each(|event| sink.emit(event));
-            run_until(deadline, "image-trace-report", say);
+            let say = move || {
+                events.iter().for_each(|event| sink.emit(event));
+                true
+            };
+            Running::start("image-trace-report", say).by(deadline);
         }
     }
 

@@ -6,14 +6,17 @@ use std::{
 };
 
 use opentelemetry_sdk::{
-    error::OTelSdkResult, metrics::SdkMeterProvider, trace::SdkTracerProvider,
+    error::{OTelSdkError, OTelSdkResult},
+    metrics::SdkMeterProvider,
+    trace::SdkTracerProvider,
 };
 
 #[cfg(feature = "_otlp")]
 use super::keeper::Keeper;
 use super::{
-    deadline::{Running, deadline, run_until, until},
+    deadline::{Progress, Running, bounded, deadline, until},
     io_thread::IoThread,
+    push_reader::PushReader,
     queue::AnyQueue,
     report::Reports,
     spans::others_only,
@@ -42,7 +45,8 @@ pub(crate) struct Pipeline {
     /// `None` after the shutdown.
     thread: Mutex<Option<IoThread>>,
     meter_provider: SdkMeterProvider,
-    exports_metrics: bool,
+    /// `None` when no metrics are exported.
+    push_reader: Option<PushReader>,
     /// The provider to which the service has added span processors.
     changed_provider: Option<SdkTracerProvider>,
     queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
@@ -56,7 +60,7 @@ impl Pipeline {
     pub(crate) const fn new(
         thread: IoThread,
         meter_provider: SdkMeterProvider,
-        exports_metrics: bool,
+        push_reader: Option<PushReader>,
         changed_provider: Option<SdkTracerProvider>,
         queues: Vec<(Signal, Arc<dyn AnyQueue>)>,
         #[cfg(feature = "_otlp")] keeper: Option<Arc<Keeper>>,
@@ -65,7 +69,7 @@ impl Pipeline {
         Self {
             thread: Mutex::new(Some(thread)),
             meter_provider,
-            exports_metrics,
+            push_reader,
             changed_provider,
             queues,
             #[cfg(feature = "_otlp")]
@@ -90,7 +94,7 @@ impl Pipeline {
     #[cfg(feature = "page")]
     pub(crate) fn health(&self, signal: Signal) -> Option<Health> {
         let queued = self.queue(signal).map(|queue| queue.pending());
-        if queued.is_none() && !(signal == Signal::Metrics && self.exports_metrics) {
+        if queued.is_none() && !(signal == Signal::Metrics && self.push_reader.is_some()) {
             return None;
         }
         let report = self.reports.of(signal);
@@ -108,9 +112,10 @@ impl Pipeline {
 
     /// Sends what there is, and waits for it until `timeout` is over.
     pub(crate) fn flush(&self, timeout: Duration) -> Result<(), TelemetryError> {
-        let provider = self.meter_provider.clone();
+        let (provider, reader) = (self.meter_provider.clone(), self.push_reader.clone());
         self.drain(timeout, SdkTracerProvider::force_flush, move || {
-            drop(provider.force_flush());
+            // It may be a reader of the service's own that has failed.
+            has_done(&provider.force_flush()) || reader.is_none_or(|it| has_done(&it.collect()))
         })
     }
 
@@ -122,7 +127,7 @@ impl Pipeline {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         let Some(thread) = taken else { return Ok(()) };
-        let provider = self.meter_provider.clone();
+        let (provider, reader) = (self.meter_provider.clone(), self.push_reader.clone());
         #[cfg(feature = "_otlp")]
         if let Some(keeper) = &self.keeper {
             keeper.close();
@@ -134,8 +139,12 @@ impl Pipeline {
             }
         }
         let end = deadline(timeout);
-        let shutdown = |provider: &SdkTracerProvider| provider.shutdown();
-        let drained = self.drain(timeout, shutdown, move || drop(provider.shutdown()));
+        let shutdown =
+            move |provider: &SdkTracerProvider| provider.shutdown_with_timeout(bounded(timeout));
+        let drained = self.drain(timeout, shutdown, move || {
+            // The SDK gives up after 5 s, however long this may take.
+            has_done(&provider.shutdown()) || reader.is_none_or(|it| it.has_collected_the_last())
+        });
         thread.stop(until(end).max(STOP));
         for (_, queue) in &self.queues {
             queue.abandon();
@@ -149,8 +158,8 @@ impl Pipeline {
     fn drain(
         &self,
         timeout: Duration,
-        end_spans: fn(&SdkTracerProvider) -> OTelSdkResult,
-        collect_metrics: impl FnOnce() + Send + 'static,
+        end_spans: impl FnOnce(&SdkTracerProvider) -> OTelSdkResult + Send + 'static,
+        collect_metrics: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<(), TelemetryError> {
         let deadline = deadline(timeout);
         let lost_before = self.reports.lost();
@@ -163,23 +172,31 @@ impl Pipeline {
             .map(|(_, queue)| (queue, queue.flush()))
             .collect();
         let others = self.changed_provider.clone().map(|provider| {
-            let end_spans = move || drop(others_only(|| end_spans(&provider)));
+            let end_spans = move || has_done(&others_only(|| end_spans(&provider)));
             Running::start("image-trace-processors", end_spans)
         });
         // The SDK has no bound of its own here, and reads gauges of the service, which may hang.
-        let collected = run_until(deadline, "image-trace-flush", collect_metrics);
+        let collected = Running::start("image-trace-flush", collect_metrics).by(deadline);
         targets.extend(metrics.iter().map(|(_, queue)| (queue, queue.flush())));
         let mut pending: u64 = targets
             .into_iter()
             .map(|(queue, target)| queue.wait(target, deadline))
             .sum();
-        pending += u64::from(self.exports_metrics && !collected);
-        let ended = |others: Option<Running>| others.is_some_and(|it| it.has_ended_by(deadline));
-        pending += u64::from(!others.is_none_or(ended));
-        match self.reports.lost() - lost_before {
+        let mut lost = self.reports.lost() - lost_before;
+        let others = others.map(|others| others.by(deadline));
+        for progress in [Some(collected), others].into_iter().flatten() {
+            pending += u64::from(progress == Progress::Pending);
+            lost += u64::from(progress == Progress::Failed);
+        }
+        match lost {
             _ if pending > 0 => Err(TelemetryError::TimedOut { timeout, pending }),
             0 => Ok(()),
             lost => Err(TelemetryError::Undelivered { lost }),
         }
     }
+}
+
+/// Whether the SDK has done what it was asked for, or the service itself had done it.
+const fn has_done(result: &OTelSdkResult) -> bool {
+    matches!(result, Ok(()) | Err(OTelSdkError::AlreadyShutdown))
 }

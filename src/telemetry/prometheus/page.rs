@@ -30,6 +30,7 @@ use super::{
 use crate::telemetry::{
     event::{Sink, TelemetryEvent},
     overflow::{Onlooker, Overflow},
+    pipeline::PushReader,
 };
 
 /// Where the metrics of a page come from.
@@ -42,17 +43,11 @@ pub(in crate::telemetry) enum Source {
 }
 
 /// The collections of the reader that pushes metrics.
+#[derive(Debug)]
 pub(in crate::telemetry) struct Pushed {
-    /// Collects and exports.
-    pub(in crate::telemetry) collect: Box<dyn Fn() -> OTelSdkResult + Send + Sync>,
+    pub(in crate::telemetry) reader: PushReader,
     /// Shows what is collected.
     pub(in crate::telemetry) onlooker: Arc<Onlooker>,
-}
-
-impl fmt::Debug for Pushed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Pushed")
-    }
 }
 
 /// Makes pages of the metrics as they are when one is asked for.
@@ -113,7 +108,7 @@ impl Page {
                     drop(send.send(writer.write(metrics, format, gzip)));
                 }));
                 // The page counts: what becomes of the export is not its business.
-                let exported = (pushed.collect)();
+                let exported = pushed.reader.collect();
                 page.try_recv().map_err(|missing| match exported {
                     Err(error) => unread(&error),
                     Ok(()) => unread(&missing),
