@@ -443,7 +443,8 @@ fn away_for_too_long() {
             .build()
             .unwrap();
         record(&telemetry, 600);
-        log.wait_for("512 spans were lost: client error (Connect)");
+        // How many they are is up to the machine.
+        log.wait_for(" spans were lost: client error (Connect)");
         let server = OtlpServer::start_at(address);
         // A span is tried for a second only, which a busy machine may miss.
         let mut recorded = 600;

@@ -190,11 +190,12 @@ struct ResizeMany {
 #[tokio::test]
 async fn tonic_thumbnailer_finishes_its_streams_before_it_ends() {
     // faults F20
+    const PICTURES: usize = 6;
     let message = ResizeMany {
         source: include_bytes!("../../examples/image_proxy/images/chelsea.png")
             .as_slice()
             .into(),
-        widths: vec![300; 20],
+        widths: vec![300; PICTURES],
     };
     let message = message.encode_to_vec();
     let mut frame = vec![0];
@@ -223,7 +224,7 @@ async fn tonic_thumbnailer_finishes_its_streams_before_it_ends() {
             bytes.drain(..5 + u32::from_be_bytes([a, b, c, d]) as usize);
             pictures += 1;
         }
-        assert_eq!(pictures, 20, "{signal}");
+        assert_eq!(pictures, PICTURES, "{signal}");
         assert_eq!(example.roots().await.len(), 1, "{signal}");
     }
 }

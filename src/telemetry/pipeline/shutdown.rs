@@ -183,8 +183,10 @@ impl Pipeline {
             .map(|(queue, target)| queue.wait(target, deadline))
             .sum();
         let mut lost = self.reports.lost() - lost_before;
+        // Readers of the service's own are not waited for.
+        let collected = self.push_reader.is_some().then_some(collected);
         let others = others.map(|others| others.by(deadline));
-        for progress in [Some(collected), others].into_iter().flatten() {
+        for progress in collected.into_iter().chain(others) {
             pending += u64::from(progress == Progress::Pending);
             lost += u64::from(progress == Progress::Failed);
         }
