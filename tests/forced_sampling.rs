@@ -46,6 +46,13 @@ async fn who_debugs_gets_a_trace() {
             (("x-request", "ordinary"), 0),
             (("jaeger-debug-id", "why is it slow"), 1),
             (("b3", "d"), 1),
+            (
+                (
+                    "uber-trace-id",
+                    "4bf92f3577b34da6a3ce929d0e0e4736:00f067aa0ba902b7:0:3",
+                ),
+                1,
+            ),
             (("b3", "1"), 0),
         ] {
             let spans = sampled(header, by_sdk, |layer| layer).await;

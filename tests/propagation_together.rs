@@ -618,3 +618,136 @@ fn a_debug_id_beside_a_parent_counts_for_nothing_in_any_order() {
         );
     }
 }
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
+
+#[test]
+fn a_lone_debug_flag_of_b3_counts_only_where_no_parent_has_decided() {
+    let parent = format!("00-{TRACE}-{SPAN}-00");
+    for flag in [("b3", "d"), ("x-b3-flags", "1")] {
+        for names in ["b3,tracecontext", "tracecontext,b3"] {
+            let cx = extract(names, &[("traceparent", &parent), flag]);
+            let sent = &inject("b3", &cx)["b3"];
+            assert_eq!(sent, &format!("{TRACE}-{SPAN}-0"), "{names}");
+        }
+    }
+}
+
+#[test]
+fn the_debug_flag_of_jaeger_survives_a_parent_without_a_decision() {
+    let debug = format!("{TRACE}:{SPAN}:0:3");
+    let xray = "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736;Parent=00f067aa0ba902b7";
+    let (b3, trace) = (format!("{TRACE}-{SPAN}"), TRACE);
+    for (name, lines) in [
+        ("xray", &[("x-amzn-trace-id", xray)][..]),
+        ("b3", &[("b3", &b3)]),
+        (
+            "ottrace",
+            &[("ot-tracer-traceid", trace), ("ot-tracer-spanid", SPAN)],
+        ),
+    ] {
+        let lines = [lines, &[("uber-trace-id", &debug)]].concat();
+        for names in [format!("{name},jaeger"), format!("jaeger,{name}")] {
+            let sent = inject("jaeger", &extract(&names, &lines));
+            assert_eq!(sent["uber-trace-id"], debug, "{names}");
+        }
+    }
+}
+
+/// OT Trace has the lower half of the trace id only.
+#[test]
+fn all_formats_together_keep_the_whole_trace_id() {
+    let cx = extract(
+        "tracecontext",
+        &[("traceparent", &format!("00-{TRACE}-{SPAN}-01"))],
+    );
+    for names in [
+        "tracecontext,ottrace",
+        "tracecontext,baggage,b3,b3multi,jaeger,xray,ottrace",
+    ] {
+        let propagators: Propagators = names.parse().unwrap();
+        let found = propagators.extract_headers(&Context::new(), &inject(names, &cx));
+        assert_eq!(trace_id(&found).to_string(), TRACE, "{names}");
+    }
+    let half = format!("{}-{SPAN}-d", &TRACE[16..]);
+    let parent = format!("00-{TRACE}-{SPAN}-01");
+    let cx = extract(
+        "tracecontext,b3",
+        &[("traceparent", &parent), ("b3", &half)],
+    );
+    assert_eq!(inject("b3", &cx)["b3"], format!("{TRACE}-{SPAN}-d"));
+}
+
+/// A proxy passes on the headers that it has got.
+#[test]
+fn what_is_injected_into_forwarded_headers_is_what_the_next_hop_reads() {
+    let ours = extract(
+        "tracecontext",
+        &[("traceparent", &format!("00-{TRACE}-{SPAN}-01"))],
+    );
+    let forwarded = headers(&[
+        B3,
+        ("x-b3-traceid", "33333333333333333333333333333333"),
+        ("x-b3-spanid", "3333333333333333"),
+        ("x-b3-flags", "1"),
+    ]);
+    for names in ["b3", "b3multi", "b3,b3multi", "b3multi,b3"] {
+        let propagators: Propagators = names.parse().unwrap();
+        let mut sent = forwarded.clone();
+        propagators.inject_headers(&ours, &mut sent);
+        assert_eq!(sent, inject(names, &ours), "{names}");
+    }
+}
+
+#[test]
+fn baggage_that_the_service_has_removed_goes_on_in_no_format() {
+    let forwarded = headers(&[
+        ("ot-tracer-traceid", TRACE),
+        ("ot-tracer-spanid", SPAN),
+        ("ot-baggage-user", "alice"),
+        ("ot-baggage-tier", "gold"),
+    ]);
+    let propagators: Propagators = "ottrace".parse().unwrap();
+    let cx = propagators.extract_headers(&Context::new(), &forwarded);
+    for (members, user, tier) in [
+        (&[KeyValue::new("tier", "gold")][..], None, Some("gold")),
+        (&[], Some("alice"), Some("gold")),
+    ] {
+        let mut sent = forwarded.clone();
+        propagators.inject_headers(&cx.with_baggage(members.to_vec()), &mut sent);
+        let sent = |name| sent.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(
+            (sent("ot-baggage-user"), sent("ot-baggage-tier")),
+            (user, tier)
+        );
+    }
+}
+
+#[test]
+fn received_baggage_replaces_members_of_a_full_context() {
+    let old = (0..64).map(|number| KeyValue::new(format!("k{number}"), "old"));
+    let full = Context::new().with_baggage(old);
+    for (names, line) in [
+        ("baggage", &[("baggage", "k1=new,k99=new,k2=new")][..]),
+        (
+            "ottrace",
+            &[
+                ("ot-tracer-traceid", TRACE),
+                ("ot-tracer-spanid", SPAN),
+                ("ot-baggage-k1", "new"),
+                ("ot-baggage-k99", "new"),
+                ("ot-baggage-k2", "new"),
+            ],
+        ),
+    ] {
+        let propagators: Propagators = names.parse().unwrap();
+        let cx = propagators.extract_headers(&full, &headers(line));
+        let value = |key: &str| cx.baggage().get(key).map(ToString::to_string);
+        assert_eq!(
+            ["k1", "k2", "k3"].map(|key| value(key).unwrap()),
+            ["new", "new", "old"]
+        );
+        assert_eq!(value("k99"), None, "{names}");
+    }
+}

@@ -1,15 +1,15 @@
 //! No credential and no signature leaves the service, however it came in.
 
-use std::{convert::Infallible, io};
+use std::{convert::Infallible, future::ready, io};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use opentelemetry::{Array, KeyValue, Value};
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_image_trace::{
-    DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace,
-    download::DownloadLayerBuilder,
+    DownloadLayer, ErrorKind, ImageTraceLayer, RequestTrace, Telemetry,
+    download::{DownloadLayerBuilder, Origin},
     trace::{ImageTraceLayerBuilder, SourceUrls},
 };
 
@@ -344,4 +344,38 @@ async fn a_long_message_shows_no_half_of_a_url() {
             );
         }
     }
+}
+
+/// A service may log what it has.
+#[tokio::test]
+async fn no_debug_text_shows_a_secret() {
+    const SECRET: &str = "hunter2";
+    let telemetry = Telemetry::builder()
+        .vars([("", ""); 0])
+        .trace_page(true)
+        .build()
+        .unwrap();
+    let path = "/plain/http://user:hunter2@cdn.example/cat.jpg?sig=hunter2";
+    for content_type in ["image/png", "application/grpc"] {
+        let mut service = telemetry
+            .trace_layer()
+            .layer(service_fn(|request: Request<()>| {
+                let trace = RequestTrace::from_extensions(request.extensions());
+                let run = trace.process("rs:fit").run(ready(Ok::<_, io::Error>(())));
+                let text = format!("{trace:?} {:?} {run:?}", trace.process("rs:fit"));
+                ready(Ok::<_, Infallible>(Response::new(text)))
+            }));
+        let request = Request::post(path).header("content-type", content_type);
+        let future = service.call(request.body(()).unwrap());
+        let of_future = format!("{future:?}");
+        let response = future.await.unwrap();
+        let of_body = format!("{:?}", response.body());
+        let of_stages = response.into_body().collect().await.unwrap().to_bytes();
+        let of_stages = String::from_utf8_lossy(&of_stages);
+        for text in [&*of_future, &of_body, &of_stages, &format!("{telemetry:?}")] {
+            assert!(!text.contains(SECRET), "{content_type}: {text}");
+        }
+    }
+    let error = "https://user:hunter2@images.internal".parse::<Origin>();
+    assert!(!format!("{error:?}").contains(SECRET), "{error:?}");
 }

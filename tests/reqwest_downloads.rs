@@ -242,13 +242,23 @@ async fn redirects_end_somewhere() {
             "more than {most} redirects, the last to {}",
             origin.url("/?sig=REDACTED")
         );
-        assert_eq!(error.to_string(), text);
+        assert_eq!([error.to_string(), format!("{error:?}")], [&*text, &text]);
         assert_eq!(attempts(&recorder).len(), expected);
     }
     let recorder = Recorder::new();
     let client = client(&builder(&recorder).build()).max_redirects(0);
     let response = client.get(origin.url("/")).await.unwrap();
     assert_eq!(response.status(), StatusCode::MOVED_PERMANENTLY);
+
+    // Nothing listens there.
+    let error = client
+        .get("http://user:planted@127.0.0.1:9/?sig=planted")
+        .await;
+    let error = error.unwrap_err();
+    for text in [error.to_string(), format!("{error:?}")] {
+        assert!(text.contains("127.0.0.1:9/?sig=REDACTED"), "{text}");
+        assert!(!text.contains("planted"), "{text}");
+    }
 
     // reqwest refuses what it cannot fetch, before and after a redirect.
     let origin = Origin::start(|_| {

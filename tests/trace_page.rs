@@ -12,7 +12,7 @@ use axum::Router;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Empty};
-use opentelemetry::trace::TraceContextExt;
+use opentelemetry::{KeyValue, trace::TraceContextExt};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use serde_json::Value;
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
     sync::oneshot,
     time::timeout,
 };
-use tower::{Layer, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_image_trace::{
     ErrorKind, RequestTrace, Stage, Telemetry, TelemetryError,
     telemetry::{Sampler, Settings, TelemetryBuilder, TracePageSettings},
@@ -789,15 +789,16 @@ async fn files_have_tags_and_a_strict_policy() {
         );
         assert!(!policy.contains("unsafe"), "{policy}");
 
-        let mut again = get(path);
-        let tag = headers[header::ETAG].clone();
-        again.headers_mut().insert(header::IF_NONE_MATCH, tag);
-        let (status, _, empty) = ask(&telemetry, again).await;
-        assert_eq!(
-            (status, empty.len()),
-            (StatusCode::NOT_MODIFIED, 0),
-            "{path}"
-        );
+        for known in [headers[header::ETAG].clone(), "*".parse().unwrap()] {
+            let mut again = get(path);
+            again.headers_mut().insert(header::IF_NONE_MATCH, known);
+            let (status, _, empty) = ask(&telemetry, again).await;
+            assert_eq!(
+                (status, empty.len()),
+                (StatusCode::NOT_MODIFIED, 0),
+                "{path}"
+            );
+        }
 
         let mut gzip = get(path);
         gzip.headers_mut()
@@ -1079,4 +1080,71 @@ async fn log_lines_are_held_with_their_trace() {
     assert_eq!(logs[0]["attributes"][0], serde_json::json!(["pixels", 42]));
     assert_eq!(logs[0]["span_id"], trace["spans"][1]["span_id"]);
     assert_eq!(logs[0]["target"], "behaviour::trace_page");
+}
+
+/// The path of the request that runs, as it is shown.
+async fn shown_path(telemetry: &Telemetry) -> String {
+    let state = json(telemetry, "/api/state").await;
+    state["running"][0]["path"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn running_requests_are_described_in_bounded_time_and_space() {
+    let telemetry = builder().build().unwrap();
+    let mut service = telemetry.trace_layer().layer(service_fn(|_: Request<()>| {
+        std::future::pending::<Result<Response<String>, Infallible>>()
+    }));
+    let mut start = |path: String| service.call(Request::get(path).body(()).unwrap());
+    let long = start(format!("/{}", "p".repeat(60_000)));
+    let path = shown_path(&telemetry).await;
+    assert!(
+        path.len() <= 16 << 10 && path.starts_with("/ppp"),
+        "{}",
+        path.len()
+    );
+    let others: Vec<_> = (0..300).map(|number| start(format!("/{number}"))).collect();
+    let state = json(&telemetry, "/api/state").await;
+    assert_eq!(state["running_total"], 301);
+    assert_eq!(state["running"].as_array().unwrap().len(), 100);
+    let running = json(&telemetry, "/tracez/api/running/GET").await;
+    assert_eq!(running.as_array().unwrap().len(), 100);
+    drop((long, others));
+    assert_eq!(json(&telemetry, "/api/state").await["running_total"], 0);
+}
+
+#[tokio::test]
+async fn debug_texts_show_counts_and_not_what_is_held() {
+    let telemetry = builder().build().unwrap();
+    let service = telemetry
+        .trace_layer()
+        .layer(service_fn(async |request: Request<()>| {
+            let stage = RequestTrace::from_extensions(request.extensions()).stage("resize");
+            stage.set_attribute(KeyValue::new("note", "y".repeat(5_000)));
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+    for _ in 0..50 {
+        drop(service.clone().oneshot(Request::new(())).await);
+    }
+    for text in [
+        format!("{telemetry:?}"),
+        format!("{:?}", telemetry.trace_page()),
+    ] {
+        assert!(text.len() < 10_000, "{}", text.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_does_not_read_loses_its_place() {
+    let telemetry = builder().build().unwrap();
+    let open = async || {
+        let answer = telemetry.trace_page().oneshot(get("/api/events")).await;
+        answer.unwrap()
+    };
+    let mut stalled = Vec::new();
+    for _ in 0..16 {
+        stalled.push(open().await);
+    }
+    assert_eq!(open().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    tokio::time::advance(Duration::from_secs(25)).await;
+    assert_eq!(open().await.status(), StatusCode::OK);
 }

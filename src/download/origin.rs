@@ -17,8 +17,8 @@ pub struct Origin {
 
 /// The text is not an [`Origin`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{}\" is not an origin: http://host, https://host, or one of these with a port", redact::url(.0))]
-pub struct OriginError(String);
+#[error("\"{}\" is not an origin: http://host, https://host, or one of these with a port", .0)]
+pub struct OriginError(/* without secrets */ String);
 
 impl Origin {
     /// The origin of an absolute `http` or `https` URI.
@@ -53,7 +53,7 @@ impl FromStr for Origin {
         });
         uri.as_ref()
             .and_then(Self::of)
-            .ok_or_else(|| OriginError(text.to_owned()))
+            .ok_or_else(|| OriginError(redact::url(text).into_owned()))
     }
 }
 

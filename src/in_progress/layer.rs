@@ -4,6 +4,8 @@ use super::{InProgress, RequestsInProgress};
 
 /// Counts the requests in progress: from the call until the response's body is dropped.
 ///
+/// Each layer counts, so that a request that passes two with the same counts is two of them: add it once.
+///
 /// ```
 /// # #[cfg(feature = "axum")] {
 /// use axum::{Router, routing::get};

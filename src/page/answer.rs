@@ -108,7 +108,9 @@ pub(super) fn download(text: Bytes, name: &str, takes_gzip: bool) -> Answer {
 /// `known`: the tags that the browser has (`If-None-Match`).
 pub(super) fn file(file: &File, known: Option<&str>, takes_gzip: bool) -> Answer {
     let etag = file.etag();
-    let is_known = known.is_some_and(|known| known.split(',').any(|tag| tag.trim() == etag));
+    // RFC 9110 §13.1.2: `*` is any tag.
+    let is_known = |tag: &str| tag == etag || tag == "*";
+    let is_known = known.is_some_and(|known| known.split(',').any(|tag| is_known(tag.trim())));
     let mut answer = if is_known {
         let mut answer = Response::new(TracePageBody::whole(Bytes::new()));
         *answer.status_mut() = StatusCode::NOT_MODIFIED;

@@ -1,9 +1,10 @@
 //! The state, told to all who listen (WHATWG HTML, server-sent events).
 
 use std::{
+    fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, watch},
+    sync::{Notify, watch},
     time::{Instant, sleep},
 };
 
@@ -27,15 +28,16 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// A stream ends with the first event after this time, and its browser opens another one: a graceful shutdown
 /// waits for all responses, whoever asks for it, and must not wait for ever.
 const LIFE: Duration = Duration::from_secs(10);
+/// How long a stream has its place, also if its listener does not read.
+const KEPT: Duration = LIFE.saturating_add(SILENCE);
 /// The last event of a stream that has had its time.
 const OVER: &[u8] = b"event: over\ndata: {}\n\n";
 
-#[derive(Debug)]
 pub(super) struct Events {
     /// The latest event; `None` at the end.
     latest: watch::Sender<Option<Bytes>>,
     opened: Notify,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Default for Events {
@@ -43,8 +45,28 @@ impl Default for Events {
         Self {
             latest: watch::Sender::new(Some(Bytes::new())),
             opened: Notify::new(),
-            places: Arc::new(Semaphore::new(MOST_STREAMS)),
+            places: Places::default(),
         }
+    }
+}
+
+/// Who has a place, and since when.
+#[derive(Default)]
+struct Places(Mutex<Vec<(Weak<Place>, Instant)>>);
+
+/// Given back when it is dropped.
+struct Place;
+
+impl Places {
+    fn take(&self) -> Option<Arc<Place>> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|(place, since)| place.strong_count() > 0 && since.elapsed() < KEPT);
+        if taken.len() >= MOST_STREAMS {
+            return None;
+        }
+        let place = Arc::new(Place);
+        taken.push((Arc::downgrade(&place), Instant::now()));
+        Some(place)
     }
 }
 
@@ -57,7 +79,7 @@ pub(super) struct Stream {
     next: Next,
     opened: Instant,
     /// `None`: the stream has ended.
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Arc<Place>>,
 }
 
 impl Stream {
@@ -93,7 +115,7 @@ async fn next(mut receiver: Receiver) -> (Option<Bytes>, Receiver) {
 impl Page {
     /// A stream of events, which begins with the state now; `None` when there are too many.
     pub(super) fn listen(&self) -> Option<Stream> {
-        let place = Arc::clone(&self.events.places).try_acquire_owned().ok()?;
+        let place = self.events.places.take()?;
         let receiver = self.events.latest.subscribe();
         let is_over = receiver.borrow().is_none();
         self.events.opened.notify_one();
@@ -136,6 +158,14 @@ impl Page {
                 (told, when) = (changing, Instant::now());
             }
         }
+    }
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("streams", &self.latest.receiver_count())
+            .finish_non_exhaustive()
     }
 }
 
@@ -215,6 +245,11 @@ mod tests {
         let told = String::from_utf8(told).unwrap();
         assert!(told.contains("event: over"), "{told}");
         assert!(told.ends_with("0\r\n\r\n"), "the response is whole: {told}");
-        assert_eq!(page.events.places.available_permits(), MOST_STREAMS);
+        assert!(
+            page.events.places.0.lock().unwrap()[0]
+                .0
+                .upgrade()
+                .is_none()
+        );
     }
 }

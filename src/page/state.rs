@@ -1,6 +1,7 @@
 //! The state of the service, as the browser gets it.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     time::{Duration, SystemTime},
 };
@@ -11,23 +12,18 @@ use super::{Page, latency::Recent, millis, routes::Route};
 use crate::{request::RunningRequest, telemetry::Signal};
 
 /// Further running requests are counted only.
-const MOST_RUNNING: usize = 100;
+pub(super) const MOST_RUNNING: usize = 100;
 
 impl Page {
     /// `GET api/state`
     pub(super) fn state(&self) -> Value {
-        let running = self.running.now(MOST_RUNNING);
-        let mut running_by_name = HashMap::new();
-        for request in &running {
-            *running_by_name
-                .entry(request.asked.name.as_ref())
-                .or_insert(0) += 1;
-        }
+        let running = self.running.now();
+        let by_name = by_name(&running);
         let routes = self.store.routes.all();
         let routes: Vec<_> = routes
             .iter()
             .map(|route| {
-                let running = running_by_name.get(&*route.name).copied();
+                let running = by_name.get(&*route.name).copied();
                 self.route(route, running.unwrap_or_default())
             })
             .collect();
@@ -56,6 +52,11 @@ impl Page {
             },
             "latest": self.store.version().to_string(),
         })
+    }
+
+    /// How many requests are running, by the names of their spans.
+    pub(super) fn running_by_name(&self) -> HashMap<Cow<'static, str>, usize> {
+        by_name(&self.running.now())
     }
 
     fn route(&self, route: &Route, running: usize) -> Value {
@@ -122,6 +123,14 @@ impl Page {
     }
 }
 
+fn by_name(running: &[RunningRequest]) -> HashMap<Cow<'static, str>, usize> {
+    let mut counts = HashMap::new();
+    for request in running {
+        *counts.entry(request.name()).or_default() += 1;
+    }
+    counts
+}
+
 fn add_quantiles(json: &mut Value, recent: Option<&Recent>) {
     for (name, quantile) in [("p50_ms", 0.5), ("p95_ms", 0.95), ("p99_ms", 0.99)] {
         json[name] = json!(recent.and_then(|recent| recent.quantile(quantile)));
@@ -130,17 +139,18 @@ fn add_quantiles(json: &mut Value, recent: Option<&Recent>) {
 
 fn request(request: &RunningRequest) -> Value {
     let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
-    let open = request.stages.iter();
-    let done = request.done.iter();
+    let (asked, progress) = (request.asked(), request.progress());
+    let open = progress.stages.iter();
+    let done = progress.done.iter();
     json!({
-        "trace_id": request.trace_id.to_string(),
-        "span_id": request.span_id.to_string(),
-        "name": request.asked.name,
-        "method": request.asked.method,
-        "path": request.asked.path,
-        "route": request.route.as_ref().map(|route| route.as_str()),
-        "started_at": millis(request.started_at),
-        "age_ms": ms(request.age),
+        "trace_id": request.trace_id().to_string(),
+        "span_id": request.span_id().to_string(),
+        "name": request.name(),
+        "method": asked.method,
+        "path": asked.path,
+        "route": progress.route.as_ref().map(|route| route.as_str()),
+        "started_at": millis(request.started_at()),
+        "age_ms": ms(progress.age),
         "stages": open.map(|(name, age)| json!({ "name": name, "age_ms": ms(*age) })).collect::<Vec<_>>(),
         "done": done
             .map(|(name, duration)| json!({ "name": name, "duration_ms": ms(*duration) }))

@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{HashMap, VecDeque},
+    fmt,
     mem::size_of,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -30,7 +31,6 @@ fn bucket(held: &[AtomicU16], id: TraceId) -> &AtomicU16 {
 }
 
 /// The traces that the page shows.
-#[derive(Debug)]
 pub(crate) struct Store {
     started: Instant,
     pub(super) routes: Routes,
@@ -42,8 +42,19 @@ pub(crate) struct Store {
     version: AtomicU64,
 }
 
+/// Counts, not what is held.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (traces, bytes) = self.size();
+        f.debug_struct("Store")
+            .field("traces", &traces)
+            .field("bytes", &bytes)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A trace whose root has ended.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Sample {
     pub(super) trace_id: TraceId,
     pub(super) root: SpanId,
@@ -80,7 +91,7 @@ impl Sample {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Samples {
     by_id: HashMap<TraceId, Arc<Sample>>,
     slots: HashMap<(Box<str>, usize), VecDeque<TraceId>>,

@@ -122,10 +122,10 @@ impl<'a> Decoded<'a> {
         whole["spans"] = self.spans.iter().map(|placed| self.span(placed)).collect();
         whole["logs"] = self.lines();
         whole["left_out"] = self.sample.left_out.into();
-        let running = page.running.now(0);
+        let running = page.running.now();
+        let mut running = running.iter();
         whole["running"] = running
-            .iter()
-            .any(|request| request.trace_id == self.sample.trace_id)
+            .any(|request| request.trace_id() == self.sample.trace_id)
             .into();
         whole
     }

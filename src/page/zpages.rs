@@ -6,7 +6,7 @@
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 
-use super::{Page, latency::MOST_BANDS, query::decode, trace_json::Decoded};
+use super::{Page, latency::MOST_BANDS, query::decode, state::MOST_RUNNING, trace_json::Decoded};
 use crate::telemetry::Outcome;
 
 /// `path` is what follows `tracez/api/`; `None` when there is no such thing.
@@ -45,17 +45,14 @@ fn segment(text: &str) -> Option<String> {
 
 /// `repeated TracezCounts`
 fn aggregations(page: &Page) -> Value {
-    let running = page.running.now(0);
+    let running = page.running_by_name();
     let routes = page.store.routes.all();
     let counts = routes.iter().map(|route| {
         let counts = route.counts(page.store.now());
-        let running = running
-            .iter()
-            .filter(|request| request.asked.name == *route.name);
         json!({
             "spanname": route.name,
             "latency": counts.bands,
-            "running": running.count(),
+            "running": running.get(&*route.name).unwrap_or(&0),
             "error": counts.failed,
         })
     });
@@ -90,22 +87,17 @@ fn span(span: &Span) -> Value {
 
 /// `repeated RunningData`
 fn running(page: &Page, name: &str) -> Option<Value> {
-    let running = page.running.now(0);
-    let running = running.iter().filter(|request| request.asked.name == name);
+    let running = page.running.now();
+    let running = running.iter().filter(|request| request.name() == name);
     let text = |key: &str, text: &str| json!({ "key": key, "value": { "stringValue": text } });
-    let running = running.map(|request| {
-        let mut attributes = vec![text("http.request.method", request.asked.method)];
-        attributes.extend(
-            request
-                .asked
-                .path
-                .as_deref()
-                .map(|path| text("url.path", path)),
-        );
-        let start = request.started_at.duration_since(std::time::UNIX_EPOCH);
+    let running = running.take(MOST_RUNNING).map(|request| {
+        let asked = request.asked();
+        let mut attributes = vec![text("http.request.method", asked.method)];
+        attributes.extend(asked.path.as_deref().map(|path| text("url.path", path)));
+        let start = request.started_at().duration_since(std::time::UNIX_EPOCH);
         json!({
-            "traceid": request.trace_id.to_string(),
-            "spanid": request.span_id.to_string(),
+            "traceid": request.trace_id().to_string(),
+            "spanid": request.span_id().to_string(),
             "parentid": "",
             "starttime": start.unwrap_or_default().as_nanos().to_string(),
             "attributes": attributes,

@@ -66,11 +66,10 @@ impl Format for B3Propagator {
         };
         let Some((trace_id, span_id)) = parent else {
             match state {
-                State::Debug => Sampling::Debug(TraceId::INVALID).store(&mut extraction.cx),
-                State::Deny if extraction.is_undecided() => {
-                    Sampling::Denied.store(&mut extraction.cx);
-                }
-                State::Deny | State::Accept | State::Defer => {}
+                _ if !extraction.is_undecided() => {}
+                State::Debug => extraction.debug(),
+                State::Deny => Sampling::Denied.store(&mut extraction.cx),
+                State::Accept | State::Defer => {}
             }
             return;
         };
@@ -82,7 +81,21 @@ impl Format for B3Propagator {
         };
         let parent = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
         if extraction.set_parent(parent, state != State::Defer) {
-            sampling.store(&mut extraction.cx);
+            extraction.set_sampling(sampling);
+        }
+    }
+
+    fn clear<W: Writer + ?Sized>(&self, writer: &mut W) {
+        // The next hop reads both encodings, too.
+        for name in [
+            &SINGLE,
+            &TRACE_ID,
+            &SPAN_ID,
+            &PARENT_SPAN_ID,
+            &SAMPLED,
+            &FLAGS,
+        ] {
+            writer.remove(name);
         }
     }
 
@@ -229,27 +242,14 @@ fn write_multi<W: Writer + ?Sized>(ids: Option<(TraceId, SpanId)>, state: State,
         hex::push(&mut value, bytes);
         value
     };
-    match ids {
-        Some((trace_id, span_id)) => {
-            writer.set(&TRACE_ID, hex(&trace_id.to_bytes()));
-            writer.set(&SPAN_ID, hex(&span_id.to_bytes()));
-        }
-        None => {
-            writer.remove(&TRACE_ID);
-            writer.remove(&SPAN_ID);
-        }
+    if let Some((trace_id, span_id)) = ids {
+        writer.set(&TRACE_ID, hex(&trace_id.to_bytes()));
+        writer.set(&SPAN_ID, hex(&span_id.to_bytes()));
     }
-    writer.remove(&PARENT_SPAN_ID);
-    let (sampled, flags) = match state {
-        State::Deny => (Some("0"), None),
-        State::Accept => (Some("1"), None),
-        State::Debug => (None, Some("1")),
-        State::Defer => (None, None),
-    };
-    for (name, value) in [(&SAMPLED, sampled), (&FLAGS, flags)] {
-        match value {
-            Some(value) => writer.set(name, value.to_owned()),
-            None => writer.remove(name),
-        }
+    match state {
+        State::Deny => writer.set(&SAMPLED, "0".to_owned()),
+        State::Accept => writer.set(&SAMPLED, "1".to_owned()),
+        State::Debug => writer.set(&FLAGS, "1".to_owned()),
+        State::Defer => {}
     }
 }

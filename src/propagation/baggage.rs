@@ -47,7 +47,7 @@ impl Format for BaggagePropagator {
     fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         let mut received = Received::default();
         let mut bytes_left = MAX_BYTES;
-        'lines: for line in carrier.lines(&BAGGAGE) {
+        for line in carrier.lines(&BAGGAGE) {
             for member in line.split(|&byte| byte == b',') {
                 let length = trim(member).len();
                 if length > bytes_left {
@@ -62,9 +62,6 @@ impl Format for BaggagePropagator {
                         value.into_owned(),
                         properties,
                     );
-                    if received.is_full() {
-                        break 'lines;
-                    }
                 }
             }
         }
@@ -113,19 +110,17 @@ text_map_propagator!(BaggagePropagator);
 pub(super) struct Received(Option<Baggage>);
 
 impl Received {
+    /// Adds a member if there is room, or replaces the one of that name.
     pub(super) fn insert(&mut self, cx: &Context, key: String, value: String, metadata: String) {
-        self.0
-            .get_or_insert_with(|| {
-                let before = cx.baggage().iter();
-                before
-                    .map(|(key, item)| (key.clone(), item.clone()))
-                    .collect()
-            })
-            .insert_with_metadata(key, value, metadata);
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.0.as_ref().is_some_and(|all| all.len() >= MAX_MEMBERS)
+        let all = self.0.get_or_insert_with(|| {
+            let before = cx.baggage().iter();
+            before
+                .map(|(key, item)| (key.clone(), item.clone()))
+                .collect()
+        });
+        if all.len() < MAX_MEMBERS || all.get(&key).is_some() {
+            all.insert_with_metadata(key, value, metadata);
+        }
     }
 
     pub(super) fn store(self, cx: &mut Context) {

@@ -16,6 +16,10 @@ pub(super) trait Format {
     /// Reads the parent or the baggage into a context. Absent and invalid headers change nothing.
     fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C);
 
+    /// Removes the headers that an earlier hop left behind and [`write`](Self::write) may not overwrite. All formats
+    /// do so before any writes.
+    fn clear<W: Writer + ?Sized>(&self, _: &mut W) {}
+
     /// Writes the span or the baggage in `cx`.
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W);
 
@@ -103,8 +107,11 @@ pub(super) trait Writer {
     /// Writes a header whose name is made at run time. Names that HTTP cannot carry are left out.
     fn set_named(&mut self, name: &str, value: String);
 
-    /// Removes a header that an earlier hop left behind. An `Injector` cannot do that.
+    /// Removes a header. An `Injector` cannot do that.
     fn remove(&mut self, name: &HeaderName);
+
+    /// Removes the headers whose names start with `prefix`.
+    fn remove_prefixed(&mut self, prefix: &str);
 }
 
 impl Writer for HeaderMap {
@@ -123,6 +130,13 @@ impl Writer for HeaderMap {
     fn remove(&mut self, name: &HeaderName) {
         HeaderMap::remove(self, name);
     }
+
+    fn remove_prefixed(&mut self, prefix: &str) {
+        let names = self.keys().filter(|name| name.as_str().starts_with(prefix));
+        for name in names.cloned().collect::<Vec<_>>() {
+            HeaderMap::remove(self, name);
+        }
+    }
 }
 
 impl Writer for dyn Injector + '_ {
@@ -135,6 +149,8 @@ impl Writer for dyn Injector + '_ {
     }
 
     fn remove(&mut self, _: &HeaderName) {}
+
+    fn remove_prefixed(&mut self, _: &str) {}
 }
 
 /// Implements the API's trait by a [`Format`].

@@ -41,8 +41,8 @@ impl Extraction {
     /// Makes `parent` the parent. Returns `false` if it has no sampling decision and an earlier
     /// format had a whole parent, which stays.
     ///
-    /// Of whole parents the last one counts. If it is the same span, it keeps the tracestate and
-    /// the random flag of the earlier one, which its own format may not have.
+    /// Of whole parents the last one counts. If it is the same span, it keeps the tracestate, the
+    /// random flag and the upper half of the trace id of the earlier one, which its own format may not have.
     pub(super) fn set_parent(&mut self, parent: SpanContext, is_decided: bool) -> bool {
         if self.found == Found::Whole && !is_decided {
             return false;
@@ -73,6 +73,16 @@ impl Extraction {
         self.forget_debugging();
     }
 
+    /// Stores the sampling state of the parent that was just set.
+    pub(super) fn set_sampling(&mut self, sampling: Sampling) {
+        let sampling = match sampling {
+            // An earlier format may have had the whole id.
+            Sampling::Debug(_) => Sampling::Debug(self.cx.span().span_context().trace_id()),
+            other => other,
+        };
+        sampling.store(&mut self.cx);
+    }
+
     /// Samples the trace if it begins here.
     pub(super) fn debug(&mut self) {
         if !is_debug(&self.cx) {
@@ -101,15 +111,21 @@ impl Extraction {
 }
 
 fn with_state_of(parent: SpanContext, earlier: &SpanContext) -> SpanContext {
-    let is_same = parent.trace_id() == earlier.trace_id() && parent.span_id() == earlier.span_id();
-    if !is_same {
+    let (id, whole) = (number(parent.trace_id()), number(earlier.trace_id()));
+    // OT Trace sends the lower half of an id only.
+    let is_same_trace = id == whole || id == whole & u128::from(u64::MAX);
+    if !is_same_trace || parent.span_id() != earlier.span_id() {
         return parent;
     }
     SpanContext::new(
-        parent.trace_id(),
+        earlier.trace_id(),
         parent.span_id(),
         parent.trace_flags() | (earlier.trace_flags() & random::RANDOM),
         true,
         earlier.trace_state().clone(),
     )
+}
+
+fn number(id: TraceId) -> u128 {
+    u128::from_be_bytes(id.to_bytes())
 }

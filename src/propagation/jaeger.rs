@@ -48,8 +48,8 @@ impl Format for JaegerPropagator {
     fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C) {
         match carrier.first(&UBER_TRACE_ID).and_then(parse) {
             Some((parent, sampling)) => {
-                sampling.store(&mut extraction.cx);
                 extraction.set_parent(parent, true);
+                extraction.set_sampling(sampling);
             }
             None if extraction.is_undecided() && carrier.first(&DEBUG_ID).is_some() => {
                 extraction.debug();

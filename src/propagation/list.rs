@@ -84,6 +84,12 @@ impl Format for Propagator {
         }
     }
 
+    fn clear<W: Writer + ?Sized>(&self, writer: &mut W) {
+        if self.is_b3() {
+            B3Propagator::single().clear(writer);
+        }
+    }
+
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
         match self {
             Self::TraceContext => TraceContextPropagator::new().write(cx, writer),
@@ -243,6 +249,9 @@ impl Propagators {
     /// Writes the span and the baggage in `cx` to `headers`, in place of the lines there. Without baggage in `cx` that
     /// in `headers` stays, since the service may have put it there.
     pub fn inject_headers(&self, cx: &Context, headers: &mut HeaderMap) {
+        for format in &*self.formats {
+            format.clear(headers);
+        }
         for format in &*self.formats {
             format.write(cx, headers);
         }

@@ -59,7 +59,6 @@ impl Format for OtTracePropagator {
                 sampled = value;
             } else if let Some((start, key)) = name.split_at_checked(BAGGAGE.len())
                 && start.eq_ignore_ascii_case(BAGGAGE)
-                && !received.is_full()
                 && let (Some(key), Some(value)) = (token(key.as_bytes()), percent::decode(value))
             {
                 let key = key.to_ascii_lowercase();
@@ -86,6 +85,10 @@ impl Format for OtTracePropagator {
         writer.set(&TRACE_ID, hex(&span_context.trace_id().to_bytes()[8..]));
         writer.set(&SPAN_ID, hex(&span_context.span_id().to_bytes()));
         writer.set(&SAMPLED, span_context.is_sampled().to_string());
+        if !cx.baggage().is_empty() {
+            // Members that are there no longer must not go on.
+            writer.remove_prefixed("ot-baggage-");
+        }
         for (key, (value, _)) in cx.baggage() {
             let name = format!("{PREFIX}{BAGGAGE}{key}");
             writer.set_named(&name, value.as_str().to_owned());

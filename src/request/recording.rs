@@ -1,3 +1,5 @@
+#[cfg(feature = "page")]
+use std::borrow::Cow;
 use std::fmt;
 
 #[cfg(feature = "page")]
@@ -47,7 +49,11 @@ pub(crate) trait Layer: fmt::Debug + Send + Sync {
     /// Whether the request is measured, by this layer or by one around it.
     fn measures(&self) -> bool;
 
+    /// The name of the root span of a running request.
+    #[cfg(feature = "page")]
+    fn name(&self, route: Option<&Route>) -> Cow<'static, str>;
+
     /// What a running request asks for.
     #[cfg(feature = "page")]
-    fn asked(&self, route: Option<&Route>) -> Asked;
+    fn asked(&self) -> Asked;
 }

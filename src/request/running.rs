@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
@@ -18,12 +19,18 @@ const SHARDS: usize = 16;
 
 /// The requests that have begun and not ended. Entering and leaving takes a few nanoseconds; everything else is
 /// found out when someone looks.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RunningRequests {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-#[derive(Debug, Default)]
+impl fmt::Debug for RunningRequests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RunningRequests")
+    }
+}
+
+#[derive(Default)]
 struct Shard {
     places: Vec<Option<Weak<RequestState>>>,
     free: Vec<usize>,
@@ -39,20 +46,19 @@ pub(crate) struct Place {
 /// What a running request asks for.
 #[derive(Debug)]
 pub(crate) struct Asked {
-    pub(crate) name: Cow<'static, str>,
     pub(crate) method: &'static str,
-    /// Redacted.
+    /// Redacted and cut.
     pub(crate) path: Option<String>,
 }
 
-/// A request that was running at some moment.
+/// A request that was running when someone looked.
 #[derive(Debug)]
-pub(crate) struct RunningRequest {
-    pub(crate) trace_id: TraceId,
-    pub(crate) span_id: SpanId,
-    pub(crate) asked: Asked,
+pub(crate) struct RunningRequest(Arc<RequestState>);
+
+/// Where a running request is.
+#[derive(Debug)]
+pub(crate) struct Progress {
     pub(crate) route: Option<StringValue>,
-    pub(crate) started_at: SystemTime,
     pub(crate) age: Duration,
     /// The open stages with their ages, the outermost first.
     pub(crate) stages: Vec<(&'static str, Duration)>,
@@ -88,41 +94,56 @@ impl RunningRequests {
         list.free.push(place.index);
     }
 
-    /// The requests that are running now, the oldest first. The first `most` are listed with their stages.
-    pub(crate) fn now(&self, most: usize) -> Vec<RunningRequest> {
+    /// The requests that are running now, the oldest first.
+    pub(crate) fn now(&self) -> Vec<RunningRequest> {
         let mut found = Vec::new();
         for shard in 0..SHARDS {
             let list = self.shard(shard);
             found.extend(list.places.iter().flatten().filter_map(Weak::upgrade));
         }
         found.sort_by_key(|request| request.clock.started_at());
-        let found = found.iter().enumerate();
-        found
-            .map(|(index, request)| describe(request, index < most))
-            .collect()
+        found.into_iter().map(RunningRequest).collect()
     }
 }
 
-fn describe(request: &RequestState, with_stages: bool) -> RunningRequest {
-    let span = request.context.span();
-    let span = span.span_context();
-    let (trace_id, span_id) = (span.trace_id(), span.span_id());
-    let (mut route, mut stages, mut done) = (request.matched.clone(), Vec::new(), Vec::new());
-    if let Some(live) = request.changed() {
-        route = live.route.clone();
-        if with_stages {
+impl RunningRequest {
+    pub(crate) fn trace_id(&self) -> TraceId {
+        self.0.context.span().span_context().trace_id()
+    }
+
+    pub(crate) fn span_id(&self) -> SpanId {
+        self.0.context.span().span_context().span_id()
+    }
+
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.0.clock.started_at()
+    }
+
+    /// The name that its root span has so far.
+    pub(crate) fn name(&self) -> Cow<'static, str> {
+        match self.0.changed() {
+            Some(live) => self.0.layer.name(live.route.as_ref()),
+            None => self.0.layer.name(self.0.matched.as_ref()),
+        }
+    }
+
+    /// What it asks for. That takes as long as its path is.
+    pub(crate) fn asked(&self) -> Asked {
+        self.0.layer.asked()
+    }
+
+    pub(crate) fn progress(&self) -> Progress {
+        let (mut route, mut stages, mut done) = (self.0.matched.clone(), Vec::new(), Vec::new());
+        if let Some(live) = self.0.changed() {
+            route = live.route.clone();
             stages = live.open_stages();
             done = live.stages_done.clone();
         }
-    }
-    RunningRequest {
-        trace_id,
-        span_id,
-        asked: request.layer.asked(route.as_ref()),
-        route: route.map(|route: Route| route.path),
-        started_at: request.clock.started_at(),
-        age: request.clock.elapsed(),
-        stages,
-        done,
+        Progress {
+            route: route.map(|route: Route| route.path),
+            age: self.0.clock.elapsed(),
+            stages,
+            done,
+        }
     }
 }

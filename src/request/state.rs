@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -6,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use opentelemetry::{Context, KeyValue, StringValue};
+use opentelemetry::{Context, KeyValue, StringValue, trace::TraceContextExt};
 
 use super::{Layer, body::BodyCount};
 use crate::{
@@ -29,7 +30,6 @@ pub(crate) enum Interruption {
 ///
 /// The owner knows what the layer keeps of the request as `L`. Handles and stages live below the
 /// layers and see no more of it than a [`Layer`].
-#[derive(Debug)]
 pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     /// The context of the root span.
     pub(crate) context: Context,
@@ -43,6 +43,17 @@ pub(crate) struct RequestState<L: ?Sized = dyn Layer> {
     pub(crate) request_body: BodyCount,
     has_ended: AtomicBool,
     pub(crate) layer: L,
+}
+
+/// The ids only: what the layer knows of the request may have credentials in it.
+impl<L: ?Sized> fmt::Debug for RequestState<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span = self.context.span();
+        f.debug_struct("RequestState")
+            .field("trace_id", &span.span_context().trace_id())
+            .field("span_id", &span.span_context().span_id())
+            .finish_non_exhaustive()
+    }
 }
 
 /// What handlers may still change until the root span ends.

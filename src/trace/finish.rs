@@ -105,16 +105,21 @@ impl Layer for Root {
     }
 
     #[cfg(feature = "page")]
-    fn asked(&self, route: Option<&Route>) -> Asked {
-        let seen = self.seen.as_ref();
-        let redaction = &self.config.recording.texts.redaction;
-        let path = |seen: &Seen| redaction.path(seen.uri.path()).into_owned();
+    fn name(&self, route: Option<&Route>) -> Cow<'static, str> {
+        let call = self.seen.as_ref().and_then(|seen| seen.call.clone());
+        call.unwrap_or_else(|| self.facts.span_name(route))
+    }
+
+    #[cfg(feature = "page")]
+    fn asked(&self) -> Asked {
+        let texts = &self.config.recording.texts;
+        let path = |seen: &Seen| {
+            let path = texts.redaction.path(seen.uri.path());
+            texts.cut(&path).into_owned()
+        };
         Asked {
-            name: seen
-                .and_then(|seen| seen.call.clone())
-                .unwrap_or_else(|| self.facts.span_name(route)),
             method: self.facts.method,
-            path: seen.map(path),
+            path: self.seen.as_ref().map(path),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     borrow::Cow,
     collections::HashSet,
+    fmt,
     io::IoSlice,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -90,11 +91,20 @@ pub(super) struct Call {
     web: Option<Box<WebFrames>>,
 }
 
-#[derive(Debug)]
 enum Method {
     Known(Arc<str>),
     /// The client's word, not confirmed by an answer.
     Claimed(Box<str>),
+}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Known(method) => f.write_str(method),
+            // What clients write may have credentials in it.
+            Self::Claimed(_) => f.write_str("Claimed"),
+        }
+    }
 }
 
 impl Call {

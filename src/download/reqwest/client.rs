@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     future::{Future, poll_fn},
     mem,
     pin::Pin,
@@ -43,12 +44,14 @@ pub struct ReqwestClient {
 }
 
 /// Why a [`ReqwestClient`] has no response.
-#[derive(Debug, thiserror::Error)]
+///
+/// Its texts show URLs without secrets, also those of reqwest's errors.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ReqwestError {
     /// reqwest's own error.
     #[error(transparent)]
-    Request(#[from] reqwest::Error),
+    Request(reqwest::Error),
     /// Credentials are among the default headers of reqwest's own builder, which would add them to every
     /// request, whatever origin a redirect leads to.
     #[error(
@@ -73,6 +76,25 @@ pub enum ReqwestError {
         /// Where the next one leads.
         location: String,
     },
+}
+
+impl fmt::Debug for ReqwestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(error) => fmt::Debug::fmt(error, f),
+            other => write!(f, "{other}"),
+        }
+    }
+}
+
+impl From<reqwest::Error> for ReqwestError {
+    fn from(error: reqwest::Error) -> Self {
+        let url = error.url().map(|url| redact::url(url.as_str()).parse());
+        Self::Request(match url {
+            Some(Ok(url)) => error.with_url(url),
+            _ => error.without_url(),
+        })
+    }
 }
 
 impl DownloadLayer {
