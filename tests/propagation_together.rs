@@ -751,3 +751,16 @@ fn received_baggage_replaces_members_of_a_full_context() {
         assert_eq!(value("k99"), None, "{names}");
     }
 }
+
+/// A client writes `baggage: k=a%0D%0Ax-admin:%201`.
+#[test]
+fn no_line_break_in_baggage_becomes_a_header_of_its_own() {
+    let lines = [W3C, ("baggage", "k=a%0D%0Ax-admin:%201,good=1")];
+    let cx = extract("tracecontext,baggage", &lines);
+    let propagators: Propagators = "ottrace".parse().unwrap();
+    let mut sent = std::collections::HashMap::<String, String>::new();
+    propagators.inject_context(&cx, &mut sent);
+    assert_eq!(sent.get("ot-baggage-k"), None);
+    assert_eq!(sent["ot-baggage-good"], "1");
+    assert_eq!(inject("ottrace", &cx).get("ot-baggage-k"), None);
+}

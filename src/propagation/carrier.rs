@@ -104,7 +104,8 @@ pub(super) trait Writer {
     /// Writes a header in place of all its lines.
     fn set(&mut self, name: &HeaderName, value: String);
 
-    /// Writes a header whose name is made at run time. Names that HTTP cannot carry are left out.
+    /// Writes a header whose name and value are made at run time. What HTTP cannot carry is left out, also for
+    /// an `Injector`, which may write it as it comes.
     fn set_named(&mut self, name: &str, value: String);
 
     /// Removes a header. An `Injector` cannot do that.
@@ -145,7 +146,10 @@ impl Writer for dyn Injector + '_ {
     }
 
     fn set_named(&mut self, name: &str, value: String) {
-        Injector::set(self, name, value);
+        let is_name = HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if is_name && HeaderValue::from_bytes(value.as_bytes()).is_ok() {
+            Injector::set(self, name, value);
+        }
     }
 
     fn remove(&mut self, _: &HeaderName) {}
