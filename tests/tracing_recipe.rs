@@ -16,6 +16,7 @@ use tower_image_trace::{
     telemetry::{ExceptionSignal, WithTraceIds},
     trace::PeerAddr,
 };
+use tracing::Dispatch;
 use tracing_subscriber::{Layer, Registry, filter::LevelFilter, fmt, prelude::*};
 
 use crate::support::{
@@ -198,6 +199,61 @@ async fn spans_are_in_the_trace_and_events_are_logs() {
     assert_eq!(seen.logs.len(), 5, "{:#?}", seen.logs);
     // faults G7
     assert_eq!(seen.events(), 0, "{:#?}", seen.spans);
+}
+
+/// What is around the layer, and beside it, is the service's own business.
+#[tokio::test]
+async fn spans_arrive_wherever_filters_are() {
+    type Combine = fn(&Telemetry) -> Dispatch;
+    let combinations: [Combine; 5] = [
+        |telemetry| Registry::default().with(telemetry.tracing_layer()).into(),
+        |telemetry| {
+            Registry::default()
+                .with(Some(telemetry.tracing_layer()))
+                .into()
+        },
+        |telemetry| {
+            let lines = fmt::layer()
+                .with_writer(io::sink)
+                .with_filter(LevelFilter::WARN);
+            Registry::default()
+                .with(telemetry.tracing_layer())
+                .with(lines)
+                .into()
+        },
+        |telemetry| {
+            let lines = fmt::layer()
+                .with_writer(io::sink)
+                .with_filter(LevelFilter::WARN);
+            Registry::default()
+                .with(lines)
+                .with(telemetry.tracing_layer())
+                .into()
+        },
+        |telemetry| {
+            let spans = telemetry.tracing_layer().with_filter(LevelFilter::INFO);
+            Registry::default().with(spans).into()
+        },
+    ];
+    for logs in [false, true] {
+        for (number, combine) in combinations.iter().enumerate() {
+            let server = OtlpServer::start();
+            let builder = Telemetry::builder().vars([("", ""); 0]).logs(logs);
+            let telemetry = builder.endpoint(server.endpoint()).build().unwrap();
+            tracing::dispatcher::with_default(&combine(&telemetry), || {
+                tracing::info_span!("own").in_scope(|| tracing::error!("inside"));
+            });
+            telemetry.shutdown(PATIENCE).await.unwrap();
+            let spans = server.spans();
+            assert_eq!(spans.len(), 1, "{number}, logs: {logs}");
+            assert_eq!(spans[0].name, "own");
+            assert_eq!(
+                spans[0].events.len(),
+                usize::from(!logs),
+                "{number}, logs: {logs}"
+            );
+        }
+    }
 }
 
 // faults G7

@@ -24,6 +24,8 @@ const OTHERS: &str = "(others)";
 const MOST_DURATIONS: usize = 10_000;
 /// The cancelled requests that are remembered, because their work may end after them.
 const MOST_LEFT: usize = 1024;
+/// Columns that a long status leaves to the duration and the title of a request.
+const FOR_TITLE: usize = 24;
 /// Columns of a number in a table.
 const NUMBER: usize = 9;
 
@@ -201,6 +203,9 @@ fn line(
 ) -> String {
     let (style, status) = waterfall.status(outcome);
     let time = time_of_day(root.start_time);
+    let columns = waterfall.columns();
+    let for_status = columns.saturating_sub(width(&time) + FOR_TITLE);
+    let status = cut(&status, for_status.max(columns / 4));
     let took = duration(took);
     let stages = block.stages.iter().filter(|(depth, _)| *depth == 0);
     let stages = stages.map(|(_, stage)| {
@@ -212,9 +217,7 @@ fn line(
         describe::title(root),
         stages.collect::<String>()
     );
-    let left = waterfall
-        .columns()
-        .saturating_sub(width(&time) + 1 + width(&status));
+    let left = columns.saturating_sub(width(&time) + 1 + width(&status));
     format!(
         "{time} {}{}\n",
         waterfall.painted(style, &status),

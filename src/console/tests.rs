@@ -688,6 +688,21 @@ fn a_line_has_the_uppermost_stages_and_a_failed_stage_is_shown_in_full() {
 }
 
 #[test]
+fn a_line_of_the_summary_fits_whatever_the_code() {
+    let (exporter, page) = exporter(40);
+    let exporter = exporter.with_summary(Duration::from_secs(1));
+    let call = request(1, "/cat", 0, 0, 1_000)
+        .with("rpc.system.name", "grpc")
+        .with("rpc.response.status_code", "A_CODE_".repeat(20));
+    ready(exporter.export(vec![call])).unwrap();
+    let line = page.read();
+    assert!(
+        text::width(line.trim_end()) <= 40 && line.contains("1.00 ms"),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_summary_holds_no_more_than_it_may() {
     let (exporter, page) = exporter(60);
     let exporter = exporter.with_summary(Duration::from_secs(1));

@@ -8,6 +8,11 @@ use crate::instrument::TextRules;
 /// make a line of few columns and many bytes.
 const MARKS: usize = 4;
 
+/// Letters and marks that nothing is drawn for: the fillers of Hangul, the grapheme joiner, and two vowels of Khmer.
+const HIDDEN: [char; 7] = [
+    '\u{115f}', '\u{1160}', '\u{3164}', '\u{ffa0}', '\u{34f}', '\u{17b4}', '\u{17b5}',
+];
+
 /// Makes any text fit for a terminal, and at most 4 KiB of it. All texts of spans, metrics and log
 /// records go through here.
 ///
@@ -28,7 +33,9 @@ pub(super) fn printable(text: &str) -> String {
             // `escape_debug` knows Unicode's unprintable characters. It also escapes quotes and
             // backslashes, which a terminal shows as they are.
             marks = if combines(c) { marks + 1 } else { 0 };
-            if matches!(c, '"' | '\'' | '\\') || (1..=MARKS).contains(&marks) {
+            if HIDDEN.contains(&c) {
+                out.extend(c.escape_unicode());
+            } else if matches!(c, '"' | '\'' | '\\') || (1..=MARKS).contains(&marks) {
                 out.push(c);
             } else {
                 out.extend(c.escape_debug());
@@ -57,6 +64,7 @@ fn char_width(c: char) -> usize {
         ' '..='~' => 1,
         '\u{1100}'..='\u{115f}'
         | '\u{231a}'..='\u{23ff}'
+        | '\u{25fd}'..='\u{25fe}'
         | '\u{2600}'..='\u{27bf}'
         | '\u{2b00}'..='\u{2bff}'
         | '\u{2e80}'..='\u{a4cf}'
@@ -67,6 +75,7 @@ fn char_width(c: char) -> usize {
         | '\u{ff01}'..='\u{ff60}'
         | '\u{ffe0}'..='\u{ffe6}'
         | '\u{16fe0}'..='\u{1b2ff}'
+        | '\u{1d300}'..='\u{1d376}'
         | '\u{1f000}'..='\u{1faff}'
         | '\u{20000}'..='\u{3fffd}' => 2,
         _ if combines(c) => 0,
@@ -250,6 +259,7 @@ mod tests {
                 "\\u{202e}gpj.\\u{200b}\\u{2066}",
             ),
             ("e\u{301} 猫 🐈", "e\u{301} 猫 🐈"),
+            ("a\u{3164}b\u{34f}", "a\\u{3164}b\\u{34f}"),
         ] {
             assert_eq!(printable(text), shown);
         }
@@ -266,6 +276,7 @@ mod tests {
     fn texts_are_measured_and_cut_in_columns() {
         assert_eq!(width("e\u{301}x"), 2);
         assert_eq!(width("猫🐈"), 4);
+        assert_eq!(width("\u{25fd}\u{25fe}\u{1d300}"), 6);
         for (text, columns, shown) in [
             ("cat", 3, "cat"),
             ("cats", 3, "ca…"),

@@ -63,7 +63,7 @@ where
             .format_event(ctx, Writer::new(&mut line), event)?;
         let text = line.trim_end();
         let end = &line[text.len()..];
-        match text.strip_prefix('{').filter(|rest| rest.ends_with('}')) {
+        match text.strip_prefix('{').filter(|rest| ends_object(rest)) {
             Some("}") => write!(
                 writer,
                 r#"{{"trace_id":"{trace}","span_id":"{span}"}}{end}"#
@@ -73,6 +73,38 @@ where
                 r#"{{"trace_id":"{trace}","span_id":"{span}",{rest}{end}"#
             ),
             None => write!(writer, "{text} trace_id={trace} span_id={span}{end}"),
+        }
+    }
+}
+
+/// Whether a text that follows a brace makes a JSON object of it: it begins with a key, and ends with a brace.
+fn ends_object(rest: &str) -> bool {
+    let key = rest.trim_start().strip_prefix('"');
+    let after_key = key.and_then(|key| {
+        let mut quotes = key.match_indices('"');
+        let (end, _) = quotes.find(|(end, _)| !key[..*end].ends_with('\\'))?;
+        Some(key[end + 1..].trim_start())
+    });
+    let begins_with_key = after_key.is_some_and(|after| after.starts_with(':'));
+    rest == "}" || begins_with_key && rest.ends_with('}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_in_braces_is_an_object_only_with_a_key() {
+        for (rest, expected) in [
+            (r#""level":"INFO"}"#, true),
+            (r#" "a\"b" : 1 }"#, true),
+            ("}", true),
+            ("cat}", false),
+            (r#""cat"}"#, false),
+            (r#""a":1} and more"#, false),
+            ("", false),
+        ] {
+            assert_eq!(ends_object(rest), expected, "{rest}");
         }
     }
 }

@@ -70,8 +70,10 @@ impl Telemetry {
                 }))
         });
         let logs = as_logs.then(|| self.log_layer());
-        // An `Option` of a layer is not told its dispatcher, so this one finds no span where there are none.
-        ErrorStatus::default().and_then(spans).and_then(logs)
+        // An `Option` of a layer is not told its dispatcher, so the last one finds no span where there are none. It
+        // stands outermost, since `None` there would be taken for a filter that lets nothing through.
+        let recorded = Layer::<S>::and_then(spans, logs);
+        Layer::<S>::and_then(recorded, ErrorStatus::default())
     }
 }
 

@@ -6,14 +6,14 @@ pub(super) struct Pattern(Vec<char>);
 
 impl Pattern {
     pub(super) fn new(text: &str) -> Self {
-        Self(text.chars().flat_map(char::to_lowercase).collect())
+        Self(text.chars().collect())
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
         if self.0 == ['*'] {
             return true;
         }
-        let mut text = text.chars().flat_map(char::to_lowercase);
+        let mut text = text.chars();
         let mut at = 0;
         // What follows the last star, and the text from where it was tried.
         let mut star = None;
@@ -24,7 +24,7 @@ impl Pattern {
                     at += 1;
                     star = Some((at, text.clone()));
                 }
-                (Some(&expected), Some(found)) if expected == '?' || expected == found => {
+                (Some(&expected), Some(found)) if expected == '?' || is_same(expected, found) => {
                     at += 1;
                     text = rest;
                 }
@@ -43,6 +43,13 @@ impl Pattern {
             }
         }
     }
+}
+
+/// Whether two letters are the same, but for their case. A sigma at the end of a word is the same in upper case only.
+fn is_same(one: char, other: char) -> bool {
+    one.eq_ignore_ascii_case(&other)
+        || one.to_lowercase().eq(other.to_lowercase())
+        || one.to_uppercase().eq(other.to_uppercase())
 }
 
 #[cfg(test)]
@@ -66,6 +73,7 @@ mod tests {
         ("*?", "a", true), ("*??", "aa", true), ("*?*a*", "ba", true), ("?at", "bat", true), ("?at", "cat", true),
         ("?o?se", "horse", true), ("?o?se", "mouse", true), ("*s", "horse", false), ("*se", "horse", true),
         ("J*", "Jeep", true), ("J*", "jeep", true), ("*/foo", "/bar/foo", true), ("ÄÖ?", "äöß", true),
+        ("?", "İ", true), ("ΟΔΟΣ", "οδος", true), ("i?", "İ", false),
         ("", "whatever", false), ("foo", "bar", false), ("f?o", "boo", false), ("f??", "boo", false),
         ("fo*", "boo", false), ("f?*", "boo", false), ("abcd", "abc", false), ("??", "a", false),
         ("*?*a", "a", false), ("?", "", false), ("abc", "abcd", false), ("a.c", "abc", false),
