@@ -14,6 +14,8 @@ const W3C: (&str, &str) = (
     "00-11111111111111111111111111111111-1111111111111111-01",
 );
 const B3: (&str, &str) = ("b3", "22222222222222222222222222222222-2222222222222222-1");
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const SPAN: &str = "00f067aa0ba902b7";
 const XRAY_ROOT: &str = "Root=1-8a3c60f7-d188f8fa79d48a391a778fa6";
 const XRAY_ID: TraceId = TraceId::from_bytes(0x8a3c60f7d188f8fa79d48a391a778fa6_u128.to_be_bytes());
 
@@ -618,9 +620,6 @@ fn a_debug_id_beside_a_parent_counts_for_nothing_in_any_order() {
         );
     }
 }
-
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const SPAN: &str = "00f067aa0ba902b7";
 
 #[test]
 fn a_lone_debug_flag_of_b3_counts_only_where_no_parent_has_decided() {

@@ -1082,12 +1082,6 @@ async fn log_lines_are_held_with_their_trace() {
     assert_eq!(logs[0]["target"], "behaviour::trace_page");
 }
 
-/// The path of the request that runs, as it is shown.
-async fn shown_path(telemetry: &Telemetry) -> String {
-    let state = json(telemetry, "/api/state").await;
-    state["running"][0]["path"].as_str().unwrap().to_owned()
-}
-
 #[tokio::test]
 async fn running_requests_are_described_in_bounded_time_and_space() {
     let telemetry = builder().build().unwrap();
@@ -1096,7 +1090,8 @@ async fn running_requests_are_described_in_bounded_time_and_space() {
     }));
     let mut start = |path: String| service.call(Request::get(path).body(()).unwrap());
     let long = start(format!("/{}", "p".repeat(60_000)));
-    let path = shown_path(&telemetry).await;
+    let state = json(&telemetry, "/api/state").await;
+    let path = state["running"][0]["path"].as_str().unwrap();
     assert!(
         path.len() <= 16 << 10 && path.starts_with("/ppp"),
         "{}",

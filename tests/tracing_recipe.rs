@@ -17,7 +17,9 @@ use tower_image_trace::{
     trace::PeerAddr,
 };
 use tracing::Dispatch;
-use tracing_subscriber::{Layer, Registry, filter::LevelFilter, fmt, prelude::*};
+use tracing_subscriber::{
+    Layer, Registry, filter::LevelFilter, fmt, prelude::*, registry::LookupSpan,
+};
 
 use crate::support::{
     otlp::{self, OtlpServer, PATIENCE, ReceivedSpan},
@@ -201,6 +203,15 @@ async fn spans_are_in_the_trace_and_events_are_logs() {
     assert_eq!(seen.events(), 0, "{:#?}", seen.spans);
 }
 
+/// The ordinary log of a service that lets warnings through.
+fn warnings<S>() -> impl Layer<S> + Send + Sync
+where
+    S: tracing::Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = fmt::layer().with_writer(io::sink);
+    lines.with_filter(LevelFilter::WARN)
+}
+
 /// What is around the layer, and beside it, is the service's own business.
 #[tokio::test]
 async fn spans_arrive_wherever_filters_are() {
@@ -213,20 +224,14 @@ async fn spans_arrive_wherever_filters_are() {
                 .into()
         },
         |telemetry| {
-            let lines = fmt::layer()
-                .with_writer(io::sink)
-                .with_filter(LevelFilter::WARN);
             Registry::default()
                 .with(telemetry.tracing_layer())
-                .with(lines)
+                .with(warnings())
                 .into()
         },
         |telemetry| {
-            let lines = fmt::layer()
-                .with_writer(io::sink)
-                .with_filter(LevelFilter::WARN);
             Registry::default()
-                .with(lines)
+                .with(warnings())
                 .with(telemetry.tracing_layer())
                 .into()
         },

@@ -17,7 +17,7 @@ pub struct Origin {
 
 /// The text is not an [`Origin`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{}\" is not an origin: http://host, https://host, or one of these with a port", .0)]
+#[error("\"{0}\" is not an origin: http://host, https://host, or one of these with a port")]
 pub struct OriginError(/* without secrets */ String);
 
 impl Origin {

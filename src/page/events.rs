@@ -50,6 +50,14 @@ impl Default for Events {
     }
 }
 
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events")
+            .field("streams", &self.latest.receiver_count())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Who has a place, and since when.
 #[derive(Default)]
 struct Places(Mutex<Vec<(Weak<Place>, Instant)>>);
@@ -158,14 +166,6 @@ impl Page {
                 (told, when) = (changing, Instant::now());
             }
         }
-    }
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events")
-            .field("streams", &self.latest.receiver_count())
-            .finish_non_exhaustive()
     }
 }
 

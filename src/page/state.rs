@@ -54,11 +54,6 @@ impl Page {
         })
     }
 
-    /// How many requests are running, by the names of their spans.
-    pub(super) fn running_by_name(&self) -> HashMap<Cow<'static, str>, usize> {
-        by_name(&self.running.now())
-    }
-
     fn route(&self, route: &Route, running: usize) -> Value {
         let now = self.store.now();
         let mut counts = route.counts(now);
@@ -123,7 +118,8 @@ impl Page {
     }
 }
 
-fn by_name(running: &[RunningRequest]) -> HashMap<Cow<'static, str>, usize> {
+/// How many requests are running, by the names of their spans.
+pub(super) fn by_name(running: &[RunningRequest]) -> HashMap<Cow<'static, str>, usize> {
     let mut counts = HashMap::new();
     for request in running {
         *counts.entry(request.name()).or_default() += 1;

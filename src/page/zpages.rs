@@ -6,7 +6,13 @@
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
 
-use super::{Page, latency::MOST_BANDS, query::decode, state::MOST_RUNNING, trace_json::Decoded};
+use super::{
+    Page,
+    latency::MOST_BANDS,
+    query::decode,
+    state::{MOST_RUNNING, by_name},
+    trace_json::Decoded,
+};
 use crate::telemetry::Outcome;
 
 /// `path` is what follows `tracez/api/`; `None` when there is no such thing.
@@ -45,7 +51,7 @@ fn segment(text: &str) -> Option<String> {
 
 /// `repeated TracezCounts`
 fn aggregations(page: &Page) -> Value {
-    let running = page.running_by_name();
+    let running = by_name(&page.running.now());
     let routes = page.store.routes.all();
     let counts = routes.iter().map(|route| {
         let counts = route.counts(page.store.now());

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use http::header::HeaderName;
+use http::header::{HeaderMap, HeaderName};
 use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
@@ -85,20 +85,6 @@ impl Format for B3Propagator {
         }
     }
 
-    fn clear<W: Writer + ?Sized>(&self, writer: &mut W) {
-        // The next hop reads both encodings, too.
-        for name in [
-            &SINGLE,
-            &TRACE_ID,
-            &SPAN_ID,
-            &PARENT_SPAN_ID,
-            &SAMPLED,
-            &FLAGS,
-        ] {
-            writer.remove(name);
-        }
-    }
-
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W) {
         let span = cx.span();
         let span_context = span.span_context();
@@ -128,6 +114,20 @@ impl Format for B3Propagator {
 }
 
 text_map_propagator!(B3Propagator);
+
+/// Removes what an earlier hop left behind, in both encodings, since the next hop reads both, too.
+pub(super) fn clear(headers: &mut HeaderMap) {
+    for name in [
+        &SINGLE,
+        &TRACE_ID,
+        &SPAN_ID,
+        &PARENT_SPAN_ID,
+        &SAMPLED,
+        &FLAGS,
+    ] {
+        headers.remove(name);
+    }
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {

@@ -16,10 +16,6 @@ pub(super) trait Format {
     /// Reads the parent or the baggage into a context. Absent and invalid headers change nothing.
     fn read<C: Carrier + ?Sized>(&self, extraction: &mut Extraction, carrier: &C);
 
-    /// Removes the headers that an earlier hop left behind and [`write`](Self::write) may not overwrite. All formats
-    /// do so before any writes.
-    fn clear<W: Writer + ?Sized>(&self, _: &mut W) {}
-
     /// Writes the span or the baggage in `cx`.
     fn write<W: Writer + ?Sized>(&self, cx: &Context, writer: &mut W);
 

@@ -11,7 +11,7 @@ use opentelemetry::{
 use opentelemetry_http::HeaderExtractor;
 
 use super::{
-    b3::B3Propagator,
+    b3::{self, B3Propagator},
     baggage::BaggagePropagator,
     carrier::{Carrier, Format, Writer, text_map_propagator},
     extraction::Extraction,
@@ -81,12 +81,6 @@ impl Format for Propagator {
             Self::Jaeger => JaegerPropagator::new().read(extraction, carrier),
             Self::XRay => XRayPropagator::new().read(extraction, carrier),
             Self::OtTrace => OtTracePropagator::new().read(extraction, carrier),
-        }
-    }
-
-    fn clear<W: Writer + ?Sized>(&self, writer: &mut W) {
-        if self.is_b3() {
-            B3Propagator::single().clear(writer);
         }
     }
 
@@ -249,8 +243,8 @@ impl Propagators {
     /// Writes the span and the baggage in `cx` to `headers`, in place of the lines there. Without baggage in `cx` that
     /// in `headers` stays, since the service may have put it there.
     pub fn inject_headers(&self, cx: &Context, headers: &mut HeaderMap) {
-        for format in &*self.formats {
-            format.clear(headers);
+        if self.formats.iter().any(|format| format.is_b3()) {
+            b3::clear(headers);
         }
         for format in &*self.formats {
             format.write(cx, headers);

@@ -87,7 +87,7 @@ impl Format for OtTracePropagator {
         writer.set(&SAMPLED, span_context.is_sampled().to_string());
         if !cx.baggage().is_empty() {
             // Members that are there no longer must not go on.
-            writer.remove_prefixed("ot-baggage-");
+            writer.remove_prefixed(&format!("{PREFIX}{BAGGAGE}"));
         }
         for (key, (value, _)) in cx.baggage() {
             let name = format!("{PREFIX}{BAGGAGE}{key}");
